@@ -1,0 +1,60 @@
+"""The ASGI application: routes, error handlers, OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from api import middleware
+from api.problems import install_handlers
+from api.routes import admin, documents, health, knowledge
+from api.version import VERSION
+from api.wiring import ApiServices
+
+MULTIPART_OVERHEAD = 1024 * 1024
+DESCRIPTION = """Carrel gives every tenant a private room of knowledge: documents go in, cited passages come out.
+
+Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scopes; each operation names the one it needs
+(`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
+
+TAGS = [
+    {"name": "Documents", "description": "Bring, show and delete documents; follow their jobs."},
+    {"name": "Knowledge", "description": "Ask questions; collections and usage."},
+    {"name": "Administration", "description": "Tenants and keys: operator keys only."},
+    {"name": "Health", "description": "No key needed."},
+]
+
+
+def create_app(services: ApiServices) -> FastAPI:
+    """The bare application. `create_service` puts the middlewares around it."""
+    app = FastAPI(title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None)
+    app.state.services = services
+    for module in (documents, knowledge, admin, health):
+        app.include_router(module.routes)
+    install_handlers(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def create_service(services: ApiServices) -> Any:
+    """The ASGI callable that is served: every request passes the middlewares before it meets a route."""
+    return middleware.stack(
+        create_app(services),
+        audit=services.audit,
+        identifier=services.identifier,
+        rates=services.rates,
+        max_body=services.core.settings.max_document_bytes + MULTIPART_OVERHEAD,
+    )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if not app.openapi_schema:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema

@@ -1,0 +1,75 @@
+"""What commands share: how they reach the service, and how they print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+from carrel_client import Carrel
+from rich.console import Console
+from rich.table import Table
+
+from config.errors import SetupError
+from config.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+TenantOption = Annotated[
+    str | None,
+    typer.Option("--tenant", "-t", help="Tenant, by name or id. Not needed with CARREL_API_KEY, which has one."),
+]
+out = Console(soft_wrap=True, highlight=False)
+notes = Console(stderr=True, highlight=False)
+
+
+def operator(settings: Settings) -> Carrel:
+    """The service as its operator, by CARREL_API_KEY or the key file on the service's own machine."""
+    if settings.api_key is not None:
+        key = settings.api_key.get_secret_value()
+    elif settings.operator_key_file.exists():
+        key = settings.operator_key_file.read_text().strip()
+    else:
+        raise SetupError(
+            f"There is no operator key in {settings.data_dir.resolve()}: start the service once (`carrel serve`), "
+            "set CARREL_DATA_DIR to its folder, or set CARREL_API_KEY."
+        )
+    return Carrel(api_key=key, base_url=service_url(settings))
+
+
+def tenant_client(settings: Settings, tenant: str | None, scopes: list[str]) -> Carrel:
+    """The service as a tenant: by CARREL_API_KEY, or by exchanging the operator key for a short-lived, audited token."""
+    if settings.api_key is not None and tenant is None:
+        return Carrel(api_key=settings.api_key.get_secret_value(), base_url=service_url(settings))
+    if tenant is None:
+        raise SetupError("Which tenant? Pass --tenant NAME, or set CARREL_API_KEY to a key of one.")
+    with operator(settings) as admin:
+        token = admin.admin.tenants.token(tenant, scopes=scopes, lifetime_seconds=3600)
+    return Carrel(api_key=token.token, base_url=service_url(settings))
+
+
+def service_url(settings: Settings) -> str:
+    if settings.url is not None:
+        return settings.url
+    if settings.service_file.exists():
+        return str(json.loads(settings.service_file.read_text())["url"])
+    return f"http://{settings.host}:{settings.port}"
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(_plain(value), ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def table(columns: list[str], rows: list[list[object]]) -> None:
+    shown = Table(box=None, pad_edge=False)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*("–" if cell is None else str(cell) for cell in row))
+    out.print(shown)

@@ -1,0 +1,176 @@
+"""`carrel demo`: two tenants, real documents, real questions, and the walls between them; and the greeting of `serve`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from carrel_client import Carrel, ConflictError, NotFoundError
+
+from api.cli.common import out
+from api.cli.documents import find_files, ingest_files, show_passage
+from config.errors import SetupError
+from config.secrets import secret_file
+from config.settings import Settings
+
+STOP_S = 60.0
+DEMO_TENANT = "demo"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
+
+
+@dataclass(frozen=True)
+class Room:
+    """A tenant of the demonstration: its documents and questions that they answer."""
+
+    tenant: str
+    folder: Path
+    questions: tuple[str, ...]
+
+
+def demo(
+    docs: Annotated[Path, typer.Option(help="Folder of the first tenant.")] = Path("docs"),
+    handbook: Annotated[Path, typer.Option(help="Folder of the second tenant.")] = Path("examples/handbook"),
+) -> None:
+    """Show it all in a throw-away service: two tenants ingest and ask, neither reaches the other. Exits 0 if all holds."""
+    rooms = (
+        Room(
+            "makers",
+            docs,
+            (
+                "How is one tenant kept from reading another tenant's data?",
+                "What happens when the token budget is used up?",
+                "Which settings can be changed?",
+            ),
+        ),
+        Room(
+            "library",
+            handbook,
+            (
+                "How long may I keep a borrowed book?",
+                "Who may enter the map room?",
+                "What does a lost book cost?",
+            ),
+        ),
+    )
+    for room in rooms:
+        if not room.folder.is_dir():
+            raise SetupError(f"There is no folder {room.folder}; run this from a checkout, or pass --docs and --handbook.")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="carrel-demo-") as folder, _service(Path(folder)) as url:
+        admin = Carrel(api_key=(Path(folder) / "operator.key").read_text().strip(), base_url=url)
+        result = _show(rooms, admin, url)
+    result["seconds"] = round(time.monotonic() - began, 1)
+    print(json.dumps(result))
+    if result["leaks"] or result["answered"] != result["queries"]:
+        sys.exit(1)
+
+
+def _show(rooms: tuple[Room, ...], admin: Carrel, url: str) -> dict[str, float]:
+    clients = {room.tenant: _tenant(admin, room.tenant, url) for room in rooms}
+    ingested = {}
+    for room in rooms:
+        out.rule(f"{room.tenant}: ingest {room.folder}")
+        ingested[room.tenant] = ingest_files(
+            clients[room.tenant], list(find_files([room.folder])), collection="default", quiet=False
+        )
+    own = {tenant: {document.id for document in client.documents.list()} for tenant, client in clients.items()}
+    answered = leaks = queries = 0
+    for room in rooms:
+        out.rule(f"{room.tenant}: ask")
+        for question in room.questions:
+            queries += 1
+            passages = clients[room.tenant].query(question, top_k=2).passages
+            out.print(f"[bold cyan]{question}[/bold cyan]\n")
+            for rank, passage in enumerate(passages, 1):
+                show_passage(rank, passage)
+            cited = [clients[room.tenant].documents.text(p.document_id)[p.start : p.end] == p.text for p in passages]
+            answered += bool(passages) and all(cited)
+    out.rule("isolation: every question to the other tenant, every id from the other tenant")
+    for room in rooms:
+        for other, client in clients.items():
+            if other != room.tenant:
+                leaks += _leaks(client, room, own[other], own[room.tenant])
+    out.print(f"{leaks} passages or documents of the other tenant were reachable.")
+    documents = sum(summary.documents for summary in ingested.values())
+    return {"tenants": len(rooms), "documents": documents, "queries": queries, "answered": answered, "leaks": leaks}
+
+
+def _leaks(client: Carrel, room: Room, own: set[str], foreign: set[str]) -> int:
+    leaked = 0
+    for question in room.questions:
+        leaked += sum(passage.document_id not in own for passage in client.query(question, top_k=50).passages)
+    for document_id in foreign:
+        with contextlib.suppress(NotFoundError):
+            client.documents.get(document_id)
+            leaked += 1
+    return leaked
+
+
+def _tenant(admin: Carrel, name: str, url: str) -> Carrel:
+    admin.admin.tenants.create(name=name)
+    key = admin.admin.keys.create(tenant=name, name="demo", scopes=["query", "ingest"])
+    return Carrel(api_key=key.secret, base_url=url)
+
+
+@contextlib.contextmanager
+def _service(folder: Path) -> Iterator[str]:
+    """A service of its own on a free port, stopped at the end."""
+    environment = {**_environment(), "CARREL_DATA_DIR": str(folder), "CARREL_PORT": "0", "CARREL_LOG_LEVEL": "warning"}
+    command = [sys.executable, "-P", "-m", "api.cli.main", "serve", "--json", "--supervised"]
+    out.print("Starting a service of its own …")
+    process = subprocess.Popen(  # noqa: S603  our own command
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101  it was asked for above
+        line = process.stdout.readline()
+        if not line:
+            raise SetupError("The service did not start; its messages above say why. `carrel doctor` checks each part.")
+        yield str(json.loads(line)["url"])
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("CARREL_")}
+
+
+def greet(settings: Settings, url: str, *, with_tenant: bool) -> None:
+    """What `serve` prints once it is ready."""
+    out.print(f"\n[bold]Carrel is ready at {url}[/bold]  (API reference: {url}/docs)")
+    out.print(f"The operator's key is in {settings.operator_key_file}; `carrel tenant create NAME` makes a tenant.")
+    if not with_tenant:
+        return
+    key = _demo_key(settings, url)
+    out.print(f"\nTenant `{DEMO_TENANT}` is yours to try. Its key: {key}\n")
+    print(
+        f"curl -s {url}/v1/documents -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n"
+        '  -d \'{"text": "Books may be kept for four weeks.", "title": "Loans"}\'\n\n'
+        f"curl -s {url}/v1/query -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n"
+        '  -d \'{"query": "how long may I keep a book?"}\'\n\nCtrl-C stops the service.',
+        flush=True,
+    )
+
+
+def _demo_key(settings: Settings, url: str) -> str:
+    def make() -> str:
+        with Carrel(api_key=settings.operator_key_file.read_text().strip(), base_url=url) as admin:
+            with contextlib.suppress(ConflictError):
+                admin.admin.tenants.create(name=DEMO_TENANT)
+            return admin.admin.keys.create(tenant=DEMO_TENANT, name="demo", scopes=["query", "ingest", "manage"]).secret
+
+    return secret_file(settings.data_dir / "demo.key", make)

@@ -1,0 +1,141 @@
+"""`carrel doctor`: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import typer
+from rich.markup import escape
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.cli.common import AsJson, out, print_json, service_url
+from api.version import VERSION
+from config.errors import CarrelError
+from config.settings import Settings
+
+MIN_FREE_BYTES = 1 << 30
+VENDORS = ("qdrant-edge-py", "dbos", "sqlmodel", "sentence-transformers", "torch", "tiktoken", "diskcache")
+
+
+@dataclass(frozen=True)
+class Finding:
+    part: str
+    ok: bool
+    detail: str
+    advice: str | None = None
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check model, engine, database, disk and versions; say what is wrong and what to do. Exits 1 if anything is."""
+    settings = Settings()
+    findings = [_guarded(check, settings) for check in (_versions, _disk, _database, _model, _engine, _service)]
+    if as_json:
+        print_json({"ok": all(finding.ok for finding in findings), "findings": findings_as_dicts(findings)})
+    else:
+        for finding in findings:
+            mark = "[green]ok  [/green]" if finding.ok else "[red]FAIL[/red]"
+            out.print(f"{mark} {finding.part:9} {escape(finding.detail)}")
+            if finding.advice:
+                out.print(f"     {'':9} → {escape(finding.advice)}")
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+def findings_as_dicts(findings: list[Finding]) -> list[dict[str, object]]:
+    return [{"part": f.part, "ok": f.ok, "detail": f.detail, "advice": f.advice} for f in findings]
+
+
+def _guarded(check: Callable[[Settings], Finding], settings: Settings) -> Finding:
+    try:
+        return check(settings)
+    except CarrelError as error:
+        return Finding(check.__name__.strip("_"), False, error.detail, "Follow the message above, then run doctor again.")
+
+
+def _versions(_settings: Settings) -> Finding:
+    found = []
+    for name in VENDORS:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} missing")
+    python = ".".join(map(str, sys.version_info[:3]))
+    return Finding("versions", sys.version_info >= (3, 11), f"carrel {VERSION}, Python {python}, {', '.join(found)}")
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.data_dir.resolve()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{folder}: {free / 1e9:.1f} GB free"
+    if free < MIN_FREE_BYTES:
+        return Finding("disk", False, detail, "Free some space, or set CARREL_DATA_DIR to a larger disk.")
+    return Finding("disk", True, detail)
+
+
+def _database(settings: Settings) -> Finding:
+    from api.schema import revision
+    from config.database import Database
+
+    if settings.database_url is None and not (settings.data_dir / "carrel.db").exists():
+        return Finding("database", True, "SQLite, not made yet: the first start makes it")
+    database = Database(settings.sql_url)
+    try:
+        current, newest = revision(database)
+    except SQLAlchemyError as error:
+        return Finding("database", False, type(error).__name__, "Check CARREL_DATABASE_URL and that the server runs.")
+    finally:
+        database.close()
+    if current != newest:
+        advice = "Start the service: it brings the schema up to date."
+        return Finding("database", False, f"schema {current}, this version needs {newest}", advice)
+    return Finding("database", True, f"{database.engine.dialect.name}, schema {current}")
+
+
+def _model(settings: Settings) -> Finding:
+    from api.wiring import build_runtime
+
+    runtime = build_runtime(settings)
+    fingerprint = runtime.fingerprint
+    return Finding(
+        "model",
+        True,
+        f"{runtime.name}, {fingerprint.precision}, {fingerprint.dimensions} dimensions, {fingerprint.space.id}",
+    )
+
+
+def _engine(settings: Settings) -> Finding:
+    from api.wiring import build_store
+
+    store = build_store(settings, patience_s=0)
+    health = store.health()
+    store.close()
+    if health.ok:
+        points = ", ".join(f"{space}: {count} points" for space, count in health.spaces.items()) or "no points yet"
+        return Finding("engine", True, points)
+    return Finding("engine", False, health.detail, "Start it with `carrel serve`; its log says why it stopped, if it did.")
+
+
+def _service(settings: Settings) -> Finding:
+    import http.client
+    from urllib.parse import urlsplit
+
+    url = service_url(settings)
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=3)
+    try:
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except OSError as error:
+        return Finding("service", False, f"{url}: {error}", "Start it with `carrel serve`, or set CARREL_URL.")
+    finally:
+        connection.close()
+    return Finding("service", status == http.HTTPStatus.OK, f"{url} answers {status} to /readyz")

@@ -1,0 +1,139 @@
+"""`carrel ingest` and `carrel query`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from carrel_client import APIError, Carrel, JobFailedError, Passage
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from api.cli.common import AsJson, TenantOption, notes, out, print_json, tenant_client
+from config.settings import Settings
+from ingestion.media import SUFFIXES
+
+PARALLEL = 4
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(ingest)
+    app.command()(query)
+
+
+@dataclass
+class Summary:
+    documents: int = 0
+    unchanged: int = 0
+    chunks: int = 0
+    tokens_charged: int = 0
+    tokens_cached: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="Files and folders (searched to the bottom).")],
+    tenant: TenantOption = None,
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Collection to put them in.")] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Bring files: txt, md, html, pdf. A file brought again replaces its former version, and is free if it did not change.
+
+    Example: carrel ingest handbook/ --tenant acme
+    """
+    files = list(find_files(paths))
+    with tenant_client(Settings(), tenant, ["ingest", "query"]) as client:
+        summary = ingest_files(client, files, collection=collection, quiet=as_json)
+    if as_json:
+        print_json(asdict(summary))
+    else:
+        out.print(
+            f"{summary.documents} documents, {summary.unchanged} of them unchanged; {summary.chunks} chunks, "
+            f"{summary.tokens_charged} tokens charged, {summary.tokens_cached} known already."
+        )
+        for failure in summary.failed:
+            notes.print(f"failed: {escape(failure['path'])}: {escape(failure['reason'])}")
+    if summary.failed:
+        sys.exit(1)
+
+
+def find_files(paths: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Yield readable files with the names they are known by: relative to the folder they were found in."""
+    for path in paths:
+        if path.is_file():
+            yield path, path.name
+            continue
+        for found in sorted(path.rglob("*")):
+            hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
+            if found.is_file() and not hidden and found.suffix.lower() in SUFFIXES:
+                yield found, found.relative_to(path).as_posix()
+
+
+def ingest_files(client: Carrel, files: list[tuple[Path, str]], *, collection: str, quiet: bool) -> Summary:
+    summary = Summary()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=notes, disable=quiet) as progress, ThreadPoolExecutor(PARALLEL) as pool:
+        task = progress.add_task("documents", total=len(files))
+        for outcome in pool.map(lambda item: _ingest_one(client, item[0], item[1], collection), files):
+            _add(summary, outcome)
+            progress.advance(task)
+    return summary
+
+
+def _ingest_one(client: Carrel, path: Path, name: str, collection: str) -> Summary:
+    one = Summary(documents=1)
+    try:
+        submitted = client.documents.create(file=path, collection=collection, external_id=name, source=name)
+        job = submitted.wait(timeout_s=3600)
+        if job is None:
+            one.unchanged = 1
+        else:
+            one.chunks, one.tokens_charged, one.tokens_cached = job.chunks_total, job.tokens_charged, job.tokens_cached
+    except (APIError, JobFailedError, OSError) as error:
+        one.documents = 0
+        one.failed.append({"path": str(path), "reason": getattr(error, "detail", None) or str(error)})
+    return one
+
+
+def _add(total: Summary, one: Summary) -> None:
+    for name in ("documents", "unchanged", "chunks", "tokens_charged", "tokens_cached"):
+        setattr(total, name, getattr(total, name) + getattr(one, name))
+    total.failed += one.failed
+
+
+def query(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    tenant: TenantOption = None,
+    collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Where to look; repeat it.")] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many passages.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Find the passages that answer a question, with their sources.
+
+    Example: carrel query "how long may I keep a book?" --tenant acme
+    """
+    with tenant_client(Settings(), tenant, ["query"]) as client:
+        result = client.query(question, collections=collection, top_k=top_k)
+    if as_json:
+        print_json(result)
+        return
+    for rank, passage in enumerate(result.passages, 1):
+        show_passage(rank, passage)
+    if not result.passages:
+        out.print("Nothing found.")
+
+
+def show_passage(rank: int, passage: Passage) -> None:
+    page = f", page {passage.first_page}" if passage.first_page else ""
+    heading = f" › {passage.headings[-1]}" if passage.headings else ""
+    name = passage.source or passage.title or passage.external_id
+    out.print(
+        f"[bold]{rank}. {escape(name)}[/bold]{escape(heading)}{page}"
+        f"  [dim]characters {passage.start}–{passage.end}, score {passage.score:.3f}[/dim]"
+    )
+    out.print(f"   {escape(' '.join(passage.text.split()))}\n")

@@ -1,0 +1,50 @@
+"""Entry point: puts the commands together and renders errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import typer
+
+import config
+
+if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__file__).parents[2]:
+    sys.exit(
+        f"carrel: another module named config is imported first ({getattr(config, '__file__', '?')}).\n"
+        "Take its folder out of PYTHONPATH, or install carrel-server into a virtual environment of its own."
+    )
+
+from carrel_client import CarrelClientError
+
+from api.cli import admin, demo, doctor, documents, processes
+from api.supervisor import EXIT_SETUP
+from config.errors import CarrelError, SetupError
+
+app = typer.Typer(
+    name="carrel",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Carrel: a private room of knowledge for every tenant. `carrel serve` starts it; settings are CARREL_* variables.",
+)
+app.add_typer(admin.tenants, name="tenant")
+app.add_typer(admin.keys, name="key")
+for module in (processes, doctor, documents, demo):
+    module.register(app)
+
+
+def run() -> None:
+    as_json = "--json" in sys.argv
+    try:
+        app()
+    except (CarrelError, CarrelClientError, TimeoutError, PermissionError) as error:
+        detail = error.detail if isinstance(error, CarrelError) else str(error)
+        code = getattr(error, "code", type(error).__name__)
+        print(json.dumps({"error": {"code": code, "detail": detail}}) if as_json else f"carrel: {detail}", file=sys.stderr)
+        sys.exit(EXIT_SETUP if isinstance(error, SetupError) else 1)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,30 @@
+"""Alembic's entry: runs revisions on the connection that `api.schema` hands over."""
+
+from typing import Any, Literal
+
+from alembic import context
+from sqlmodel import SQLModel
+from sqlmodel.sql.sqltypes import AutoString
+
+import ingestion.tables
+import rag.corpus
+import tenants.tables
+
+TABLES = (ingestion.tables, rag.corpus, tenants.tables)  # importing them fills the metadata
+
+
+def render(kind: str, item: Any, _context: object) -> str | Literal[False]:
+    """SQLModel's own string type would tie old revisions to its later versions."""
+    return "sa.String()" if kind == "type" and isinstance(item, AutoString) else False
+
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=SQLModel.metadata,
+    render_as_batch=True,  # SQLite cannot alter most things in place
+    compare_type=True,
+    render_item=render,
+)
+with context.begin_transaction():
+    context.run_migrations()

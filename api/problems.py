@@ -1,0 +1,111 @@
+"""Errors as RFC 9457 problem details: one shape for every refusal, whatever layer it came from."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from config.errors import CarrelError, InvalidInput, NotFound
+from config.logs import request_id
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+MAX_LISTED = 10
+
+
+class Problem(BaseModel):
+    """Why a request was refused. `code` is stable; `field` and `limit` name the input at fault."""
+
+    type: str = Field(examples=["urn:carrel:problem:invalid_input"])
+    title: str
+    status: int
+    code: str = Field(examples=["invalid_input"])
+    detail: str
+    retryable: bool = Field(description="Whether the same request can succeed later.")
+    field: str | None = None
+    limit: int | float | str | None = None
+    request_id: str | None = None
+    errors: list[dict[str, Any]] | None = Field(None, description="Each input at fault, where there are several.")
+
+
+def problem_response(error: CarrelError, errors: list[dict[str, Any]] | None = None) -> Response:
+    problem = Problem(
+        type=f"urn:carrel:problem:{error.code}",
+        title=error.title,
+        status=error.status,
+        code=error.code,
+        detail=error.detail,
+        retryable=error.retryable,
+        field=error.field,
+        limit=error.limit,
+        request_id=request_id.get(),
+        errors=errors,
+    )
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(problem.model_dump(exclude_none=True), error.status, headers, media_type=MEDIA_TYPE)
+
+
+def unexpected(error: Exception) -> Response:
+    """The reason goes to the log under the request id; the caller learns nothing of the inside."""
+    log.error("request failed", exc_info=error)
+    return problem_response(CarrelError("The request failed inside the service; quote the request id when asking."))
+
+
+def install_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(CarrelError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+
+
+async def _domain(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, CarrelError) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request could not be served", exc_info=error)
+    return problem_response(error) if isinstance(error, CarrelError) else unexpected(error)
+
+
+async def _validation(_request: Request, error: Exception) -> Response:
+    listed = [_listed(item) for item in error.errors()[:MAX_LISTED]] if isinstance(error, RequestValidationError) else []
+    first: Mapping[str, Any] = listed[0] if listed else {}
+    refused = InvalidInput(
+        str(first.get("detail", "The request is not valid.")), field=first.get("field"), limit=first.get("limit")
+    )
+    return problem_response(refused, listed)
+
+
+def _listed(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Place, reason and limit; never the input itself, which may be anything."""
+    place = [str(part) for part in item["loc"] if part not in ("body", "query", "path")]
+    bounds = {"max_length", "min_length", "le", "ge", "lt", "gt"}
+    limits = [value for name, value in (item.get("ctx") or {}).items() if name in bounds]
+    listed = {"field": ".".join(place) or "body", "detail": f"{item['msg']}."}
+    return listed | ({"limit": limits[0]} if limits else {})
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    if isinstance(error.__cause__, CarrelError):  # raised while the body was read, and wrapped by the framework
+        return problem_response(error.__cause__)
+    status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+    if status == HTTPStatus.NOT_FOUND:
+        return problem_response(NotFound("There is nothing at this path."))
+    refused = _Refused(str(getattr(error, "detail", "")) or HTTPStatus(status).phrase)
+    refused.status, refused.title = int(status), HTTPStatus(status).phrase  # type: ignore[misc]
+    refused.code = HTTPStatus(status).name.lower()  # type: ignore[misc]
+    return problem_response(refused)
+
+
+class _Refused(CarrelError):
+    """A refusal by the HTTP framework: method not allowed, a body that cannot be parsed."""

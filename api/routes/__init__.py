@@ -1,0 +1,1 @@
+"""The HTTP routes, one file a noun. A route parses, makes one call, and answers."""

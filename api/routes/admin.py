@@ -1,0 +1,104 @@
+"""The operator's routes. No tenant's key opens them, whatever its scopes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request
+
+from api.routing import Caller, Services, in_thread, router, scope
+from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, TenantIn, TenantOut, TenantPatch, Text, TokenIn, TokenOut
+from config.clock import isoformat
+from tenants.context import Scope
+
+routes = router("Administration")
+Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+@routes.post(
+    "/v1/admin/tenants",
+    operation_id="create_tenant",
+    summary="Make a tenant",
+    status_code=201,
+    **scope(Scope.OPERATE),
+)
+async def create_tenant(body: TenantIn, services: Services) -> TenantOut:
+    given = "monthly_tokens" in body.model_fields_set
+    tokens = body.monthly_tokens if given else services.core.settings.monthly_tokens
+    return TenantOut.of(await in_thread(lambda: services.core.registry.create(body.name, monthly_tokens=tokens)))
+
+
+@routes.get("/v1/admin/tenants", operation_id="list_tenants", summary="List tenants", **scope(Scope.OPERATE))
+async def list_tenants(services: Services, after: Text | None = None, limit: Limit = 20) -> Page[TenantOut]:
+    rows = await in_thread(lambda: services.core.registry.list(after=after, limit=limit))
+    return Page(data=[TenantOut.of(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+
+
+@routes.get(
+    "/v1/admin/tenants/{tenant}",
+    operation_id="get_tenant",
+    summary="Show a tenant, by id or name",
+    **scope(Scope.OPERATE),
+)
+async def get_tenant(tenant: Text, services: Services) -> TenantOut:
+    return TenantOut.of(await in_thread(services.core.registry.get, tenant))
+
+
+@routes.patch(
+    "/v1/admin/tenants/{tenant}",
+    operation_id="update_tenant",
+    summary="Change a tenant's budget",
+    **scope(Scope.OPERATE),
+)
+async def update_tenant(tenant: Text, body: TenantPatch, services: Services) -> TenantOut:
+    registry = services.core.registry
+    return TenantOut.of(await in_thread(lambda: registry.set_monthly_tokens(registry.get(tenant).id, body.monthly_tokens)))
+
+
+@routes.post(
+    "/v1/admin/tenants/{tenant}/tokens",
+    operation_id="create_tenant_token",
+    summary="Get a short-lived credential of a tenant",
+    status_code=201,
+    **scope(Scope.OPERATE),
+)
+async def create_tenant_token(tenant: Text, body: TokenIn, services: Services, caller: Caller, request: Request) -> TokenOut:
+    found = await in_thread(services.core.registry.get, tenant)
+    token, claims = services.tokens.issue(found.id, issued_by=caller.id, scopes=body.scopes, lifetime_s=body.lifetime_seconds)
+    request.state.audit = {"tenant": found.id, "token": claims.id, "scopes": sorted(claims.scopes)}
+    return TokenOut(token=token, expires_at=isoformat(claims.expires_at), scopes=sorted(claims.scopes))
+
+
+@routes.post(
+    "/v1/admin/keys",
+    operation_id="create_key",
+    summary="Make a key for a tenant; its secret is shown this once",
+    status_code=201,
+    **scope(Scope.OPERATE),
+)
+async def create_key(body: KeyIn, services: Services, request: Request) -> NewKeyOut:
+    tenant = await in_thread(services.core.registry.get, body.tenant)
+    new = await in_thread(
+        lambda: services.keys.create(
+            tenant.id, name=body.name, scopes=body.scopes, collections=body.collections, labels=body.labels
+        )
+    )
+    request.state.audit = {"tenant": tenant.id, "key": new.row.id, "scopes": new.row.scopes}
+    return NewKeyOut(**KeyOut.fields_of(new.row), secret=new.secret)
+
+
+@routes.get("/v1/admin/keys", operation_id="list_keys", summary="List a tenant's keys", **scope(Scope.OPERATE))
+async def list_keys(services: Services, tenant: Text, after: Text | None = None, limit: Limit = 20) -> Page[KeyOut]:
+    found = await in_thread(services.core.registry.get, tenant)
+    rows = await in_thread(lambda: services.keys.list(found.id, after=after, limit=limit))
+    return Page(data=[KeyOut.of(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+
+
+@routes.delete(
+    "/v1/admin/keys/{key_id}",
+    operation_id="revoke_key",
+    summary="Revoke a key: refused from the next request on",
+    **scope(Scope.OPERATE),
+)
+async def revoke_key(key_id: Text, services: Services) -> KeyOut:
+    return KeyOut.of(await in_thread(services.keys.revoke, key_id))

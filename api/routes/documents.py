@@ -1,0 +1,189 @@
+"""Documents and the jobs that work on them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import UploadFile
+
+from api.routing import Services, Tenant, in_thread, router, scope
+from api.schemas import DeletedOut, DocumentIn, DocumentOut, JobOut, Page, SubmittedOut, Text, TextOut
+from config.errors import InvalidInput, UnsupportedMedia
+from ingestion.documents import Submission, text_media_type
+from tenants.context import Scope
+
+routes = router("Documents")
+
+FORM_FIELDS = ("collection", "external_id", "title", "source", "attributes", "labels")
+_TEXT = TypeAdapter(Text)
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": DocumentIn.model_json_schema(ref_template="#/components/schemas/{model}")},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary", "description": "txt, md, html or pdf"},
+                        **{name: {"type": "string"} for name in FORM_FIELDS[:4]},
+                        "attributes": {"type": "string", "description": "JSON object"},
+                        "labels": {"type": "string", "description": "JSON array of strings"},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
+    return {"openapi_extra": {**declared["openapi_extra"], **_BODY}}
+
+
+@routes.post(
+    "/v1/documents",
+    operation_id="create_document",
+    summary="Bring a document, as text or as a file",
+    status_code=202,
+    response_model=SubmittedOut,
+    responses={200: {"model": SubmittedOut, "description": "This content is live already; nothing is charged."}},
+    **_with_body(scope(Scope.INGEST)),
+)
+async def create_document(request: Request, response: Response, services: Services, tenant: Tenant) -> SubmittedOut:
+    submission = await _submission(request)
+    submitted = await in_thread(services.documents.for_tenant(tenant).submit, submission)
+    request.state.audit = {"document": submitted.shown.document.id, "version": submitted.shown.version.number}
+    response.status_code = 200 if submitted.job is None else 202
+    job = None if submitted.job is None else JobOut.of(submitted.job)
+    return SubmittedOut(document=DocumentOut.of(submitted.shown), job=job)
+
+
+@routes.get("/v1/documents", operation_id="list_documents", summary="List documents, oldest first", **scope(Scope.QUERY))
+async def list_documents(
+    services: Services,
+    tenant: Tenant,
+    collection: Text | None = None,
+    after: Text | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Page[DocumentOut]:
+    handle = services.documents.for_tenant(tenant)
+    shown, following = await in_thread(lambda: handle.list(collection=collection, after=after, limit=limit))
+    return Page(data=[DocumentOut.of(item) for item in shown], next=following)
+
+
+@routes.get("/v1/documents/{document_id}", operation_id="get_document", summary="Show a document", **scope(Scope.QUERY))
+async def get_document(document_id: Text, services: Services, tenant: Tenant) -> DocumentOut:
+    return DocumentOut.of(await in_thread(services.documents.for_tenant(tenant).get, document_id))
+
+
+@routes.get(
+    "/v1/documents/{document_id}/text",
+    operation_id="get_document_text",
+    summary="The text that passages cite by offsets",
+    **scope(Scope.QUERY),
+)
+async def get_document_text(document_id: Text, services: Services, tenant: Tenant) -> TextOut:
+    shown, text = await in_thread(services.documents.for_tenant(tenant).text, document_id)
+    return TextOut(document_id=document_id, version=shown.version.number, text=text)
+
+
+@routes.delete(
+    "/v1/documents/{document_id}",
+    operation_id="delete_document",
+    summary="Delete a document: gone from every answer when this returns",
+    **scope(Scope.INGEST),
+)
+async def delete_document(document_id: Text, services: Services, tenant: Tenant) -> DeletedOut:
+    job = await in_thread(services.documents.for_tenant(tenant).delete, document_id)
+    return DeletedOut(id=document_id, job=JobOut.of(job))
+
+
+@routes.get("/v1/jobs/{job_id}", operation_id="get_job", summary="How far a job is", **scope(Scope.QUERY))
+async def get_job(job_id: Text, services: Services, tenant: Tenant) -> JobOut:
+    return JobOut.of(await in_thread(services.documents.for_tenant(tenant).job, job_id))
+
+
+async def _submission(request: Request) -> Submission:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return _of_json(await _json(request))
+    if kind == "multipart/form-data":
+        return await _of_form(request)
+    raise UnsupportedMedia("Send application/json with `text`, or multipart/form-data with a `file`.", field="content-type")
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return await request.json()
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput("The body is not valid JSON.", field="body") from error
+
+
+def _of_json(body: Any) -> Submission:
+    try:
+        given = DocumentIn.model_validate(body)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    return Submission(
+        content=given.text.encode(),
+        media_type=text_media_type(given.format),
+        collection=given.collection,
+        external_id=given.external_id,
+        title=given.title,
+        source=given.source,
+        attributes=given.attributes,
+        labels=given.labels,
+    )
+
+
+async def _of_form(request: Request) -> Submission:
+    async with request.form(max_files=1, max_fields=len(FORM_FIELDS)) as form:
+        if unknown := sorted(set(form) - {"file", *FORM_FIELDS}):
+            raise InvalidInput(f"Unknown field {unknown[0]!r}; here are file, {', '.join(FORM_FIELDS)}.", field=unknown[0])
+        upload = form.get("file")
+        if not isinstance(upload, UploadFile):
+            raise InvalidInput("A multipart request needs a `file` part with a file name.", field="file")
+        fields = {name: _field(form.get(name), name) for name in FORM_FIELDS if name in form}
+        content = await upload.read()
+    name = _field(upload.filename or "", "file")
+    try:
+        checked = DocumentIn.model_validate({"text": "-", **fields, **_parsed(fields)})
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    return Submission(
+        content=content,
+        file_name=name,
+        collection=checked.collection,
+        external_id=checked.external_id,
+        title=checked.title,
+        source=checked.source or name or None,
+        attributes=checked.attributes,
+        labels=checked.labels,
+    )
+
+
+def _field(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"`{name}` is a text field.", field=name)
+    try:
+        return _TEXT.validate_python(value)
+    except ValidationError as error:
+        raise InvalidInput(f"`{name}` has characters that are not allowed (NUL or lone surrogates).", field=name) from error
+
+
+def _parsed(fields: dict[str, str]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for name in ("attributes", "labels"):
+        if name in fields:
+            try:
+                parsed[name] = json.loads(fields[name])
+            except (ValueError, RecursionError) as error:
+                raise InvalidInput(f"`{name}` is not valid JSON.", field=name) from error
+    return parsed

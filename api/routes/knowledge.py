@@ -1,0 +1,59 @@
+"""Asking: queries, the collections they search, and what they used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request
+
+from api.routing import Services, Tenant, in_thread, router, scope
+from api.schemas import CollectionIn, CollectionOut, Page, QueryIn, QueryOut, Text, UsageOut
+from config.ids import new_id
+from rag.filters import parse
+from rag.retrieval import Question
+from tenants.context import Scope
+
+routes = router("Knowledge")
+
+
+@routes.post("/v1/query", operation_id="query", summary="Find the passages that answer a question", **scope(Scope.QUERY))
+async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant) -> QueryOut:
+    question = Question(
+        text=body.query,
+        collections=tuple(dict.fromkeys(body.collections)),
+        top_k=body.top_k,
+        filter=None if body.filter is None else parse(body.filter),
+    )
+    retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
+    answer = await in_thread(lambda: QueryOut.of(retriever.query(question, charge_id=new_id("charge"))))
+    request.state.audit = {"passages": [passage.id for passage in answer.passages]}
+    return answer
+
+
+@routes.post(
+    "/v1/collections",
+    operation_id="create_collection",
+    summary="Make a collection",
+    status_code=201,
+    **scope(Scope.INGEST),
+)
+async def create_collection(body: CollectionIn, services: Services, tenant: Tenant) -> CollectionOut:
+    return CollectionOut.of(await in_thread(services.collections.for_tenant(tenant).create, body.name), 0)
+
+
+@routes.get("/v1/collections", operation_id="list_collections", summary="List collections", **scope(Scope.QUERY))
+async def list_collections(
+    services: Services,
+    tenant: Tenant,
+    after: Text | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> Page[CollectionOut]:
+    handle = services.collections.for_tenant(tenant)
+    rows = await in_thread(lambda: handle.list(after=after, limit=limit))
+    following = rows[-1][0].id if len(rows) == limit else None
+    return Page(data=[CollectionOut.of(row, documents) for row, documents in rows], next=following)
+
+
+@routes.get("/v1/usage", operation_id="get_usage", summary="Tokens of this month", **scope(Scope.MANAGE))
+async def get_usage(services: Services, tenant: Tenant) -> UsageOut:
+    return UsageOut.of(await in_thread(services.usage.of, tenant))

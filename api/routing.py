@@ -1,0 +1,100 @@
+"""Routes that cannot forget their permission: a scope is part of declaring one, and is checked before the body is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from api.problems import Problem, unexpected
+from api.wiring import ApiServices
+from config.errors import CarrelError, Forbidden
+from tenants.context import Principal, Scope, TenantContext
+from tenants.identity import Identity
+
+SCOPE_KEY = "x-carrel-scope"
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def scope(needed: Scope) -> dict[str, Any]:
+    """Declare a route's scope: `@router.post("/v1/query", **scope(Scope.QUERY))`. Shown in the OpenAPI document."""
+    return {"openapi_extra": {SCOPE_KEY: str(needed)}}
+
+
+def public() -> dict[str, Any]:
+    """Declare that a route needs no key. Its path must be in `middleware.PUBLIC` as well."""
+    return {"openapi_extra": {SCOPE_KEY: "none", "security": []}}
+
+
+class ScopedRoute(APIRoute):
+    def get_route_handler(self) -> Handler:
+        inner = super().get_route_handler()
+        needed = (self.openapi_extra or {})[SCOPE_KEY]
+
+        async def handler(request: Request) -> Response:
+            if needed != "none":
+                _require(request.state.identity, Scope(needed))
+            try:
+                return await inner(request)
+            except (CarrelError, RequestValidationError, HTTPException):
+                raise
+            except Exception as error:  # noqa: BLE001  answered here, so that audit and request id still see it
+                return unexpected(error)
+
+        return handler
+
+
+def _require(identity: Identity, needed: Scope) -> None:
+    if needed not in identity.principal.scopes:
+        raise Forbidden(f"This needs the scope `{needed}`.")
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in (
+        (401, "No valid key."),
+        (402, "The token budget does not cover this."),
+        (403, "The key lacks the scope."),
+        (404, "No such thing, or not yours: the two are not told apart."),
+        (409, "It exists already, or has changed."),
+        (413, "Too large."),
+        (415, "A kind of content that cannot be read."),
+        (422, "Not valid; `field` and `limit` say where and why."),
+        (429, "Too many requests; `Retry-After` says when to come back."),
+        (503, "A part of the service is not available; try again."),
+    )
+}
+
+
+def router(tag: str) -> APIRouter:
+    return APIRouter(route_class=ScopedRoute, tags=[tag], responses=REFUSALS)
+
+
+def _services(request: Request) -> ApiServices:
+    services: ApiServices = request.app.state.services
+    return services
+
+
+def _context(request: Request) -> TenantContext:
+    identity: Identity = request.state.identity
+    if identity.tenant is None:
+        raise Forbidden("An operator key opens /v1/admin only; use a tenant's key.")
+    return identity.tenant
+
+
+def _principal(request: Request) -> Principal:
+    identity: Identity = request.state.identity
+    return identity.principal
+
+
+Services = Annotated[ApiServices, Depends(_services)]
+Tenant = Annotated[TenantContext, Depends(_context)]
+Caller = Annotated[Principal, Depends(_principal)]
+
+in_thread = to_thread.run_sync

@@ -1,0 +1,313 @@
+"""The wire's shapes. Inputs refuse unknown fields; outputs are what `carrel_client.models` reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from config.clock import isoformat
+from ingestion.documents import Shown
+from ingestion.tables import Job
+from rag.corpus import Collection
+from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
+from rag.tokens import count_tokens
+from tenants.context import Scope
+from tenants.tables import ApiKey, Tenant
+from tenants.usage import Usage
+
+T = TypeVar("T")
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("NUL characters are not allowed")
+    return text
+
+
+#: Text without NUL, which PostgreSQL cannot store. Lone surrogates are refused by the parser itself.
+Text = Annotated[str, AfterValidator(_no_nul)]
+
+
+class Input(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class DocumentIn(Input):
+    """A document as text. Files go to the same path as multipart/form-data with a `file` part."""
+
+    text: Text = Field(description="Kept exactly: passages cite it by character offsets.")
+    format: Literal["text", "markdown"] = Field("text", description="`markdown` splits along headings and cites them.")
+    collection: Text = "default"
+    external_id: Text | None = Field(
+        None,
+        description="Your name for the document: bringing it again replaces it. Without one, the content is its name.",
+    )
+    title: Text | None = None
+    source: Text | None = Field(None, description="Where it came from, as you want it cited; a URL or a path.")
+    attributes: dict[Text, Text | float | bool] = Field(
+        default_factory=dict, description="Up to 16 values to filter by.", examples=[{"year": 2026, "kind": "policy"}]
+    )
+    labels: list[Text] = Field(
+        default_factory=list, description="Readers must hold every one of these; keys are made with labels."
+    )
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"text": "Loans last four weeks.", "title": "Rules", "external_id": "rules"}]},
+    )
+
+
+class CollectionIn(Input):
+    name: Text = Field(examples=["handbook"])
+
+
+class QueryIn(Input):
+    query: Text = Field(min_length=1, max_length=MAX_QUESTION_CHARS, examples=["how long may I keep a book?"])
+    collections: list[Text] = Field(default_factory=lambda: ["default"], min_length=1, max_length=MAX_COLLECTIONS)
+    top_k: int = Field(10, ge=1, le=MAX_TOP_K)
+    filter: dict[str, Any] | None = Field(
+        None,
+        description="Over attributes: `key`, `op` (eq ne in nin exists gt gte lt lte), `value`; `and`, `or`, `not` nest.",
+        examples=[{"op": "and", "filters": [{"key": "year", "op": "gte", "value": 2020}]}],
+    )
+
+
+class TenantIn(Input):
+    name: Text = Field(examples=["acme"])
+    monthly_tokens: int | None = Field(None, ge=0, description="Embedding tokens a month; none is no limit.")
+
+
+class TenantPatch(Input):
+    monthly_tokens: int | None = Field(ge=0)
+
+
+class KeyIn(Input):
+    tenant: Text = Field(description="Id or name of the tenant.")
+    name: Text
+    scopes: list[Scope] = Field(examples=[["query", "ingest"]])
+    collections: list[Text] | None = Field(None, description="Names the key is confined to; none is all.")
+    labels: list[Text] | None = Field(None, description="Labels the key holds; none is all.")
+
+
+class TokenIn(Input):
+    scopes: list[Scope]
+    lifetime_seconds: int = Field(900, ge=1, le=3600)
+
+
+class Page(BaseModel, Generic[T]):
+    data: list[T]
+    next: str | None = Field(description="Pass as `after` for the next page; null at the end.")
+
+
+class JobOut(BaseModel):
+    id: str
+    kind: Literal["ingest", "delete"]
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    stage: str
+    document_id: str
+    chunks_total: int
+    chunks_done: int
+    tokens_charged: int
+    tokens_cached: int
+    error_code: str | None
+    error_detail: str | None
+    created_at: str
+    updated_at: str
+
+    @classmethod
+    def of(cls, job: Job) -> JobOut:
+        times = {"created_at": isoformat(job.created_at), "updated_at": isoformat(job.updated_at)}
+        return cls.model_validate({**job.model_dump(), **times})
+
+
+class DocumentOut(BaseModel):
+    id: str
+    external_id: str
+    collection: str
+    state: Literal["queued", "live", "failed", "cancelled", "superseded"]
+    version: int
+    title: str
+    source: str | None
+    media_type: str
+    attributes: dict[str, Any]
+    labels: list[str]
+    bytes: int
+    chars: int
+    pages: int
+    created_at: str
+
+    @classmethod
+    def of(cls, shown: Shown) -> DocumentOut:
+        document, version = shown.document, shown.version
+        return cls.model_validate(
+            {
+                **version.model_dump(),
+                "id": document.id,
+                "external_id": document.external_id,
+                "collection": shown.collection,
+                "version": version.number,
+                "created_at": isoformat(document.created_at),
+            }
+        )
+
+
+class SubmittedOut(BaseModel):
+    document: DocumentOut
+    job: JobOut | None = Field(description="The work to wait for; null when this content is live already.")
+
+
+class TextOut(BaseModel):
+    document_id: str
+    version: int
+    text: str
+
+
+class DeletedOut(BaseModel):
+    id: str
+    deleted: Literal[True] = True
+    job: JobOut
+
+
+class CollectionOut(BaseModel):
+    id: str
+    name: str
+    documents: int
+    space: str = Field(description="Fingerprint of the embedding model the collection was made with.")
+    placement: str
+    created_at: str
+
+    @classmethod
+    def of(cls, row: Collection, documents: int) -> CollectionOut:
+        return cls(
+            id=row.id,
+            name=row.name,
+            documents=documents,
+            space=row.space_id,
+            placement=row.placement,
+            created_at=isoformat(row.created_at),
+        )
+
+
+class PassageOut(BaseModel):
+    """`text` is exactly characters `start` to `end` of the document's text."""
+
+    id: str
+    score: float
+    text: str
+    start: int
+    end: int
+    document_id: str
+    external_id: str
+    version: int
+    collection: str
+    title: str
+    source: str | None
+    headings: list[str]
+    first_page: int | None
+    last_page: int | None
+    attributes: dict[str, Any]
+    tokens: int = Field(description="Tokens of the text for a language model (o200k).")
+
+    @classmethod
+    def of(cls, passage: Passage) -> PassageOut:
+        fields = {name: getattr(passage, name) for name in cls.model_fields if name not in ("tokens", "headings")}
+        return cls(**fields, headings=list(passage.headings), tokens=count_tokens(passage.text))
+
+
+class QueryUsage(BaseModel):
+    embedding_tokens: int = Field(description="Charged for embedding the query.")
+    cached_tokens: int
+    context_tokens: int = Field(description="Tokens of all passages together (o200k).")
+
+
+class QueryOut(BaseModel):
+    passages: list[PassageOut]
+    usage: QueryUsage
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def of(cls, answer: Answer) -> QueryOut:
+        passages = [PassageOut.of(passage) for passage in answer.passages]
+        total = sum(passage.tokens for passage in passages)
+        usage = QueryUsage(embedding_tokens=answer.charged, cached_tokens=answer.cached, context_tokens=total)
+        return cls(passages=passages, usage=usage, timings_ms=dict(answer.timings_ms))
+
+
+class UsageDayOut(BaseModel):
+    day: str
+    operation: str
+    charged: int
+    cached: int
+    deduplicated: int
+
+
+class UsageOut(BaseModel):
+    month: str
+    limit: int | None
+    used: int
+    held: int
+    remaining: int | None
+    days: list[UsageDayOut]
+
+    @classmethod
+    def of(cls, usage: Usage) -> UsageOut:
+        days = [UsageDayOut.model_validate(row.model_dump()) for row in usage.days]
+        fields = {name: getattr(usage, name) for name in ("month", "limit", "used", "held", "remaining")}
+        return cls(**fields, days=days)
+
+
+class TenantOut(BaseModel):
+    id: str
+    name: str
+    monthly_tokens: int | None
+    created_at: str
+
+    @classmethod
+    def of(cls, tenant: Tenant) -> TenantOut:
+        fields = tenant.model_dump(include={"id", "name", "monthly_tokens"})
+        return cls(**fields, created_at=isoformat(tenant.created_at))
+
+
+class KeyOut(BaseModel):
+    id: str
+    tenant_id: str | None
+    name: str
+    scopes: list[str]
+    collections: list[str] | None
+    labels: list[str] | None
+    created_at: str
+    revoked_at: str | None
+
+    @classmethod
+    def fields_of(cls, key: ApiKey) -> dict[str, Any]:
+        times = {
+            "created_at": isoformat(key.created_at),
+            "revoked_at": None if key.revoked_at is None else isoformat(key.revoked_at),
+        }
+        return {**key.model_dump(exclude={"secret_sha256"}), **times}
+
+    @classmethod
+    def of(cls, key: ApiKey) -> KeyOut:
+        return cls(**cls.fields_of(key))
+
+
+class NewKeyOut(KeyOut):
+    secret: str = Field(description="The key itself. It is shown this once; only a hash is kept.")
+
+
+class TokenOut(BaseModel):
+    token: str
+    expires_at: str
+    scopes: list[str]
+
+
+class Part(BaseModel):
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    ready: bool
+    version: str
+    parts: dict[str, Part]

@@ -1,0 +1,144 @@
+"""Starts engine, worker and api, restarts one that dies, and stops all of them on SIGTERM."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from api.locks import hold_lock
+from config.errors import SetupError
+from config.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EXIT_SETUP = 78  # a child that cannot start as configured: restarting would not help
+PAUSE_S, MAX_PAUSE_S, STEADY_S = 0.2, 10.0, 10.0
+STOP_S = 15.0
+TICK_S = 0.1
+STOP_ORDER = ("api", "worker", "engine")  # who is served stops before who serves
+
+
+@dataclass(slots=True)
+class Child:
+    name: str
+    arguments: list[str]
+    descriptors: tuple[int, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    restart_at: float = 0.0
+    deaths: int = field(default=0)
+
+    def start(self) -> None:
+        # -P: the folder it is started in is not searched for modules, so a foreign config.py there is harmless.
+        command = [sys.executable, "-P", "-m", "api.cli.main", *self.arguments, "--supervised"]
+        # Its own session: Ctrl-C reaches the supervisor only, which then stops the children in order.
+        self.process = subprocess.Popen(  # noqa: S603  our own command line
+            command, stdin=subprocess.PIPE, pass_fds=self.descriptors, start_new_session=True
+        )
+        self.started = time.monotonic()
+
+    def died(self) -> int | None:
+        return None if self.process is None else self.process.poll()
+
+    def stop(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            log.warning("child did not stop in time and is killed", extra={"child": self.name})
+            self.process.kill()
+            self.process.wait()
+
+
+class Supervisor:
+    def __init__(self, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+        self._settings, self._on_ready = settings, on_ready
+        self._stop = threading.Event()
+        self._listener = _listen(settings)
+        self._host, self._port = self._listener.getsockname()[:2]
+        self.url = f"http://{self._host}:{self._port}"
+        descriptor = self._listener.fileno()
+        api = Child("api", ["api", "--fd", str(descriptor)], (descriptor,))
+        self._children = {child.name: child for child in (Child("worker", ["worker"]), api)}
+        if settings.vector_backend == "engine":
+            self._children["engine"] = Child("engine", ["engine"])
+
+    def run(self) -> int:
+        """Block until SIGTERM or SIGINT; return the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        with hold_lock(self._settings.data_dir, "service"):
+            self._settings.service_file.write_text(json.dumps({"url": self.url, "pid": os.getpid()}))
+            try:
+                return self._watch()
+            finally:
+                for name in STOP_ORDER:
+                    if name in self._children:
+                        self._children[name].stop()
+                self._settings.service_file.unlink(missing_ok=True)
+                self._listener.close()
+
+    def _watch(self) -> int:
+        for child in self._children.values():
+            child.start()
+        announced = False
+        while not self._stop.wait(TICK_S):
+            for child in self._children.values():
+                status = self._look_after(child)
+                if status == EXIT_SETUP:
+                    return EXIT_SETUP
+            if not announced and self._ready():
+                announced = True
+                threading.Thread(target=self._on_ready, args=(self.url,), daemon=True).start()
+        return 0
+
+    def _look_after(self, child: Child) -> int | None:
+        status = child.died()
+        now = time.monotonic()
+        if status is None or status == EXIT_SETUP:
+            return status
+        if child.restart_at == 0.0:
+            child.deaths = 1 if now - child.started > STEADY_S else child.deaths + 1
+            pause = 0.0 if child.deaths == 1 else min(PAUSE_S * 2**child.deaths, MAX_PAUSE_S)
+            child.restart_at = now + pause
+            log.error("child died", extra={"child": child.name, "status": status, "restart_in_s": pause})
+        if now >= child.restart_at:
+            child.restart_at = 0.0
+            child.start()
+        return None
+
+    def _ready(self) -> bool:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=0.5)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SetupError(
+            f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}); set CARREL_PORT to another, or 0."
+        ) from error
+    listener.listen(1024)
+    return listener

@@ -1,0 +1,201 @@
+"""Picks the adapters. The only place that knows which implementation stands behind which protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.schema import upgrade
+from config.clock import Clock, system_clock
+from config.database import Database
+from config.errors import SetupError
+from config.ids import new_id
+from config.secrets import secret_file
+from config.settings import Settings
+from ingestion.blobs import BlobStore
+from ingestion.documents import DocumentLimits, Documents
+from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.pipeline import Pipeline
+from ingestion.sandbox import Sandbox
+from rag.chunking import Chunker
+from rag.collections import Collections
+from rag.embedding.cache import DiskVectorCache
+from rag.embedding.hashing import HashRuntime
+from rag.embedding.local import SentenceTransformerRuntime
+from rag.embedding.models import resolve_model
+from rag.embedding.runtime import EmbeddingRuntime
+from rag.embedding.service import EmbeddingService
+from rag.retrieval import Retriever
+from rag.store.base import VectorStore
+from rag.store.qdrant import QdrantStore
+from rag.store.remote import EngineClient
+from tenants.audit import AuditLog
+from tenants.budget import Ledger
+from tenants.identity import Identifier
+from tenants.keys import KeyRing, make_secret
+from tenants.rates import RateLimiter
+from tenants.registry import TenantRegistry
+from tenants.tokens import TokenSigner, make_signing_key
+from tenants.usage import UsageReader
+
+REQUEST_PATIENCE_S = 5.0  # how long a request waits for an engine that restarts
+JOB_PATIENCE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What every process needs: the database at this version's schema, and the tenants in it."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    registry: TenantRegistry
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    core: Core
+    keys: KeyRing
+    tokens: TokenSigner
+    identifier: Identifier
+    usage: UsageReader
+    audit: AuditLog
+    rates: RateLimiter
+    collections: Collections
+    documents: Documents
+    retriever: Retriever
+    store: VectorStore
+    embedding: EmbeddingService
+    queue: DurableQueue
+
+    def close(self) -> None:
+        self.embedding.close()
+        self.store.close()
+        self.queue.close()
+        self.core.database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerServices:
+    core: Core
+    worker: DurableWorker
+    sandbox: Sandbox
+    store: VectorStore
+    embedding: EmbeddingService
+
+    def close(self) -> None:
+        self.worker.close()
+        self.sandbox.close()
+        self.embedding.close()
+        self.store.close()
+        self.core.database.close()
+
+
+def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = Database(settings.sql_url, synchronous=settings.sqlite_synchronous)
+    upgrade(database)
+    ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds)
+    return Core(settings, clock, database, TenantRegistry(database, clock), ledger)
+
+
+def build_api(settings: Settings) -> ApiServices:
+    core = build_core(settings)
+    keys = KeyRing(core.database, core.clock)
+    keys.ensure_operator(operator_key(settings))
+    signing_key = secret_file(settings.data_dir / "secrets" / "tokens.key", make_signing_key)
+    tokens = TokenSigner(signing_key, core.clock)
+    embedding = build_embedding(settings)
+    collections = _collections(core, embedding)
+    store = build_store(settings, patience_s=REQUEST_PATIENCE_S)
+    queue = DurableQueue(core.database)
+    return ApiServices(
+        core=core,
+        keys=keys,
+        tokens=tokens,
+        identifier=Identifier(core.database, keys, tokens),
+        usage=UsageReader(core.database, core.clock),
+        audit=AuditLog(core.database, core.clock),
+        rates=RateLimiter(settings.requests_per_second),
+        collections=collections,
+        documents=Documents(
+            core.database,
+            core.clock,
+            collections,
+            BlobStore(settings.data_dir / "blobs"),
+            queue,
+            core.ledger,
+            DocumentLimits(settings.max_document_bytes),
+        ),
+        retriever=Retriever(core.database, collections, store, embedding),
+        store=store,
+        embedding=embedding,
+        queue=queue,
+    )
+
+
+def build_worker(settings: Settings) -> WorkerServices:
+    core = build_core(settings)
+    sandbox = Sandbox(
+        seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_bytes, max_chars=settings.max_text_chars
+    )
+    sandbox.warm_up()
+    embedding = build_embedding(settings)
+    _collections(core, embedding)
+    store = build_store(settings, patience_s=JOB_PATIENCE_S)
+    pipeline = Pipeline(
+        core.database,
+        core.clock,
+        BlobStore(settings.data_dir / "blobs"),
+        sandbox,
+        Chunker(embedding.runtime.tokenizer_json),
+        embedding,
+        store,
+        core.ledger,
+        max_chunks=settings.max_chunks,
+    )
+    worker = DurableWorker(
+        core.database,
+        pipeline,
+        core.registry.context_of_job,
+        concurrency=settings.worker_concurrency,
+        executor_id="worker-1",
+    )
+    return WorkerServices(core, worker, sandbox, store, embedding)
+
+
+def build_embedding(settings: Settings) -> EmbeddingService:
+    cache = DiskVectorCache(settings.data_dir / "cache", max_bytes=settings.cache_max_bytes)
+    return EmbeddingService(build_runtime(settings), cache, batch_tokens=settings.batch_tokens)
+
+
+def build_runtime(settings: Settings) -> EmbeddingRuntime:
+    if settings.embedding_runtime == "hash":
+        return HashRuntime()
+    folder = resolve_model(settings.embedding_model, allow_download=settings.allow_model_download)
+    return SentenceTransformerRuntime(
+        folder,
+        device=settings.embedding_device,
+        precision=settings.embedding_precision,
+        name=settings.embedding_model,
+    )
+
+
+def build_store(settings: Settings, *, patience_s: float) -> VectorStore:
+    if settings.vector_backend == "engine":
+        return EngineClient(settings.engine_socket, patience_s=patience_s)
+    if settings.qdrant_url is None:
+        raise SetupError("CARREL_VECTOR_BACKEND is qdrant: set CARREL_QDRANT_URL to the server's base URL.")
+    key = settings.qdrant_api_key
+    return QdrantStore.connect(settings.qdrant_url, key.get_secret_value() if key else None)
+
+
+def operator_key(settings: Settings) -> str:
+    """The first operator key, made on first use and kept 0600 in the data directory."""
+    return secret_file(settings.operator_key_file, lambda: make_secret(new_id("key")))
+
+
+def _collections(core: Core, embedding: EmbeddingService) -> Collections:
+    collections = Collections(core.database, core.clock, embedding.runtime.fingerprint)
+    collections.register_space()
+    return collections

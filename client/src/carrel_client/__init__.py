@@ -1,0 +1,57 @@
+"""Python client of Carrel.
+
+from carrel_client import Carrel
+
+carrel = Carrel(api_key="carrel_key_…")
+carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
+print(carrel.query("how long may I keep a book?").passages[0].text)
+"""
+
+from carrel_client.client import Admin, Carrel, Collections, Documents, Jobs, Keys, Tenants
+from carrel_client.errors import (
+    APIError,
+    AuthenticationError,
+    BudgetExhaustedError,
+    CarrelClientError,
+    ConflictError,
+    InvalidRequestError,
+    JobFailedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServiceUnavailableError,
+    TransportError,
+)
+from carrel_client.models import Collection, Document, Job, Key, NewKey, Passage, QueryResult, Tenant, Token, Usage
+
+__all__ = [
+    "APIError",
+    "Admin",
+    "AuthenticationError",
+    "BudgetExhaustedError",
+    "Carrel",
+    "CarrelClientError",
+    "Collection",
+    "Collections",
+    "ConflictError",
+    "Document",
+    "Documents",
+    "InvalidRequestError",
+    "Job",
+    "JobFailedError",
+    "Jobs",
+    "Key",
+    "Keys",
+    "NewKey",
+    "NotFoundError",
+    "Passage",
+    "PermissionDeniedError",
+    "QueryResult",
+    "RateLimitError",
+    "ServiceUnavailableError",
+    "Tenant",
+    "Tenants",
+    "Token",
+    "TransportError",
+    "Usage",
+]

@@ -1,0 +1,263 @@
+"""`Carrel`: noun.verb, keyword-only, typed answers and errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from carrel_client.errors import CarrelClientError, JobFailedError
+from carrel_client.models import Collection, Document, Job, Key, NewKey, QueryResult, Tenant, Token, Usage
+from carrel_client.transport import Transport
+
+DEFAULT_URL = "http://127.0.0.1:8321"
+POLL_S = 0.1
+
+
+class Carrel:
+    """A client for one key. `api_key` and `base_url` default to CARREL_API_KEY and CARREL_URL."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout_s: float = 60.0,
+        max_retries: int = 3,
+    ) -> None:
+        key = api_key or os.environ.get("CARREL_API_KEY")
+        if not key:
+            raise CarrelClientError("No key: pass api_key=… or set CARREL_API_KEY.")
+        url = base_url or os.environ.get("CARREL_URL") or DEFAULT_URL
+        self._transport = Transport(url, key, timeout_s=timeout_s, max_retries=max_retries)
+        self.documents = Documents(self._transport)
+        self.jobs = Jobs(self._transport)
+        self.collections = Collections(self._transport)
+        self.admin = Admin(self._transport)
+
+    def query(
+        self,
+        query: str,
+        *,
+        collections: Sequence[str] | None = None,
+        top_k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+    ) -> QueryResult:
+        """Find the passages that answer `query`, best first."""
+        body: dict[str, Any] = {"query": query, "top_k": top_k}
+        if collections is not None:
+            body["collections"] = list(collections)
+        if filter is not None:
+            body["filter"] = dict(filter)
+        return QueryResult.parse(self._transport.call("POST", "/v1/query", json=body, repeatable=True).json())
+
+    def usage(self) -> Usage:
+        """Tokens of this month: limit, used, held, and by day and operation."""
+        return Usage.parse(self._transport.call("GET", "/v1/usage").json())
+
+    def ready(self) -> dict[str, Any]:
+        """State of each part of the service; raises ServiceUnavailableError while one is missing."""
+        answer: dict[str, Any] = self._transport.call("GET", "/readyz").json()
+        return answer
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """An accepted document. `job` is None when this content was live already."""
+
+    document: Document
+    job: Job | None
+    _jobs: Jobs
+
+    def wait(self, *, timeout_s: float = 600.0, on_progress: Callable[[Job], None] | None = None) -> Job | None:
+        """Return the finished job; raise JobFailedError, or TimeoutError after `timeout_s`."""
+        return None if self.job is None else self._jobs.wait(self.job.id, timeout_s=timeout_s, on_progress=on_progress)
+
+
+class Documents:
+    def __init__(self, transport: Transport) -> None:
+        self._transport, self._jobs = transport, Jobs(transport)
+
+    def create(
+        self,
+        *,
+        text: str | None = None,
+        file: str | Path | None = None,
+        content: bytes | None = None,
+        file_name: str | None = None,
+        format: str = "text",
+        collection: str = "default",
+        external_id: str | None = None,
+        title: str | None = None,
+        source: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> Submitted:
+        """Bring a document: `text` (format "text" or "markdown"), a `file` by path, or `content` with a `file_name`.
+
+        Bring it again under the same `external_id` to replace it. Without one its content is its identity.
+        """
+        if sum(given is not None for given in (text, file, content)) != 1:
+            raise CarrelClientError("Give exactly one of text, file and content.")
+        fields: dict[str, Any] = {
+            "collection": collection,
+            "external_id": external_id,
+            "title": title,
+            "source": source,
+            "attributes": dict(attributes or {}),
+            "labels": list(labels or []),
+        }
+        if text is not None:
+            body = {**fields, "text": text, "format": format}
+            response = self._transport.call("POST", "/v1/documents", json=body, repeatable=True)
+        else:
+            path = Path(file) if file is not None else None
+            raw = path.read_bytes() if path is not None else content
+            name = file_name or (path.name if path is not None else "document")
+            form = {key: value for key, value in fields.items() if isinstance(value, str)}
+            form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
+            response = self._transport.call("POST", "/v1/documents", files={"file": (name, raw)}, data=form, repeatable=True)
+        answer = response.json()
+        job = None if answer["job"] is None else Job.parse(answer["job"])
+        return Submitted(Document.parse(answer["document"]), job, self._jobs)
+
+    def get(self, document_id: str) -> Document:
+        return Document.parse(self._transport.call("GET", f"/v1/documents/{document_id}").json())
+
+    def text(self, document_id: str) -> str:
+        """The text that passages cite: `text[p.start:p.end] == p.text`."""
+        answer: str = self._transport.call("GET", f"/v1/documents/{document_id}/text").json()["text"]
+        return answer
+
+    def list(self, *, collection: str | None = None, page_size: int = 100) -> Iterator[Document]:
+        """All documents, oldest first, fetched page by page."""
+        for item in _pages(self._transport, "/v1/documents", page_size, collection=collection):
+            yield Document.parse(item)
+
+    def delete(self, document_id: str) -> Job:
+        """Gone from every answer at once; the returned job removes what is left."""
+        return Job.parse(self._transport.call("DELETE", f"/v1/documents/{document_id}").json()["job"])
+
+
+class Jobs:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def get(self, job_id: str) -> Job:
+        return Job.parse(self._transport.call("GET", f"/v1/jobs/{job_id}").json())
+
+    def wait(self, job_id: str, *, timeout_s: float = 600.0, on_progress: Callable[[Job], None] | None = None) -> Job:
+        """Return the job once it succeeded; raise JobFailedError if it did not, TimeoutError if it goes on."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            job = self.get(job_id)
+            if on_progress is not None:
+                on_progress(job)
+            if job.state == "succeeded":
+                return job
+            if job.finished:
+                raise JobFailedError(job.id, job.state, job.error_code, job.error_detail)
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"job {job_id} is still {job.state} ({job.stage}) after {timeout_s:g} s")
+            time.sleep(POLL_S)
+
+
+class Collections:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, *, name: str) -> Collection:
+        return Collection.parse(self._transport.call("POST", "/v1/collections", json={"name": name}).json())
+
+    def list(self, *, page_size: int = 100) -> Iterator[Collection]:
+        for item in _pages(self._transport, "/v1/collections", page_size):
+            yield Collection.parse(item)
+
+
+class Admin:
+    """For operator keys only."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.tenants = Tenants(transport)
+        self.keys = Keys(transport)
+
+
+class Tenants:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, *, name: str, monthly_tokens: int | None = None) -> Tenant:
+        body = {"name": name, "monthly_tokens": monthly_tokens}
+        return Tenant.parse(self._transport.call("POST", "/v1/admin/tenants", json=body).json())
+
+    def get(self, tenant: str) -> Tenant:
+        """By id or name."""
+        return Tenant.parse(self._transport.call("GET", f"/v1/admin/tenants/{tenant}").json())
+
+    def list(self, *, page_size: int = 100) -> Iterator[Tenant]:
+        for item in _pages(self._transport, "/v1/admin/tenants", page_size):
+            yield Tenant.parse(item)
+
+    def update(self, tenant: str, *, monthly_tokens: int | None) -> Tenant:
+        body = {"monthly_tokens": monthly_tokens}
+        return Tenant.parse(self._transport.call("PATCH", f"/v1/admin/tenants/{tenant}", json=body).json())
+
+    def token(self, tenant: str, *, scopes: Sequence[str], lifetime_seconds: int = 900) -> Token:
+        """A short-lived credential to act as this tenant; the exchange is audited."""
+        body = {"scopes": list(scopes), "lifetime_seconds": lifetime_seconds}
+        return Token.parse(self._transport.call("POST", f"/v1/admin/tenants/{tenant}/tokens", json=body).json())
+
+
+class Keys:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        tenant: str,
+        name: str,
+        scopes: Sequence[str],
+        collections: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> NewKey:
+        """The answer's `secret` is shown this once."""
+        body = {
+            "tenant": tenant,
+            "name": name,
+            "scopes": list(scopes),
+            "collections": None if collections is None else list(collections),
+            "labels": None if labels is None else list(labels),
+        }
+        return NewKey.parse(self._transport.call("POST", "/v1/admin/keys", json=body).json())
+
+    def list(self, *, tenant: str, page_size: int = 100) -> Iterator[Key]:
+        for item in _pages(self._transport, "/v1/admin/keys", page_size, tenant=tenant):
+            yield Key.parse(item)
+
+    def revoke(self, key_id: str) -> Key:
+        return Key.parse(self._transport.call("DELETE", f"/v1/admin/keys/{key_id}").json())
+
+
+def _pages(transport: Transport, path: str, page_size: int, **params: Any) -> Iterator[Mapping[str, Any]]:
+    after: str | None = None
+    while True:
+        page = transport.call("GET", path, params={**params, "after": after, "limit": page_size}).json()
+        yield from page["data"]
+        after = page["next"]
+        if after is None:
+            return

@@ -1,0 +1,96 @@
+"""What can go wrong, by type.
+
+CarrelClientError
+├── TransportError            no answer: connection refused, timed out, cut off
+├── JobFailedError            `wait` ended on a job that failed or was cancelled
+└── APIError                  the service answered with a problem
+    ├── AuthenticationError (401)    ├── ConflictError (409)
+    ├── BudgetExhaustedError (402)   ├── InvalidRequestError (400, 413, 415, 422)
+    ├── PermissionDeniedError (403)  ├── RateLimitError (429)
+    └── NotFoundError (404)          └── ServiceUnavailableError (5xx)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class CarrelClientError(Exception):
+    pass
+
+
+class TransportError(CarrelClientError):
+    pass
+
+
+class JobFailedError(CarrelClientError):
+    def __init__(self, job_id: str, state: str, code: str | None, detail: str | None) -> None:
+        super().__init__(f"job {job_id} {state}: {detail or code or 'no reason given'}")
+        self.job_id, self.state, self.code, self.detail = job_id, state, code, detail
+
+
+class APIError(CarrelClientError):
+    """`code` is stable, `detail` is for people; quote `request_id` when asking for help."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], request_id: str | None) -> None:
+        self.status = status
+        self.code = str(problem.get("code", "unknown"))
+        self.detail = str(problem.get("detail") or problem.get("title") or "")
+        self.field = problem.get("field")
+        self.limit = problem.get("limit")
+        self.retryable = bool(problem.get("retryable", False))
+        self.request_id = request_id
+        where = f" ({self.field})" if self.field else ""
+        super().__init__(f"{status} {self.code}: {self.detail}{where} [request {request_id}]")
+
+
+class AuthenticationError(APIError):
+    pass
+
+
+class BudgetExhaustedError(APIError):
+    pass
+
+
+class PermissionDeniedError(APIError):
+    pass
+
+
+class NotFoundError(APIError):
+    pass
+
+
+class ConflictError(APIError):
+    pass
+
+
+class InvalidRequestError(APIError):
+    pass
+
+
+class RateLimitError(APIError):
+    pass
+
+
+class ServiceUnavailableError(APIError):
+    pass
+
+
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    402: BudgetExhaustedError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: InvalidRequestError,
+    415: InvalidRequestError,
+    422: InvalidRequestError,
+    429: RateLimitError,
+}
+
+
+def error_for(status: int, problem: Mapping[str, Any], request_id: str | None) -> APIError:
+    kind = _BY_STATUS.get(status, ServiceUnavailableError if status >= 500 else APIError)
+    return kind(status, problem, request_id)

@@ -1,0 +1,142 @@
+"""What the service answers, as frozen values. Fields that a newer service adds are passed over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound="Model")
+
+
+@dataclass(frozen=True)
+class Model:
+    @classmethod
+    def parse(cls: type[T], data: Mapping[str, Any]) -> T:
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
+
+
+@dataclass(frozen=True)
+class Job(Model):
+    id: str
+    kind: str
+    state: str  #: queued, running, succeeded, failed or cancelled
+    stage: str
+    document_id: str
+    chunks_total: int
+    chunks_done: int
+    tokens_charged: int
+    tokens_cached: int
+    error_code: str | None
+    error_detail: str | None
+    created_at: str
+    updated_at: str
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Document(Model):
+    id: str
+    external_id: str
+    collection: str
+    state: str  #: queued, live, failed or cancelled
+    version: int
+    title: str
+    source: str | None
+    media_type: str
+    attributes: dict[str, Any]
+    labels: list[str]
+    bytes: int
+    chars: int
+    pages: int
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Passage(Model):
+    """`text` is exactly characters `start` to `end` of the document's text."""
+
+    id: str
+    score: float
+    text: str
+    start: int
+    end: int
+    document_id: str
+    external_id: str
+    version: int
+    collection: str
+    title: str
+    source: str | None
+    headings: list[str]
+    first_page: int | None
+    last_page: int | None
+    attributes: dict[str, Any]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class QueryResult(Model):
+    passages: list[Passage]
+    usage: dict[str, int]
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> QueryResult:
+        return cls([Passage.parse(item) for item in data["passages"]], data["usage"], data["timings_ms"])
+
+
+@dataclass(frozen=True)
+class Collection(Model):
+    id: str
+    name: str
+    documents: int
+    space: str
+    placement: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Usage(Model):
+    month: str
+    limit: int | None
+    used: int
+    held: int
+    remaining: int | None
+    days: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tenant(Model):
+    id: str
+    name: str
+    monthly_tokens: int | None
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Key(Model):
+    id: str
+    tenant_id: str | None
+    name: str
+    scopes: list[str]
+    collections: list[str] | None
+    labels: list[str] | None
+    created_at: str
+    revoked_at: str | None
+
+
+@dataclass(frozen=True)
+class NewKey(Key):
+    secret: str = ""  #: shown this once
+
+
+@dataclass(frozen=True)
+class Token(Model):
+    token: str
+    expires_at: str
+    scopes: list[str]

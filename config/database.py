@@ -1,0 +1,152 @@
+"""The database, and the first wall between tenants: a session is bound to one tenant or cannot see tenant tables.
+
+`Database.read/write` give a session for one tenant: every ORM statement on a `TenantOwned` table gets that tenant's
+condition, and a row of another tenant cannot be added. `system_read/system_write` are for the few places that act before
+a tenant is known or across tenants (identity, administration, sweeping); a test lists those places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+from sqlmodel import Field, SQLModel
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+SQLModel.metadata.naming_convention = NAMING
+
+BUSY_TIMEOUT_MS = 30_000
+
+
+class HasTenant(Protocol):
+    @property
+    def tenant_id(self) -> str: ...
+
+
+class TenantOwned(SQLModel):
+    """Base of every table whose rows belong to one tenant."""
+
+    tenant_id: str = Field(index=True)
+
+    @classmethod
+    def owner(cls) -> sa.ColumnElement[str]:
+        """The tenant's column; on this base, which has no table, a stand-in of the same name."""
+        if "__table__" not in cls.__dict__:
+            return sa.column("tenant_id", sa.String)
+        return cls.__table__.c.tenant_id  # type: ignore[attr-defined, no-any-return]
+
+
+class ForeignRow(RuntimeError):
+    """A row or statement outside the session's tenant was attempted: a defect of ours, never a user's error."""
+
+
+class TenantSession(Session):
+    tenant_id: ClassVar[str | None] = None
+
+    def bind_tenant(self, tenant_id: str | None) -> None:
+        self.info["tenant_id"] = tenant_id
+
+
+class Database:
+    def __init__(self, url: str, *, synchronous: str = "normal", pool_size: int = 24) -> None:
+        self.url = url
+        self.engine = sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30)
+        if self.engine.dialect.name == "sqlite":
+            _set_up_sqlite(self.engine, synchronous)
+        self._writer = self.engine.execution_options(carrel_write=True)
+
+    @contextmanager
+    def read(self, scope: HasTenant) -> Iterator[Session]:
+        with self._session(self.engine, scope.tenant_id) as session:
+            yield session
+
+    @contextmanager
+    def write(self, scope: HasTenant) -> Iterator[Session]:
+        """One transaction; commits at the end of the block, rolls back on any exception."""
+        with self._session(self._writer, scope.tenant_id) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def system_read(self) -> Iterator[Session]:
+        with self._session(self.engine, None) as session:
+            yield session
+
+    @contextmanager
+    def system_write(self) -> Iterator[Session]:
+        with self._session(self._writer, None) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _session(self, engine: sa.Engine, tenant_id: str | None) -> Iterator[Session]:
+        with TenantSession(engine, expire_on_commit=False) as session:
+            session.bind_tenant(tenant_id)
+            yield session
+
+    def ping(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(sa.select(1))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _set_up_sqlite(engine: sa.Engine, synchronous: str) -> None:
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late to take the write lock first
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        write = connection.get_execution_options().get("carrel_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@event.listens_for(TenantSession, "do_orm_execute")
+def _confine(state: ORMExecuteState) -> None:
+    tenant_id = state.session.info.get("tenant_id")
+    if tenant_id is None:
+        return
+    if state.is_insert:
+        _check_inserted(state, tenant_id)
+        return
+    state.statement = state.statement.options(
+        with_loader_criteria(TenantOwned, lambda table: table.owner() == tenant_id, include_aliases=True)
+    )
+
+
+def _check_inserted(state: ORMExecuteState, tenant_id: str) -> None:
+    mapper = state.bind_mapper
+    if mapper is None or not issubclass(mapper.class_, TenantOwned):
+        return
+    given = state.parameters
+    rows: list[Mapping[str, Any]] = [given] if isinstance(given, Mapping) else list(given or ())
+    rows = rows or [state.statement.compile().params]  # type: ignore[attr-defined]
+    if any(row.get("tenant_id") != tenant_id for row in rows):
+        raise ForeignRow(f"a row of another tenant was inserted into {mapper.class_.__name__}")
+
+
+@event.listens_for(TenantSession, "before_flush")
+def _check_flushed(session: Session, _context: object, _instances: object) -> None:
+    tenant_id = session.info.get("tenant_id")
+    if tenant_id is None:
+        return
+    for row in (*session.new, *session.dirty, *session.deleted):
+        if isinstance(row, TenantOwned) and row.tenant_id != tenant_id:
+            raise ForeignRow(f"a row of another tenant was written to {row.__class__.__name__}")

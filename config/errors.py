@@ -1,0 +1,109 @@
+"""The one tree of errors that users meet. Code raises these; one handler renders them as RFC 9457 problem details.
+
+CarrelError
+├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
+│   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
+│   └── UnsupportedMedia (415) ├── NotFound (404)             │   └── ModelUnavailable
+├── BudgetExhausted (402)      ├── Conflict (409)             ├── UnreadableDocument (422, a job's outcome)
+└── RateLimited (429)          └── SpaceMismatch (422)        └── SetupError (start-up: what to do next)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CarrelError(Exception):
+    """Something the caller can understand and act on.
+
+    `field` names the offending input, `limit` the bound it broke; both reach the caller.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Something failed inside the service"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        field: str | None = None,
+        limit: int | float | str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
+class InvalidInput(CarrelError):
+    status, code, title = 422, "invalid_input", "The request is not valid"
+
+
+class TooLarge(InvalidInput):
+    status, code, title = 413, "too_large", "The input is larger than allowed"
+
+
+class UnsupportedMedia(InvalidInput):
+    status, code, title = 415, "unsupported_media_type", "This kind of content cannot be read"
+
+
+class Unauthenticated(CarrelError):
+    status, code, title = 401, "unauthenticated", "A valid key is required"
+
+
+class Forbidden(CarrelError):
+    status, code, title = 403, "forbidden", "The key does not allow this"
+
+
+class NotFound(CarrelError):
+    """Raised alike for what does not exist and for what belongs to somebody else."""
+
+    status, code, title = 404, "not_found", "There is no such thing"
+
+
+class Conflict(CarrelError):
+    status, code, title = 409, "conflict", "The thing already exists or has changed"
+
+
+class SpaceMismatch(CarrelError):
+    status, code, title = 422, "space_mismatch", "The collection was embedded by another model"
+
+
+class BudgetExhausted(CarrelError):
+    status, code, title = 402, "budget_exhausted", "The tenant's token budget does not cover this"
+
+
+class RateLimited(CarrelError):
+    status, code, title, retryable = 429, "rate_limited", "Too many requests", True
+
+
+class UnreadableDocument(CarrelError):
+    """A document whose content cannot become text. It is a job's outcome, never a request's."""
+
+    status, code, title = 422, "unreadable_document", "The document could not be read"
+
+
+class Unavailable(CarrelError):
+    status, code, title, retryable = 503, "unavailable", "A part of the service is not available", True
+
+
+class EngineUnavailable(Unavailable):
+    code, title = "engine_unavailable", "The vector engine does not answer"
+
+
+class ModelUnavailable(Unavailable):
+    code, title = "model_unavailable", "The embedding model is not loaded"
+
+
+class SetupError(CarrelError):
+    """The service cannot start as configured; the message says what to do."""
+
+    code, title = "setup_error", "The service cannot start"
+
+
+class DataDirectoryInUse(SetupError):
+    code, title = "data_directory_in_use", "Another service uses this data directory"

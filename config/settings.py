@@ -1,0 +1,104 @@
+"""The only reader of the environment. Everything else receives this frozen object."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Settings of the service, each read from `CARREL_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="CARREL_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("data"), description="Where the database, vectors, blobs, caches and keys live.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; the default is SQLite inside the data directory.")
+    sqlite_synchronous: Literal["normal", "full"] = Field(
+        "normal",
+        description="`normal` survives the death of a process, `full` also a power loss, at one fsync a commit.",
+    )
+    host: str = Field("127.0.0.1", description="Address the API listens on. TLS ends in front of it.")
+    port: int = Field(8321, ge=0, le=65535, description="Port the API listens on; 0 picks a free one.")
+    url: str | None = Field(
+        None, description="Where the CLI finds the service; the default is the one running on this data directory."
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Key the CLI uses; without one it uses the operator key on this machine."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    embedding_runtime: Literal["sentence-transformers", "hash"] = Field(
+        "sentence-transformers",
+        description="What turns text into vectors. `hash` needs no model and finds only equal words: for tests.",
+    )
+    embedding_model: str = Field(
+        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the local hub cache or the bundled package."
+    )
+    embedding_device: str = Field("auto", description="Torch device: `auto`, `cpu`, `cuda`, `cuda:1`.")
+    embedding_precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="`auto` takes bf16 where the hardware has it. Part of the space's fingerprint."
+    )
+    allow_model_download: bool = Field(False, description="Whether a missing model may be fetched from the hub.")
+    batch_tokens: int = Field(2048, ge=256, le=65536, description="Padded tokens in one call of the model.")
+    cache_max_bytes: int = Field(2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk.")
+
+    vector_backend: Literal["engine", "qdrant"] = Field(
+        "engine", description="`engine` is the built-in process; `qdrant` a Qdrant server at CARREL_QDRANT_URL."
+    )
+    qdrant_url: str | None = Field(None, description="Base URL of a Qdrant server.")
+    qdrant_api_key: SecretStr | None = Field(None, description="Key of that Qdrant server.")
+
+    max_document_bytes: int = Field(32 * MIB, ge=1024, description="Largest document accepted.")
+    max_text_chars: int = Field(20_000_000, ge=1024, description="Longest text that one document may become.")
+    max_chunks: int = Field(50_000, ge=1, description="Most chunks that one document may become.")
+    parse_seconds: int = Field(15, ge=1, le=300, description="Wall and CPU time that reading one document may take.")
+    parse_memory_bytes: int = Field(1024 * MIB, ge=256 * MIB, description="Address space of the process that reads a document.")
+    worker_concurrency: int = Field(4, ge=1, le=64, description="Documents a worker has in flight.")
+    worker_scheduling: Literal["idle", "normal"] = Field(
+        "idle", description="`idle` lets queries go first on a busy machine; `normal` shares equally."
+    )
+    hold_lease_seconds: int = Field(120, ge=1, description="How long reserved budget waits for a worker that went silent.")
+    sweep_seconds: float = Field(5.0, gt=0, description="How often returned holds and finished jobs are looked after.")
+    monthly_tokens: int | None = Field(None, ge=0, description="Embedding tokens a month for a new tenant; none is no limit.")
+    requests_per_second: int = Field(200, ge=1, description="Requests a second allowed to one key.")
+
+    @property
+    def sql_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'carrel.db'}"
+
+    @property
+    def service_file(self) -> Path:
+        """Where a running service writes its address and process id."""
+        return self.data_dir / "service.json"
+
+    @property
+    def operator_key_file(self) -> Path:
+        return self.data_dir / "operator.key"
+
+    @property
+    def runtime_dir(self) -> Path:
+        """Short, private folder of sockets: a Unix socket's path may have 107 bytes, a data directory's more."""
+        name = hashlib.sha256(str(self.data_dir.resolve()).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"carrel-{os.getuid()}" / name
+
+    @property
+    def engine_socket(self) -> Path:
+        return self.runtime_dir / "engine.sock"
+
+
+def private_dir(path: Path) -> Path:
+    """Make the folder and its parent (0700) and refuse one that somebody else owns or may enter."""
+    for folder in (path.parent, path):
+        folder.mkdir(exist_ok=True, mode=0o700)
+        status = folder.stat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise PermissionError(f"{folder} must belong to this user with mode 0700; remove it and start again")
+    return path

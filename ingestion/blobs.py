@@ -1,0 +1,61 @@
+"""Original bytes and extracted texts on disk. A blob has one owner, a version, so deleting it can harm nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from config.errors import Unavailable
+
+
+class BlobStore:
+    """Names are hashes of owner and content: never a user's string, never shared, verified when read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, owner: str, content: bytes) -> str:
+        """Write durably (file and folder synced) and return the name. Writing the same again changes nothing."""
+        checksum = hashlib.sha256(content).hexdigest()
+        name = f"{hashlib.sha256(f'{owner} {checksum}'.encode()).hexdigest()[:32]}-{checksum}"
+        path = self.path(name)
+        if path.exists():
+            return name
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise Unavailable("The content could not be stored; the disk may be full.") from error
+        _sync_folder(path.parent)
+        return name
+
+    def get(self, name: str) -> bytes:
+        content = self.path(name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != name.rpartition("-")[2]:
+            raise Unavailable("A stored content is damaged; restore it from a backup or ingest the document again.")
+        return content
+
+    def path(self, name: str) -> Path:
+        return self._folder / name[:2] / name
+
+    def delete(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
+    def count(self) -> int:
+        return sum(1 for path in self._folder.glob("??/*"))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

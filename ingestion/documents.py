@@ -1,0 +1,333 @@
+"""Taking in, showing and deleting documents: the requests' side. The work itself is `pipeline`'s, run by durable jobs.
+
+A submission writes its blob first and then, in one transaction, the document, its version and its job. So an acknowledged
+document is never without a job, and a refused one leaves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import Clock
+from config.database import Database
+from config.errors import Forbidden, InvalidInput, NotFound, TooLarge
+from config.ids import new_id
+from ingestion.blobs import BlobStore
+from ingestion.media import MARKDOWN, TEXT, sniff
+from ingestion.tables import Job
+from rag.collections import DEFAULT, Collections
+from rag.corpus import PIPELINE_VERSION, Collection, Document, DocumentVersion
+from rag.filters import check_attributes
+from tenants.budget import Ledger
+from tenants.context import TenantContext
+
+MAX_TITLE_CHARS, MAX_EXTERNAL_ID_CHARS, MAX_SOURCE_CHARS = 500, 512, 2_000
+MAX_LABELS, MAX_LABEL_CHARS = 16, 64
+
+
+class JobQueue(Protocol):
+    """Where jobs wait for a worker, durably and in the transaction of the session."""
+
+    def enqueue(self, session: Session, job: Job) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A document as it is brought. Without `external_id` its content is its name: sent twice, it is one document."""
+
+    content: bytes
+    file_name: str = ""
+    media_type: str | None = None  #: None: sniffed
+    collection: str = DEFAULT
+    external_id: str | None = None
+    title: str | None = None
+    source: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A document with the version that matters: the live one, else the newest."""
+
+    document: Document
+    version: DocumentVersion
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    shown: Shown
+    job: Job | None  #: None: this content is live already
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLimits:
+    max_bytes: int
+
+
+class Documents:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        collections: Collections,
+        blobs: BlobStore,
+        queue: JobQueue,
+        ledger: Ledger,
+        limits: DocumentLimits,
+    ) -> None:
+        self.database, self.clock, self.collections = database, clock, collections
+        self.blobs, self.queue, self.ledger, self.limits = blobs, queue, ledger, limits
+
+    def for_tenant(self, context: TenantContext) -> TenantDocuments:
+        return TenantDocuments(self, context)
+
+
+class TenantDocuments:
+    def __init__(self, parts: Documents, context: TenantContext) -> None:
+        self._parts, self._context = parts, context
+        self._collections = parts.collections.for_tenant(context)
+
+    def submit(self, submission: Submission) -> Submitted:
+        """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection) or BudgetExhausted; then nothing is kept."""
+        self._check(submission)
+        media_type = submission.media_type or sniff(submission.content, submission.file_name)
+        self._parts.ledger.for_tenant(self._context, "ingest").require()
+        if submission.collection == DEFAULT:
+            self._collections.ensure_default()
+        version = self._new_version(submission, media_type)
+        with self._parts.database.read(self._context) as session:
+            collection = self._collections.find(session, submission.collection)
+            external_id = submission.external_id or f"sha256:{hashlib.sha256(submission.content).hexdigest()}"
+            document = _by_external_id(session, collection.id, external_id)
+            if document is not None and (live := self._already(session, document, version, collection)):
+                return live
+        version.content_blob = self._parts.blobs.put(version.id, submission.content)
+        try:
+            with self._parts.database.write(self._context) as session:
+                return self._record(session, collection, external_id, version)
+        except BaseException:
+            self._parts.blobs.delete(version.content_blob)
+            raise
+
+    def _check(self, submission: Submission) -> None:
+        if not submission.content.strip():
+            raise InvalidInput("The document is empty.", field="content")
+        if len(submission.content) > self._parts.limits.max_bytes:
+            limit = self._parts.limits.max_bytes
+            raise TooLarge(f"A document has at most {limit} bytes.", field="content", limit=limit)
+        if len(submission.title or "") > MAX_TITLE_CHARS:
+            raise InvalidInput(f"A title has at most {MAX_TITLE_CHARS} characters.", field="title", limit=MAX_TITLE_CHARS)
+        if submission.external_id is not None and not 1 <= len(submission.external_id) <= MAX_EXTERNAL_ID_CHARS:
+            limit = MAX_EXTERNAL_ID_CHARS
+            raise InvalidInput(f"An external id is 1 to {limit} characters.", field="external_id", limit=limit)
+        if len(submission.source or "") > MAX_SOURCE_CHARS:
+            limit = MAX_SOURCE_CHARS
+            raise InvalidInput(f"A source has at most {limit} characters.", field="source", limit=limit)
+        _check_labels(submission.labels)
+        if self._context.labels is not None and not self._context.labels.issuperset(submission.labels):
+            raise Forbidden("The key does not hold all of these labels.", field="labels")
+
+    def _new_version(self, submission: Submission, media_type: str) -> DocumentVersion:
+        title = submission.title or submission.file_name.rpartition("/")[2] or ""
+        attributes = check_attributes(submission.attributes)
+        labels = sorted(set(submission.labels))
+        described = [media_type, title, submission.source, attributes, labels, PIPELINE_VERSION]
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode() + b"\0" + submission.content)
+        return DocumentVersion(
+            id=new_id("ver"),
+            tenant_id=self._context.tenant_id,
+            document_id="",
+            number=0,
+            digest=digest.hexdigest(),
+            title=title,
+            source=submission.source,
+            media_type=media_type,
+            attributes=attributes,
+            labels=labels,
+            bytes=len(submission.content),
+            content_blob="",
+            created_at=self._parts.clock(),
+        )
+
+    def _already(
+        self, session: Session, document: Document, version: DocumentVersion, collection: Collection
+    ) -> Submitted | None:
+        """What answers a repeated submission: the live version, or the job that is about to make it live."""
+        newest = session.scalars(
+            select(DocumentVersion).where(
+                col(DocumentVersion.document_id) == document.id, col(DocumentVersion.number) == document.last_number
+            )
+        ).one()
+        if newest.digest != version.digest or newest.state not in ("queued", "live"):
+            return None
+        job = None
+        if newest.state == "queued":
+            job = session.scalars(select(Job).where(col(Job.version_id) == newest.id)).first()
+        return Submitted(Shown(document, newest, collection.name), job)
+
+    def _record(self, session: Session, collection: Collection, external_id: str, version: DocumentVersion) -> Submitted:
+        now = self._parts.clock()
+        document = _by_external_id(session, collection.id, external_id, lock=True)
+        if document is None:
+            document = Document(
+                id=new_id("doc"),
+                tenant_id=self._context.tenant_id,
+                collection_id=collection.id,
+                external_id=external_id,
+                created_at=now,
+            )
+        elif not self._visible(session, document):
+            raise Forbidden("A document of this name has labels that the key does not hold.", field="external_id")
+        elif already := self._already(session, document, version, collection):
+            self._parts.blobs.delete(version.content_blob)  # somebody sent the same a moment earlier
+            return already
+        document.last_number += 1
+        session.add(document)
+        session.flush()
+        version.document_id, version.number = document.id, document.last_number
+        session.add(version)
+        job = self._add_job(session, "ingest", document, version.id)
+        return Submitted(Shown(document, version, collection.name), job)
+
+    def _add_job(self, session: Session, kind: str, document: Document, version_id: str | None) -> Job:
+        now = self._parts.clock()
+        job = Job(
+            id=new_id("job"),
+            tenant_id=self._context.tenant_id,
+            kind=kind,
+            collection_id=document.collection_id,
+            document_id=document.id,
+            version_id=version_id,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(job)
+        session.flush()
+        self._parts.queue.enqueue(session, job)
+        return job
+
+    def get(self, document_id: str) -> Shown:
+        with self._parts.database.read(self._context) as session:
+            return self._shown(session, document_id)
+
+    def list(self, *, collection: str | None, after: str | None, limit: int) -> tuple[list[Shown], str | None]:
+        """Up to `limit` documents by id, and where to go on; fewer where the reader's labels hide some."""
+        statement = _SHOWN.order_by(col(Document.id)).limit(limit)
+        if after is not None:
+            statement = statement.where(col(Document.id) > after)
+        with self._parts.database.read(self._context) as session:
+            if collection is not None:
+                wanted = self._collections.find(session, collection)
+                statement = statement.where(col(Document.collection_id) == wanted.id)
+            if self._context.collections is not None:
+                statement = statement.where(col(Collection.name).in_(self._context.collections))
+            rows = [Shown(*row) for row in session.execute(statement)]
+        following = rows[-1].document.id if len(rows) == limit else None
+        return [shown for shown in rows if self._holds(shown.version)], following
+
+    def text(self, document_id: str) -> tuple[Shown, str]:
+        """The text that passages cite, by character offsets. NotFound until a version is live."""
+        shown = self.get(document_id)
+        if shown.version.state != "live" or shown.version.text_blob is None:
+            raise NotFound("The document has no text yet.", field="document_id")
+        return shown, self._parts.blobs.get(shown.version.text_blob).decode()
+
+    def delete(self, document_id: str) -> Job:
+        """Gone from every answer when this returns; vectors, texts and rows follow with the job."""
+        with self._parts.database.write(self._context) as session:
+            shown = self._shown(session, document_id)
+            document = session.get_one(Document, shown.document.id, with_for_update=True)
+            document.deleted_at = self._parts.clock()
+            document.live_version_id = None
+            session.add(document)
+            bump_generation(session, document.collection_id)
+            return self._add_job(session, "delete", document, None)
+
+    def job(self, job_id: str) -> Job:
+        with self._parts.database.read(self._context) as session:
+            job = session.get(Job, job_id)
+            if job is None or not self._may_see_job(session, job):
+                raise NotFound("There is no such job.")
+            return job
+
+    def _may_see_job(self, session: Session, job: Job) -> bool:
+        collection = session.get(Collection, job.collection_id)
+        bounds = self._context.collections
+        if collection is None or (bounds is not None and collection.name not in bounds):
+            return False
+        document = session.get(Document, job.document_id)
+        return document is None or self._visible(session, document)
+
+    def _visible(self, session: Session, document: Document) -> bool:
+        versions = select(DocumentVersion).where(col(DocumentVersion.document_id) == document.id)
+        newest = session.scalars(versions.order_by(col(DocumentVersion.number).desc())).first()
+        return newest is None or self._holds(newest)
+
+    def _shown(self, session: Session, document_id: str) -> Shown:
+        row = session.execute(_SHOWN.where(col(Document.id) == document_id)).first()
+        shown = None if row is None else Shown(*row)
+        bounds = self._context.collections
+        if shown is None or not self._holds(shown.version) or (bounds is not None and shown.collection not in bounds):
+            raise NotFound("There is no such document.")
+        return shown
+
+    def _holds(self, version: DocumentVersion) -> bool:
+        return self._context.labels is None or self._context.labels.issuperset(version.labels)
+
+
+#: Documents that exist, each with its live version, or the newest where none is live.
+_SHOWN = (
+    select(Document, DocumentVersion, col(Collection.name))
+    .join(Collection, col(Collection.id) == col(Document.collection_id))
+    .join(
+        DocumentVersion,
+        sa.or_(
+            col(DocumentVersion.id) == col(Document.live_version_id),
+            sa.and_(
+                col(Document.live_version_id).is_(None),
+                col(DocumentVersion.document_id) == col(Document.id),
+                col(DocumentVersion.number) == col(Document.last_number),
+            ),
+        ),
+    )
+    .where(col(Document.deleted_at).is_(None))
+)
+
+
+def bump_generation(session: Session, collection_id: str) -> None:
+    """Whatever was computed from this collection before is stale from this transaction on."""
+    session.execute(
+        sa.update(Collection).where(col(Collection.id) == collection_id).values(generation=col(Collection.generation) + 1),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _by_external_id(session: Session, collection_id: str, external_id: str, *, lock: bool = False) -> Document | None:
+    statement = select(Document).where(
+        col(Document.collection_id) == collection_id,
+        col(Document.external_id) == external_id,
+        col(Document.deleted_at).is_(None),
+    )
+    return session.scalars(statement.with_for_update() if lock else statement).first()
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    if len(labels) > MAX_LABELS:
+        raise InvalidInput(f"At most {MAX_LABELS} labels.", field="labels", limit=MAX_LABELS)
+    if any(not 1 <= len(label) <= MAX_LABEL_CHARS for label in labels):
+        raise InvalidInput(f"A label is 1 to {MAX_LABEL_CHARS} characters.", field="labels", limit=MAX_LABEL_CHARS)
+
+
+def text_media_type(text_format: str) -> str:
+    """The media type of text sent as JSON."""
+    return MARKDOWN if text_format == "markdown" else TEXT

@@ -1,0 +1,324 @@
+"""What a job does, step by step. Every step may be run again after a kill and then changes nothing twice.
+
+    ingest: read → embed batch 0..n → switch → collect          delete: collect → purge
+
+Knows nothing of the queue that runs it (`durable`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from config.clock import Clock
+from config.database import Database
+from config.errors import CarrelError, UnreadableDocument
+from ingestion.blobs import BlobStore
+from ingestion.collector import Collector
+from ingestion.documents import bump_generation
+from ingestion.readers.base import Parsed
+from ingestion.sandbox import ParserDied, Sandbox
+from ingestion.tables import Job
+from rag.chunking import Chunker, ChunkIdentity, Page, Piece
+from rag.collections import numeric_slots
+from rag.corpus import Chunk, Document, DocumentVersion, NumericSlot, VersionChunk
+from rag.embedding.service import EmbeddingService
+from rag.filters import terms
+from rag.store.base import Point, VectorStore
+from rag.store.conditions import NUMBER_SLOTS
+from tenants.budget import Ledger
+from tenants.context import TenantContext
+
+log = logging.getLogger(__name__)
+
+BATCH_CHUNKS = 64  # one durable step, one hold and one upsert
+MAX_PARSER_DEATHS = 2
+ROWS = 500  # in one statement
+
+
+class DocumentGone(CarrelError):
+    """The document was deleted while its job ran."""
+
+    code, title = "document_deleted", "The document was deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A job with what it works on, as it is now."""
+
+    job: Job
+    document: Document
+    version: DocumentVersion
+
+
+class Pipeline:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        blobs: BlobStore,
+        sandbox: Sandbox,
+        chunker: Chunker,
+        embedding: EmbeddingService,
+        store: VectorStore,
+        ledger: Ledger,
+        *,
+        max_chunks: int,
+    ) -> None:
+        self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
+        self._chunker, self._embedding, self._store, self._ledger = chunker, embedding, store, ledger
+        self._max_chunks = max_chunks
+        self._collector = Collector(database, blobs, store)
+
+    def read(self, context: TenantContext, job_id: str) -> int:
+        """Content becomes text and chunks in SQL; return how many batches there are to embed."""
+        self._stage(context, job_id, "reading")
+        with self._database.read(context) as session:
+            work = _work(session, job_id)
+        parsed = self._parse(context, work.version)
+        text_blob = self._blobs.put(work.version.id, parsed.text.encode())
+        pieces = self._split(parsed, work.version)
+        with self._database.write(context) as session:
+            work = _work(session, job_id)
+            work.version.text_blob, work.version.chars = text_blob, len(parsed.text)
+            work.version.title, work.version.pages = _title(work.version, parsed), len(parsed.pages)
+            work.job.stage, work.job.chunks_total = "embedding", len(pieces)
+            session.add_all([work.version, work.job])
+            _claim_slots(session, work)
+            self._write_chunks(session, work, pieces)
+        return -(-len(pieces) // BATCH_CHUNKS)
+
+    def _parse(self, context: TenantContext, version: DocumentVersion) -> Parsed:
+        while True:
+            try:
+                return self._sandbox.read(self._blobs.path(version.content_blob), version.media_type)
+            except ParserDied as error:
+                deaths = self._count_death(context, version.id)
+                log.warning("parser died", extra={"version": version.id, "deaths": deaths, "reason": error.detail})
+                if deaths >= MAX_PARSER_DEATHS:
+                    raise UnreadableDocument(error.detail) from error
+
+    def _count_death(self, context: TenantContext, version_id: str) -> int:
+        with self._database.write(context) as session:
+            version = session.get(DocumentVersion, version_id, with_for_update=True)
+            if version is None:
+                raise DocumentGone("The document was deleted while it was read.")
+            version.parser_deaths += 1
+            session.add(version)
+            return version.parser_deaths
+
+    def _split(self, parsed: Parsed, version: DocumentVersion) -> list[Piece]:
+        pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
+        title = _title(version, parsed)
+        pieces = []
+        for piece in self._chunker.split(parsed.text, markdown=parsed.markdown, title=title, pages=pages):
+            pieces.append(piece)
+            if len(pieces) > self._max_chunks:
+                raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")
+        return pieces
+
+    def _write_chunks(self, session: Session, work: Work, pieces: Sequence[Piece]) -> None:
+        version = work.version
+        identity = ChunkIdentity(version.tenant_id, work.document.collection_id, work.document.id, _payload_digest(version))
+        ids = identity.ids(pieces)
+        session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id) == version.id))
+        for at in range(0, len(pieces), ROWS):
+            page = list(zip(ids[at : at + ROWS], pieces[at : at + ROWS], strict=True))
+            known = {*session.scalars(select(col(Chunk.id)).where(col(Chunk.id).in_([i for i, _ in page])))}
+            fresh = [(chunk_id, piece) for chunk_id, piece in page if chunk_id not in known]
+            counts = self._embedding.runtime.count_tokens([piece.embedded for _, piece in fresh])
+            if fresh:
+                session.execute(sa.insert(Chunk), [_chunk_row(work, *new, n) for new, n in zip(fresh, counts, strict=True)])
+            session.execute(sa.insert(VersionChunk), [_place_row(version, *item) for item in page])
+
+    def embed_batch(self, context: TenantContext, job_id: str, batch: int) -> None:
+        """Embed and index those chunks of the batch that no earlier version or run has indexed."""
+        with self._database.read(context) as session:
+            work = _work(session, job_id)
+            chunks = session.scalars(_batch_of(work.version.id, batch).where(col(Chunk.indexed).is_(False))).all()
+            slots = numeric_slots(session, [work.document.collection_id])[work.document.collection_id]
+        charged = cached = 0
+        if chunks:
+            meter = self._ledger.for_tenant(context, "ingest")
+            texts = [_embedded(chunk) for chunk in chunks]
+            embedded = self._embedding.embed_batch(context, meter, texts, hold_id=f"{work.version.id}:{batch}")
+            charged, cached = embedded.charged, embedded.cached + embedded.deduplicated
+            vectors = self._store.for_tenant(context, self._embedding.space)
+            fields = _filter_fields(work, slots)
+            vectors.upsert([fields.point(chunk.id, vector) for chunk, vector in zip(chunks, embedded.vectors, strict=True)])
+        self._mark_indexed(context, job_id, batch, [chunk.id for chunk in chunks], charged, cached)
+
+    def _mark_indexed(
+        self, context: TenantContext, job_id: str, batch: int, ids: Sequence[str], charged: int, cached: int
+    ) -> None:
+        with self._database.write(context) as session:
+            session.execute(
+                sa.update(Chunk).where(col(Chunk.id).in_(ids)).values(indexed=True),
+                execution_options={"synchronize_session": False},
+            )
+            job = session.get_one(Job, job_id)
+            job.chunks_done = min(job.chunks_total, (batch + 1) * BATCH_CHUNKS)
+            job.tokens_charged += charged
+            job.tokens_cached += cached
+            job.updated_at = self._clock()
+            session.add(job)
+
+    def switch(self, context: TenantContext, job_id: str) -> None:
+        """The one transaction that makes a version live. An older version never replaces a newer one."""
+        with self._database.write(context) as session:
+            work = _work(session, job_id, lock=True)
+            version, document, job = work.version, work.document, work.job
+            if version.state == "queued":
+                _require_indexed(session, version.id)
+                newest = document.live_number < version.number
+                if newest and document.live_version_id is not None:
+                    replaced = session.get_one(DocumentVersion, document.live_version_id)
+                    replaced.state = "superseded"
+                    session.add(replaced)
+                version.state = "live" if newest else "superseded"
+                if newest:
+                    document.live_version_id, document.live_number = version.id, version.number
+                    bump_generation(session, document.collection_id)
+            job.stage, job.updated_at = "collecting", self._clock()
+            session.add_all([version, document, job])
+
+    def collect(self, context: TenantContext, job_id: str) -> None:
+        """Remove what no live or waiting version uses; everything, if the document was deleted."""
+        with self._database.read(context) as session:
+            job = session.get_one(Job, job_id)
+        self._collector.collect(context, job.collection_id, job.document_id)
+
+    def finish(self, context: TenantContext, job_id: str, code: str | None, detail: str | None) -> None:
+        """Record how the job ended. A failed version is marked before its points are collected."""
+        with self._database.write(context) as session:
+            job = session.get_one(Job, job_id)
+            job.error_code, job.error_detail, job.updated_at = code, detail, self._clock()
+            if code is None:
+                job.state, job.stage = "succeeded", "done"
+            else:
+                job.state = "cancelled" if code == DocumentGone.code else "failed"
+                version = session.get(DocumentVersion, job.version_id) if job.version_id else None
+                if version is not None and version.state == "queued":
+                    version.state = job.state
+                    session.add(version)
+            session.add(job)
+
+    def _stage(self, context: TenantContext, job_id: str, stage: str) -> None:
+        with self._database.write(context) as session:
+            job = session.get_one(Job, job_id)
+            job.state, job.stage, job.updated_at = "running", stage, self._clock()
+            session.add(job)
+
+
+def _work(session: Session, job_id: str, *, lock: bool = False) -> Work:
+    job = session.get_one(Job, job_id)
+    document = session.get(Document, job.document_id, with_for_update=lock)
+    version = session.get(DocumentVersion, job.version_id or "")
+    if document is None or version is None or document.deleted_at is not None:
+        raise DocumentGone("The document was deleted while its job ran.")
+    return Work(job, document, version)
+
+
+def _title(version: DocumentVersion, parsed: Parsed) -> str:
+    return version.title or (parsed.title or "")[:500]
+
+
+def _payload_digest(version: DocumentVersion) -> str:
+    return f"{sorted(version.labels)}{sorted(version.attributes.items())}"
+
+
+def _embedded(chunk: Chunk) -> str:
+    return f"{chunk.context}\n\n{chunk.text}" if chunk.context else chunk.text
+
+
+def _batch_of(version_id: str, batch: int) -> SelectOfScalar[Chunk]:
+    first = batch * BATCH_CHUNKS
+    return (
+        select(Chunk)
+        .join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id))
+        .where(
+            col(VersionChunk.version_id) == version_id,
+            col(VersionChunk.ordinal) >= first,
+            col(VersionChunk.ordinal) < first + BATCH_CHUNKS,
+        )
+        .order_by(col(VersionChunk.ordinal))
+    )
+
+
+def _require_indexed(session: Session, version_id: str) -> None:
+    missing = session.scalar(
+        sa.select(sa.func.count())
+        .select_from(Chunk)
+        .join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id))
+        .where(col(VersionChunk.version_id) == version_id, col(Chunk.indexed).is_(False))
+    )
+    if missing:
+        raise RuntimeError(f"version {version_id} has {missing} chunks without points")
+
+
+def _chunk_row(work: Work, chunk_id: str, piece: Piece, tokens: int) -> dict[str, object]:
+    return {
+        "id": chunk_id,
+        "tenant_id": work.version.tenant_id,
+        "document_id": work.document.id,
+        "context": piece.context,
+        "text": piece.text,
+        "tokens": tokens,
+        "indexed": False,
+    }
+
+
+def _place_row(version: DocumentVersion, chunk_id: str, piece: Piece) -> dict[str, object]:
+    return {
+        "tenant_id": version.tenant_id,
+        "version_id": version.id,
+        "ordinal": piece.ordinal,
+        "chunk_id": chunk_id,
+        "start": piece.start,
+        "end": piece.end,
+        "first_page": piece.first_page,
+        "last_page": piece.last_page,
+        "headings": list(piece.headings),
+    }
+
+
+def _claim_slots(session: Session, work: Work) -> None:
+    """Give numeric attributes a slot while there are any; without one, ranges are checked on the stored value alone."""
+    collection_id = work.document.collection_id
+    numeric = {k for k, v in work.version.attributes.items() if isinstance(v, float) and not isinstance(v, bool)}
+    if not numeric:
+        return
+    taken = numeric_slots(session, [collection_id])[collection_id]
+    free = [slot for slot in range(NUMBER_SLOTS) if slot not in taken.values()]
+    session.add_all(
+        NumericSlot(tenant_id=work.version.tenant_id, collection_id=collection_id, slot=slot, key=key)
+        for slot, key in zip(free, sorted(numeric - taken.keys()), strict=False)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _FilterFields:
+    collection: str
+    document: str
+    labels: tuple[str, ...]
+    terms: tuple[str, ...]
+    numbers: tuple[tuple[int, float], ...]
+
+    def point(self, chunk_id: str, vector: object) -> Point:
+        return Point(chunk_id, self.collection, self.document, vector, None, self.labels, self.terms, self.numbers)  # type: ignore[arg-type]
+
+
+def _filter_fields(work: Work, slots: dict[str, int]) -> _FilterFields:
+    attributes = work.version.attributes
+    numbers = tuple((slots[key], float(value)) for key, value in sorted(attributes.items()) if key in slots and _number(value))
+    return _FilterFields(work.document.collection_id, work.document.id, tuple(work.version.labels), terms(attributes), numbers)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

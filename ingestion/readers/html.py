@@ -1,0 +1,29 @@
+"""HTML as Markdown, so that headings, lists and tables survive. Navigation and scripts are left out, nothing else is.
+
+Extractors that guess the "main content" were tried and dropped whole sections of plain pages; a knowledge base must not.
+"""
+
+from __future__ import annotations
+
+import re
+
+from bs4 import BeautifulSoup
+from markdownify import ATX, MarkdownConverter
+
+from ingestion.readers.base import CannotRead, Parsed
+
+BOILERPLATE = ["script", "style", "noscript", "template", "nav", "svg", "iframe", "object", "head", "button", "select"]
+_BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
+
+
+def read_html(content: bytes) -> Parsed:
+    tree = BeautifulSoup(content, "lxml")
+    title = tree.title.get_text(" ", strip=True) if tree.title else None
+    for element in tree.find_all(BOILERPLATE):
+        element.decompose()
+    body = tree.body or tree
+    converter = MarkdownConverter(heading_style=ATX, bullets="-", strip=["a", "img"], escape_misc=False)
+    text = _BLANK_LINES.sub("\n\n", converter.convert_soup(body)).strip().replace("\0", "")
+    if not text:
+        raise CannotRead("The HTML has no text.")
+    return Parsed(text, markdown=True, title=title or None)

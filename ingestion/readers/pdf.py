@@ -1,0 +1,33 @@
+"""PDF: the text of each page, with the offset at which the page begins."""
+
+from __future__ import annotations
+
+import pypdfium2 as pdfium
+
+from ingestion.readers.base import CannotRead, Parsed
+
+PAGE_BREAK = "\n\n"
+MAX_PAGES = 5_000
+
+
+def read_pdf(content: bytes, *, max_chars: int) -> Parsed:
+    try:
+        document = pdfium.PdfDocument(content)
+    except pdfium.PdfiumError as error:
+        reason = "is encrypted" if "password" in str(error).lower() else "is damaged or no PDF"
+        raise CannotRead(f"The PDF {reason}.") from error
+    if len(document) > MAX_PAGES:
+        raise CannotRead(f"The PDF has {len(document)} pages, at most {MAX_PAGES} are read.")
+    texts: list[str] = []
+    starts: list[int] = []
+    offset = 0
+    for page in document:
+        text = page.get_textpage().get_text_bounded().replace("\r\n", "\n").replace("\0", "")
+        text = text.encode("utf-8", "ignore").decode()  # PDFs can hold lone surrogates
+        starts.append(offset)
+        texts.append(text)
+        offset += len(text) + len(PAGE_BREAK)
+        if offset > max_chars:
+            raise CannotRead(f"The PDF's text is longer than {max_chars} characters.")
+    title = (document.get_metadata_dict().get("Title") or "").replace("\0", "").strip()
+    return Parsed(PAGE_BREAK.join(texts), title=title or None, pages=tuple(starts))

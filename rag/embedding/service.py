@@ -1,0 +1,112 @@
+"""Texts become vectors, each paid for once: dedupe → cache → hold → model → settle → cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rag.embedding.batcher import Batcher
+from rag.embedding.cache import VectorCache, as_stored
+from rag.embedding.runtime import EmbeddingRuntime, Matrix
+from rag.store.base import Space, Vector
+from rag.types import Meter, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    vectors: Matrix  #: shape (len(texts), dimensions)
+    charged: int  #: tokens the model read for this call
+    cached: int  #: tokens whose vectors were known
+    deduplicated: int  #: tokens of texts that occur more than once in the call
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    unique: list[str]
+    tokens: dict[str, int]
+    known: dict[str, Vector]
+    missing: list[str]
+    deduplicated: int
+
+    @property
+    def to_charge(self) -> int:
+        return sum(self.tokens[text] for text in self.missing)
+
+    @property
+    def cached(self) -> int:
+        return sum(self.tokens[text] for text in self.known)
+
+
+class EmbeddingService:
+    def __init__(self, runtime: EmbeddingRuntime, cache: VectorCache, *, batch_tokens: int) -> None:
+        self.runtime = runtime
+        self._cache = cache
+        self._batcher = Batcher(runtime, batch_tokens=batch_tokens)
+
+    @property
+    def space(self) -> Space:
+        return self.runtime.fingerprint.space
+
+    def close(self) -> None:
+        self._batcher.close()
+        self._cache.close()
+
+    def embed_query(self, scope: Scope, meter: Meter, text: str, *, charge_id: str) -> Embedded:
+        """One text whose tokens are known beforehand: one conditional debit, refunded if the model fails."""
+        plan = self._plan(scope, [text])
+        if plan.missing:
+            meter.debit(charge_id, plan.to_charge)
+            try:
+                vectors = self._run_model(plan)
+            except Exception:
+                meter.refund(charge_id)
+                raise
+            self._cache.put(scope, self.space, vectors)
+            plan.known.update(vectors)
+            return Embedded(np.stack([plan.known[text]]), plan.to_charge, 0, 0)
+        meter.saved(plan.cached, 0)
+        return Embedded(np.stack([plan.known[text]]), 0, plan.cached, 0)
+
+    def embed_batch(self, scope: Scope, meter: Meter, texts: Sequence[str], *, hold_id: str) -> Embedded:
+        """One batch of a job. `hold_id` must be the same whenever the same batch is tried again."""
+        plan = self._plan(scope, texts)
+        cached = plan.cached
+        if plan.missing:
+            vectors = self._metered(meter, plan, hold_id)
+            self._cache.put(scope, self.space, vectors)
+            plan.known.update(vectors)
+        if cached or plan.deduplicated:
+            meter.saved(cached, plan.deduplicated)
+        matrix = np.stack([plan.known[text] for text in texts])
+        return Embedded(matrix, plan.to_charge, cached, plan.deduplicated)
+
+    def _metered(self, meter: Meter, plan: _Plan, hold_id: str) -> dict[str, Vector]:
+        if not meter.hold(hold_id, plan.to_charge):
+            return self._run_model(plan)  # an earlier run paid, and died before it could keep the vectors
+        meter.start(hold_id)
+        try:
+            vectors = self._run_model(plan)
+        except Exception:
+            meter.release(hold_id)
+            raise
+        meter.settle(hold_id, plan.to_charge)
+        return vectors
+
+    def _plan(self, scope: Scope, texts: Sequence[str]) -> _Plan:
+        unique = list(dict.fromkeys(texts))
+        tokens = dict(zip(unique, self.runtime.count_tokens(unique), strict=True))
+        found = self._cache.get(scope, self.space, unique)
+        known = {text: vector for text, vector in zip(unique, found, strict=True) if vector is not None}
+        return _Plan(
+            unique=unique,
+            tokens=tokens,
+            known=known,
+            missing=[text for text in unique if text not in known],
+            deduplicated=sum(tokens[text] for text in texts) - sum(tokens.values()),
+        )
+
+    def _run_model(self, plan: _Plan) -> dict[str, Vector]:
+        matrix = self._batcher.embed(plan.missing, [plan.tokens[text] for text in plan.missing])
+        return {text: as_stored(vector) for text, vector in zip(plan.missing, matrix, strict=True)}

@@ -1,0 +1,139 @@
+"""The vector store protocol and its values. A store is reached through a handle that is bound to one tenant and space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.store.conditions import NUMBER_SLOTS, AnyOf, Condition
+from rag.types import Scope
+
+Vector = npt.NDArray[np.float32]
+
+DENSE, SPARSE = "dense", "sparse"
+MAX_LIMIT = 10_000
+MAX_BATCH = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    id: str  #: fingerprint of everything that decides what a vector means
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    indices: tuple[int, ...]  #: unsigned 32-bit, each at most once
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    id: str  #: a UUID
+    collection: str
+    document: str
+    dense: Vector  #: shape (space.dimensions,), finite
+    sparse: SparseVector | None = None
+    labels: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
+    numbers: tuple[tuple[int, float], ...] = ()  #: (slot, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One leg: the `limit` nearest points by dot product among those that meet every condition."""
+
+    query: Vector | SparseVector
+    limit: int
+    collections: tuple[str, ...]
+    condition: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    id: str
+    score: float
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    ok: bool
+    detail: str
+    spaces: dict[str, int] = field(default_factory=dict)  #: points a space
+
+
+class TenantVectors(Protocol):
+    """One tenant's points in one space. No method takes a tenant: the handle is the tenant."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write all points, durable on return. Equal ids are replaced. Raises InvalidPoint, EngineUnavailable."""
+
+    def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Run every leg in one call; hits by falling score, ties by id."""
+
+    def delete_points(self, ids: Sequence[str]) -> None:
+        """Delete those of the ids that are this tenant's; unknown and foreign ids are passed over."""
+
+    def delete_document(self, document: str) -> None: ...
+
+    def ids(self, document: str | None = None) -> list[str]:
+        """All point ids (of one document), sorted: for reconciling and for proofs."""
+
+
+class VectorStore(Protocol):
+    def for_tenant(self, scope: Scope, space: Space) -> TenantVectors: ...
+
+    def health(self) -> StoreHealth: ...
+
+    def close(self) -> None: ...
+
+
+class InvalidPoint(ValueError):
+    """A point that no store may keep: wrong width, NaN, infinity, or repeated sparse indices."""
+
+
+def check_points(points: Sequence[Point], space: Space) -> None:
+    """Engines keep the good half of a bad batch and accept NaN, so every store checks the whole batch first."""
+    if len(points) > MAX_BATCH:
+        raise InvalidPoint(f"{len(points)} points in one batch, at most {MAX_BATCH}")
+    for point in points:
+        if point.dense.shape != (space.dimensions,):
+            raise InvalidPoint(f"point {point.id} has shape {point.dense.shape}, the space has ({space.dimensions},)")
+        if not np.isfinite(point.dense).all():
+            raise InvalidPoint(f"point {point.id} has a dense value that is not finite")
+        if point.sparse is not None:
+            check_sparse(point.sparse)
+        if any(not 0 <= slot < NUMBER_SLOTS or not math.isfinite(value) for slot, value in point.numbers):
+            raise InvalidPoint(f"point {point.id} has a numeric slot outside 0..{NUMBER_SLOTS - 1} or a value not finite")
+
+
+def check_sparse(vector: SparseVector) -> None:
+    if len(vector.indices) != len(vector.values) or len(set(vector.indices)) != len(vector.indices):
+        raise InvalidPoint("a sparse vector has repeated indices, or another number of values than of indices")
+    if not all(map(math.isfinite, vector.values)) or not all(0 <= index < 2**32 for index in vector.indices):
+        raise InvalidPoint("a sparse vector has a value that is not finite or an index outside 32 bits")
+
+
+def check_search(search: Search, space: Space) -> None:
+    if not 1 <= search.limit <= MAX_LIMIT:
+        raise InvalidPoint(f"limit {search.limit} is outside 1..{MAX_LIMIT}")
+    if isinstance(search.query, SparseVector):
+        check_sparse(search.query)
+    elif search.query.shape != (space.dimensions,) or not np.isfinite(search.query).all():
+        raise InvalidPoint(f"the query must be ({space.dimensions},) finite numbers")
+
+
+def conditions_of(search: Search) -> tuple[Condition, ...]:
+    """Collections and the caller's condition, to stand beside the tenant's own."""
+    scope = AnyOf("collection", search.collections)
+    return (scope,) if search.condition is None else (scope, search.condition)
+
+
+def in_order(hits: list[Hit]) -> list[Hit]:
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))

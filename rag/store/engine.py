@@ -1,0 +1,146 @@
+"""The engine process: Edge shards behind a Unix socket. Every request names its tenant, and the store confines it.
+
+Searches run as they come; writes are acknowledged after one fsync that all writes since the last one share
+(group commit), in a thread, so that searches go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.store import wire
+from rag.store.base import InvalidPoint, Space
+from rag.store.edge import EdgeStore, EdgeVectors, sync_files
+
+log = logging.getLogger(__name__)
+
+IDLE_FLUSH_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _FrameScope:
+    tenant_id: str
+    cache_salt: bytes = b""
+
+
+class EngineServer:
+    def __init__(self, store: EdgeStore) -> None:
+        self._store = store
+        self._commit: asyncio.Task[None] | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+        self._dirty = False
+
+    async def serve(self, path: Path, stop: asyncio.Event) -> None:
+        """Listen until `stop` is set, then finish what was accepted, flush and close."""
+        path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._client, path, limit=wire.MAX_FRAME)
+        os.chmod(path, 0o600)
+        log.info("engine is listening", extra={"socket": str(path)})
+        flusher = asyncio.create_task(self._flush_when_idle())
+        await stop.wait()
+        server.close()
+        flusher.cancel()
+        for client in list(self._clients):
+            client.cancel()
+        await asyncio.gather(*self._clients, flusher, return_exceptions=True)
+        self._store.close()
+        path.unlink(missing_ok=True)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or not _same_user(writer):
+            writer.close()
+            return
+        self._clients.add(task)
+        try:
+            # A frame that cannot be read ends its connection: what follows it cannot be trusted to be a frame.
+            with contextlib.suppress(asyncio.IncompleteReadError, OSError, ValueError, asyncio.CancelledError):
+                await self._converse(reader, writer)
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head, body = wire.sizes(await reader.readexactly(wire.PREFIX.size))
+            header = wire.decode_header(await reader.readexactly(head))
+            writer.write(await self._answer(header, await reader.readexactly(body)))
+            await writer.drain()
+
+    async def _answer(self, header: dict[str, Any], body: bytes) -> bytes:
+        try:
+            return wire.encode({"ok": True, "result": await self._run(header, body)})
+        except (InvalidPoint, wire.WireError, KeyError, TypeError, ValueError) as error:
+            return wire.encode({"ok": False, "kind": "invalid", "detail": str(error)})
+        except Exception as error:
+            log.exception("engine operation failed", extra={"operation": header.get("op")})
+            return wire.encode({"ok": False, "kind": "failed", "detail": type(error).__name__})
+
+    async def _run(self, header: dict[str, Any], body: bytes) -> Any:
+        operation = header["op"]
+        if header["protocol"] != wire.PROTOCOL:
+            raise wire.WireError(f"protocol {header['protocol']}, this engine speaks {wire.PROTOCOL}")
+        if operation == "health":
+            return asdict(self._store.health())
+        if not header["tenant"]:
+            raise wire.WireError("a request without a tenant")
+        space = Space(header["space"], int(header["dimensions"]))
+        vectors = self._store.for_tenant(_FrameScope(header["tenant"]), space)
+        if operation == "search":
+            legs = vectors.search(wire.unpack_searches(header["searches"], body))
+            return [[(hit.id, hit.score, hit.document) for hit in leg] for leg in legs]
+        if operation == "ids":
+            return vectors.ids(header["document"])
+        self._write(vectors, operation, header, body)
+        await self._synced()
+        return None
+
+    def _write(self, vectors: EdgeVectors, operation: str, header: dict[str, Any], body: bytes) -> None:
+        if operation == "upsert":
+            vectors.upsert(wire.unpack_points(header["points"], body))
+        elif operation == "delete_points":
+            vectors.delete_points(list(map(str, header["ids"])))
+        elif operation == "delete_document":
+            vectors.delete_document(str(header["document"]))
+        else:
+            raise wire.WireError(f"unknown operation {operation!r}")
+        self._dirty = True
+
+    async def _synced(self) -> None:
+        """Wait for an fsync that began after this call's write: the one under way may have missed it."""
+        if self._commit is not None and not self._commit.done():
+            await self._commit
+        if self._commit is None or self._commit.done():
+            self._commit = asyncio.create_task(self._sync())
+        await asyncio.shield(self._commit)
+
+    async def _sync(self) -> None:
+        await asyncio.sleep(0)  # let the writes that are already here join
+        spaces, files = self._store.unsynced()
+        try:
+            await asyncio.to_thread(sync_files, files)
+        except OSError:
+            self._store.still_unsynced(spaces)
+            raise
+
+    async def _flush_when_idle(self) -> None:
+        while True:
+            self._dirty = False
+            await asyncio.sleep(IDLE_FLUSH_S)
+            if not self._dirty:
+                self._store.flush()
+
+
+def _same_user(writer: asyncio.StreamWriter) -> bool:
+    peer: socket.socket = writer.get_extra_info("socket")
+    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _pid, uid, _gid = struct.unpack("3i", raw)
+    return bool(uid == os.getuid())

@@ -1,0 +1,136 @@
+"""The engine's client: a few pooled connections that any thread may use. Waits out a restart of the engine."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from config.errors import EngineUnavailable
+from rag.store import wire
+from rag.store.base import Hit, InvalidPoint, Point, Search, Space, StoreHealth, check_points
+from rag.types import Scope
+
+CONNECTIONS = 8
+CALL_TIMEOUT_S = 30.0
+RETRY_PAUSE_S = 0.05
+
+
+class EngineClient:
+    """`patience_s`: how long a call waits for an engine that is not there; every operation may be repeated safely."""
+
+    def __init__(self, path: Path, *, patience_s: float) -> None:
+        self._path, self._patience_s = path, patience_s
+        self._idle: queue.LifoQueue[socket.socket | None] = queue.LifoQueue()
+        for _ in range(CONNECTIONS):
+            self._idle.put(None)
+
+    def for_tenant(self, scope: Scope, space: Space) -> EngineVectors:
+        return EngineVectors(self, scope.tenant_id, space)
+
+    def health(self) -> StoreHealth:
+        try:
+            return StoreHealth(**self.call({"op": "health"}, patience_s=0))
+        except EngineUnavailable as error:
+            return StoreHealth(False, error.detail)
+
+    def close(self) -> None:
+        while not self._idle.empty():
+            connection = self._idle.get_nowait()
+            if connection is not None:
+                connection.close()
+
+    def call(self, header: dict[str, Any], body: bytes = b"", *, patience_s: float | None = None) -> Any:
+        frame = wire.encode({**header, "protocol": wire.PROTOCOL}, body)
+        deadline = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
+        while True:
+            try:
+                return _result(self._exchange(frame))
+            except (OSError, EOFError) as error:
+                if time.monotonic() >= deadline:
+                    raise EngineUnavailable(
+                        "The vector engine does not answer; `carrel doctor` shows its state.", retry_after_s=2
+                    ) from error
+                time.sleep(RETRY_PAUSE_S)
+
+    def _exchange(self, frame: bytes) -> dict[str, Any]:
+        try:
+            connection = self._idle.get(timeout=CALL_TIMEOUT_S)
+        except queue.Empty as error:
+            raise EngineUnavailable("All connections to the vector engine are busy.", retry_after_s=1) from error
+        try:
+            if connection is None:
+                connection = self._connect()
+            connection.sendall(frame)
+            answer = _read(connection)
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            self._idle.put(None)
+            raise
+        self._idle.put(connection)
+        return answer
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(CALL_TIMEOUT_S)
+        try:
+            connection.connect(str(self._path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+def _read(connection: socket.socket) -> dict[str, Any]:
+    head, body = wire.sizes(_exactly(connection, wire.PREFIX.size))
+    header = wire.decode_header(_exactly(connection, head))
+    _exactly(connection, body)
+    return header
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        part = connection.recv(count - len(parts))
+        if not part:
+            raise EOFError("the engine closed the connection")
+        parts += part
+    return bytes(parts)
+
+
+def _result(answer: dict[str, Any]) -> Any:
+    if answer["ok"]:
+        return answer["result"]
+    if answer["kind"] == "invalid":
+        raise InvalidPoint(answer["detail"])
+    raise EngineUnavailable(f"The vector engine failed ({answer['detail']}); its log has the reason.")
+
+
+class EngineVectors:
+    def __init__(self, client: EngineClient, tenant: str, space: Space) -> None:
+        self._client, self._space = client, space
+        self._address = {"tenant": tenant, "space": space.id, "dimensions": space.dimensions}
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        check_points(points, self._space)
+        header, body = wire.pack_points(points)
+        self._client.call({**self._address, "op": "upsert", "points": header}, body)
+
+    def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        header, body = wire.pack_searches(searches)
+        legs = self._client.call({**self._address, "op": "search", "searches": header}, body)
+        return [[Hit(*hit) for hit in leg] for leg in legs]
+
+    def delete_points(self, ids: Sequence[str]) -> None:
+        self._client.call({**self._address, "op": "delete_points", "ids": list(ids)})
+
+    def delete_document(self, document: str) -> None:
+        self._client.call({**self._address, "op": "delete_document", "document": document})
+
+    def ids(self, document: str | None = None) -> list[str]:
+        found: list[str] = self._client.call({**self._address, "op": "ids", "document": document})
+        return found

@@ -1,0 +1,52 @@
+"""What rag needs from its surroundings, by shape: whose data it is, and who pays."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Scope(Protocol):
+    """Whose data an operation touches. `tenants.context.TenantContext` satisfies it."""
+
+    @property
+    def tenant_id(self) -> str: ...
+
+    @property
+    def cache_salt(self) -> bytes:
+        """Secret that keeps one tenant's cache keys from being guessed by another."""
+        ...
+
+
+class Reader(Scope, Protocol):
+    """A scope that reads: which collections and access labels its principal may see (None: all)."""
+
+    @property
+    def collections(self) -> frozenset[str] | None: ...
+
+    @property
+    def labels(self) -> frozenset[str] | None: ...
+
+
+class Meter(Protocol):
+    """A tenant's embedding budget, in tokens of the embedding model. Every call is one short transaction.
+
+    Ids are deterministic, so a repeated step finds its own hold. `hold` and `debit` raise BudgetExhausted.
+    """
+
+    def hold(self, hold_id: str, tokens: int) -> bool:
+        """Reserve. False if an earlier run of the same step was charged already: then nothing is held."""
+
+    def start(self, hold_id: str) -> None:
+        """The model is about to be called: from here on a lost hold is charged, not returned."""
+
+    def settle(self, hold_id: str, tokens: int) -> None: ...
+
+    def release(self, hold_id: str) -> None: ...
+
+    def debit(self, charge_id: str, tokens: int) -> None:
+        """Charge an amount that is known beforehand."""
+
+    def refund(self, charge_id: str) -> None: ...
+
+    def saved(self, cached: int, deduplicated: int) -> None:
+        """Count tokens that cost nothing because their vector was known."""

@@ -1,0 +1,262 @@
+"""The ledger: tokens are reserved before they are spent, so a budget is never over by one.
+
+    hold ──start──► started ──settle──► settled          A debit is settled at once: its amount is known beforehand.
+     │                 └─ lease ran out ─► unsettled     Charged: the call had begun, and its worker is gone.
+     └─ release, or lease ran out ─► released            Returned: nothing was called.
+
+Every transition is one short transaction of conditional statements; `used` and `held` of a window change with the entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import Clock, day, month
+from config.database import Database, HasTenant
+from config.errors import BudgetExhausted
+from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
+
+HELD, STARTED, SETTLED, UNSETTLED, RELEASED = "held", "started", "settled", "unsettled", "released"
+SWEEP_LIMIT = 500  # holds returned in one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    tenant_id: str
+
+
+class Ledger:
+    def __init__(self, database: Database, clock: Clock, *, lease_s: int) -> None:
+        self.database, self.clock, self.lease_ms = database, clock, lease_s * 1000
+
+    def for_tenant(self, scope: HasTenant, operation: str) -> TenantMeter:
+        """A meter that books on this tenant, under `operation` ("ingest", "query") in its usage."""
+        return TenantMeter(self, scope, operation)
+
+    def sweep(self) -> int:
+        """Settle every hold whose lease ran out; return how many. Never undoes what its owner did meanwhile."""
+        expired = (
+            select(col(LedgerEntry.tenant_id), col(LedgerEntry.id))
+            .where(col(LedgerEntry.state).in_((HELD, STARTED)), col(LedgerEntry.lease_until) < self.clock())
+            .limit(SWEEP_LIMIT)
+        )
+        with self.database.system_read() as session:
+            found = [(tenant_id, entry_id) for tenant_id, entry_id in session.execute(expired)]
+        return sum(self._expire(tenant_id, entry_id) for tenant_id, entry_id in found)
+
+    def _expire(self, tenant_id: str, entry_id: str) -> int:
+        with self.database.write(_Owner(tenant_id)) as session:
+            entry = session.get(LedgerEntry, (tenant_id, entry_id), with_for_update=True)
+            if entry is None or entry.state not in (HELD, STARTED) or (entry.lease_until or 0) >= self.clock():
+                return 0
+            if entry.state == STARTED:
+                close(session, entry, UNSETTLED, entry.tokens, self.clock())
+            else:
+                close(session, entry, RELEASED, 0, self.clock())
+        return 1
+
+
+class TenantMeter:
+    """Satisfies `rag.types.Meter` by shape."""
+
+    def __init__(self, ledger: Ledger, scope: HasTenant, operation: str) -> None:
+        self._ledger, self._scope, self._operation = ledger, scope, operation
+
+    def remaining(self) -> int | None:
+        """Tokens left this month; None without a limit."""
+        with self._ledger.database.read(self._scope) as session:
+            limit = _limit(session, self._scope.tenant_id)
+            window = session.get(BudgetWindow, (self._scope.tenant_id, month(self._ledger.clock())))
+        spent = window.used + window.held if window else 0
+        return None if limit is None else max(0, limit - spent)
+
+    def require(self) -> None:
+        """Refuse work that cannot be paid for before any of it is done."""
+        if self.remaining() == 0:
+            raise BudgetExhausted("The tenant's token budget of this month is used up.", field="budget", limit=0)
+
+    def hold(self, hold_id: str, tokens: int) -> bool:
+        with self._ledger.database.write(self._scope) as session:
+            entry = self._entry(session, hold_id)
+            if entry is not None and entry.state in (SETTLED, UNSETTLED):
+                return False
+            if entry is not None and entry.state in (HELD, STARTED):
+                entry.lease_until = self._lease()
+                session.add(entry)
+                return True
+            if entry is not None:
+                session.delete(entry)  # released: the step runs again and reserves anew
+                session.flush()
+            self._reserve(session, tokens, held=True)
+            self._add(session, hold_id, HELD, tokens, self._lease())
+        return True
+
+    def start(self, hold_id: str) -> None:
+        with self._ledger.database.write(self._scope) as session:
+            entry = self._open_entry(session, hold_id)
+            entry.state, entry.lease_until = STARTED, self._lease()
+            session.add(entry)
+
+    def settle(self, hold_id: str, tokens: int) -> None:
+        with self._ledger.database.write(self._scope) as session:
+            entry = self._entry(session, hold_id)
+            if entry is None or entry.state == RELEASED:
+                raise RuntimeError(f"hold {hold_id} is settled, but nothing is held")
+            if entry.state in (HELD, STARTED):
+                close(session, entry, SETTLED, min(tokens, entry.tokens), self._ledger.clock())
+            elif entry.state == UNSETTLED:  # swept while the call took longer than its lease: already charged
+                entry.state = SETTLED
+                session.add(entry)
+
+    def release(self, hold_id: str) -> None:
+        with self._ledger.database.write(self._scope) as session:
+            entry = self._entry(session, hold_id)
+            if entry is not None and entry.state in (HELD, STARTED):
+                close(session, entry, RELEASED, 0, self._ledger.clock())
+
+    def debit(self, charge_id: str, tokens: int) -> None:
+        with self._ledger.database.write(self._scope) as session:
+            if self._entry(session, charge_id) is not None:
+                return
+            self._reserve(session, tokens, held=False)
+            self._add(session, charge_id, SETTLED, tokens, None)
+            self._count(session, charged=tokens)
+
+    def refund(self, charge_id: str) -> None:
+        with self._ledger.database.write(self._scope) as session:
+            entry = self._entry(session, charge_id)
+            if entry is not None and entry.state == SETTLED:
+                _move(session, entry.tenant_id, entry.month, used=-entry.tokens, held=0)
+                self._count(session, charged=-entry.tokens)
+                session.delete(entry)
+
+    def saved(self, cached: int, deduplicated: int) -> None:
+        with self._ledger.database.write(self._scope) as session:
+            self._count(session, cached=cached, deduplicated=deduplicated)
+
+    def _lease(self) -> int:
+        return self._ledger.clock() + self._ledger.lease_ms
+
+    def _entry(self, session: Session, entry_id: str) -> LedgerEntry | None:
+        return session.get(LedgerEntry, (self._scope.tenant_id, entry_id), with_for_update=True)
+
+    def _open_entry(self, session: Session, hold_id: str) -> LedgerEntry:
+        entry = self._entry(session, hold_id)
+        if entry is None or entry.state not in (HELD, STARTED):
+            raise RuntimeError(f"hold {hold_id} is started, but nothing is held")
+        return entry
+
+    def _add(self, session: Session, entry_id: str, state: str, tokens: int, lease: int | None) -> None:
+        now = self._ledger.clock()
+        session.add(
+            LedgerEntry(
+                tenant_id=self._scope.tenant_id,
+                id=entry_id,
+                month=month(now),
+                operation=self._operation,
+                state=state,
+                tokens=tokens,
+                lease_until=lease,
+                created_at=now,
+            )
+        )
+
+    def _reserve(self, session: Session, tokens: int, *, held: bool) -> None:
+        """Take `tokens` of the window, or raise: one conditional statement, so that concurrent takers cannot pass it."""
+        tenant_id, window = self._scope.tenant_id, month(self._ledger.clock())
+        used, reserved = col(BudgetWindow.used), col(BudgetWindow.held)
+        limit = select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id).scalar_subquery()
+        taken = sa.update(BudgetWindow).where(
+            col(BudgetWindow.tenant_id) == tenant_id,
+            col(BudgetWindow.month) == window,
+            sa.or_(limit.is_(None), used + reserved + tokens <= limit),
+        )
+        taken = taken.values(held=reserved + tokens) if held else taken.values(used=used + tokens)
+        if rows(session, taken):
+            return
+        _ensure(session, BudgetWindow, {"tenant_id": tenant_id, "month": window})
+        if rows(session, taken) == 0:
+            monthly = _limit(session, tenant_id)
+            raise BudgetExhausted(
+                f"This needs {tokens} tokens, more than is left of the month's {monthly}.",
+                field="budget",
+                limit=monthly,
+            )
+
+    def _count(self, session: Session, *, charged: int = 0, cached: int = 0, deduplicated: int = 0) -> None:
+        count_usage(
+            session,
+            self._scope.tenant_id,
+            self._operation,
+            day(self._ledger.clock()),
+            charged=charged,
+            cached=cached,
+            deduplicated=deduplicated,
+        )
+
+
+def close(session: Session, entry: LedgerEntry, state: str, charged: int, now: int) -> None:
+    """End an open entry: its reservation goes back, and `charged` of it is used."""
+    _move(session, entry.tenant_id, entry.month, used=charged, held=-entry.tokens)
+    if charged:
+        count_usage(session, entry.tenant_id, entry.operation, day(now), charged=charged)
+    entry.state, entry.tokens, entry.lease_until = state, charged, None
+    session.add(entry)
+
+
+def count_usage(
+    session: Session,
+    tenant_id: str,
+    operation: str,
+    on: str,
+    *,
+    charged: int = 0,
+    cached: int = 0,
+    deduplicated: int = 0,
+) -> None:
+    key = {"tenant_id": tenant_id, "day": on, "operation": operation}
+    counted = (
+        sa.update(UsageDay)
+        .where(*(col(getattr(UsageDay, name)) == value for name, value in key.items()))
+        .values(
+            charged=col(UsageDay.charged) + charged,
+            cached=col(UsageDay.cached) + cached,
+            deduplicated=col(UsageDay.deduplicated) + deduplicated,
+        )
+    )
+    if rows(session, counted) == 0:
+        _ensure(session, UsageDay, key)
+        rows(session, counted)
+
+
+def rows(session: Session, statement: sa.Update) -> int:
+    """Execute an update and return how many rows met its condition."""
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    count: int = result.rowcount  # type: ignore[attr-defined]
+    return count
+
+
+def _move(session: Session, tenant_id: str, window: str, *, used: int, held: int) -> None:
+    rows(
+        session,
+        sa.update(BudgetWindow)
+        .where(col(BudgetWindow.tenant_id) == tenant_id, col(BudgetWindow.month) == window)
+        .values(used=col(BudgetWindow.used) + used, held=col(BudgetWindow.held) + held),
+    )
+
+
+def _ensure(session: Session, table: type[BudgetWindow] | type[UsageDay], key: dict[str, str]) -> None:
+    """Insert the row of zeros if it is missing, whoever else does so at the same moment."""
+    dialect = session.get_bind().dialect.name
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    zeros = {name: 0 for name in table.model_fields if name not in key}
+    session.execute(insert(table).values(**key, **zeros).on_conflict_do_nothing())
+
+
+def _limit(session: Session, tenant_id: str) -> int | None:
+    return session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id))

@@ -1,0 +1,94 @@
+"""The tables of tenancy. Times are Unix milliseconds, amounts are tokens of the embedding model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from config.database import TenantOwned
+
+
+class Tenant(SQLModel, table=True):
+    __tablename__ = "tenants"
+
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    cache_salt: bytes
+    monthly_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)  #: None is no limit
+    created_at: int = Field(sa_type=sa.BigInteger)
+
+
+class ApiKey(SQLModel, table=True):
+    """Only a hash of the secret is stored. Operator keys have no tenant, and no tenant key is without one."""
+
+    __tablename__ = "api_keys"
+
+    id: str = Field(primary_key=True)  #: also the visible prefix of the key
+    tenant_id: str | None = Field(default=None, index=True)
+    name: str
+    secret_sha256: bytes
+    scopes: list[str] = Field(sa_type=sa.JSON)
+    collections: list[str] | None = Field(default=None, sa_type=sa.JSON)
+    labels: list[str] | None = Field(default=None, sa_type=sa.JSON)
+    created_at: int = Field(sa_type=sa.BigInteger)
+    revoked_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+
+
+class BudgetWindow(TenantOwned, table=True):
+    """What a tenant used and holds in one UTC month. `used` and `held` equal the sums over its ledger entries."""
+
+    __tablename__ = "budget_windows"
+
+    tenant_id: str = Field(primary_key=True)
+    month: str = Field(primary_key=True)
+    used: int = Field(default=0, sa_type=sa.BigInteger)
+    held: int = Field(default=0, sa_type=sa.BigInteger)
+
+
+class LedgerEntry(TenantOwned, table=True):
+    """One spending. States: held → started → settled; released; unsettled (charged after its worker was lost)."""
+
+    __tablename__ = "ledger"
+    __table_args__ = (sa.Index("ix_ledger_state_lease", "state", "lease_until"),)
+
+    tenant_id: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
+    month: str
+    operation: str
+    state: str
+    tokens: int  #: reserved while open, charged once settled
+    lease_until: int | None = Field(default=None, sa_type=sa.BigInteger)
+    created_at: int = Field(sa_type=sa.BigInteger)
+
+
+class UsageDay(TenantOwned, table=True):
+    """Tokens a tenant, UTC day and operation: charged, and what cache and deduplication saved."""
+
+    __tablename__ = "usage_days"
+
+    tenant_id: str = Field(primary_key=True)
+    day: str = Field(primary_key=True)
+    operation: str = Field(primary_key=True)
+    charged: int = Field(default=0, sa_type=sa.BigInteger)
+    cached: int = Field(default=0, sa_type=sa.BigInteger)
+    deduplicated: int = Field(default=0, sa_type=sa.BigInteger)
+
+
+class AuditEntry(SQLModel, table=True):
+    """One mutating, denied or retrieving request: who, what, on what, with which outcome. Ids only, never text."""
+
+    __tablename__ = "audit_entries"
+
+    id: str = Field(primary_key=True)
+    tenant_id: str | None = Field(default=None, index=True)
+    at: int = Field(sa_type=sa.BigInteger)
+    request_id: str
+    principal_kind: str
+    principal_id: str
+    action: str
+    target: str
+    decision: str  #: allowed or denied
+    status: int
+    detail: dict[str, Any] = Field(default_factory=dict, sa_type=sa.JSON)

@@ -1,0 +1,157 @@
+"""Starting real services, and small stand-ins with the shapes that the code asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from carrel_client import Carrel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FakeScope:
+    """Satisfies rag.types.Reader by shape."""
+
+    tenant_id: str
+    cache_salt: bytes = b"salt"
+    collections: frozenset[str] | None = None
+    labels: frozenset[str] | None = None
+
+
+@dataclass
+class FreeMeter:
+    """Satisfies rag.types.Meter by shape; pays for everything and remembers it."""
+
+    charged: dict[str, int] = field(default_factory=dict)
+
+    def hold(self, hold_id: str, tokens: int) -> bool:
+        return hold_id not in self.charged
+
+    def start(self, hold_id: str) -> None:
+        pass
+
+    def settle(self, hold_id: str, tokens: int) -> None:
+        self.charged[hold_id] = tokens
+
+    def release(self, hold_id: str) -> None:
+        pass
+
+    def debit(self, charge_id: str, tokens: int) -> None:
+        self.charged[charge_id] = tokens
+
+    def refund(self, charge_id: str) -> None:
+        del self.charged[charge_id]
+
+    def saved(self, cached: int, deduplicated: int) -> None:
+        pass
+
+
+def environment(data_dir: Path, **settings: object) -> dict[str, str]:
+    """The environment of a service under test. It shares the machine with other tests, so its worker takes its full share."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CARREL_")}
+    chosen = {"data_dir": data_dir, "port": 0, "log_level": "warning", "worker_scheduling": "normal", **settings}
+    return kept | {f"CARREL_{name.upper()}": str(value) for name, value in chosen.items()}
+
+
+def carrel(*arguments: str, env: dict[str, str], **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the `carrel` command to its end."""
+    command = [sys.executable, "-P", "-m", "api.cli.main", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass
+class Service:
+    """A running `carrel serve`."""
+
+    data_dir: Path
+    env: dict[str, str]
+    process: subprocess.Popen[str]
+    url: str
+
+    @property
+    def admin(self) -> Carrel:
+        return Carrel(api_key=(self.data_dir / "operator.key").read_text().strip(), base_url=self.url)
+
+    def key(self, tenant: str, *scopes: str, **bounds: list[str]) -> str:
+        chosen = scopes or ("query", "ingest", "manage")
+        with self.admin as admin:
+            return admin.admin.keys.create(tenant=tenant, name="test", scopes=chosen, **bounds).secret
+
+    def tenant(self, *, monthly_tokens: int | None = None) -> tuple[str, Carrel]:
+        """A new tenant: its name and a client with all scopes."""
+        name = f"t-{uuid.uuid4().hex[:12]}"
+        with self.admin as admin:
+            admin.admin.tenants.create(name=name, monthly_tokens=monthly_tokens)
+        return name, Carrel(api_key=self.key(name), base_url=self.url)
+
+    def child(self, name: str) -> int | None:
+        """Process id of the child that runs `carrel NAME`, if it lives."""
+        return next((pid for pid, arguments in children(self.process.pid).items() if name in arguments), None)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a child and wait until another one has taken its place."""
+        before = wait_for(lambda: self.child(name), what=f"a living {name}")
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: self.child(name) not in (None, before), what=f"a new {name}")
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(60)
+
+
+@contextmanager
+def running_service(data_dir: Path, **settings: object) -> Iterator[Service]:
+    env = environment(data_dir, **settings)
+    service = start_service(data_dir, env)
+    try:
+        yield service
+    finally:
+        if service.process.poll() is None:
+            service.stop()
+        assert service.process.stdin is not None
+        assert service.process.stdout is not None
+        service.process.stdin.close()
+        service.process.stdout.close()
+
+
+def start_service(data_dir: Path, env: dict[str, str]) -> Service:
+    command = [sys.executable, "-P", "-m", "api.cli.main", "serve", "--json", "--supervised"]
+    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, f"the service did not start (exit {process.wait()})"
+    return Service(data_dir, env, process, json.loads(line)["url"])
+
+
+def children(pid: int) -> dict[int, list[str]]:
+    """Living children of a process with their arguments."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            try:
+                found[child] = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+            except FileNotFoundError:
+                continue
+    return {child: arguments for child, arguments in found.items() if arguments != [""]}
+
+
+def wait_for(condition: Callable[[], T | None], *, what: str, timeout_s: float = 60.0) -> T:
+    """Poll until the condition is truthy; fail saying what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"waited {timeout_s} s for {what}")

@@ -88,7 +88,9 @@ async def _validation(_request: Request, error: Exception) -> Response:
 
 def _listed(item: Mapping[str, Any]) -> dict[str, Any]:
     """Place, reason and limit; never the input itself, which may be anything."""
-    place = [str(part) for part in item["loc"] if part not in ("body", "query", "path")]
+    place = [str(part) for part in item["loc"]]
+    if place and place[0] in ("body", "query", "path"):  # where it came from, not its name
+        place = place[1:]
     bounds = {"max_length", "min_length", "le", "ge", "lt", "gt"}
     limits = [value for name, value in (item.get("ctx") or {}).items() if name in bounds]
     listed = {"field": ".".join(place) or "body", "detail": f"{item['msg']}."}

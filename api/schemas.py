@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from config.clock import isoformat
+from config.errors import storable
 from ingestion.documents import Shown
 from ingestion.tables import Job
 from rag.corpus import Collection
@@ -19,14 +20,14 @@ from tenants.usage import Usage
 T = TypeVar("T")
 
 
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("NUL characters are not allowed")
+def _storable(text: str) -> str:
+    if not storable(text):
+        raise ValueError("NUL characters and lone surrogates are not allowed")
     return text
 
 
-#: Text without NUL, which PostgreSQL cannot store. Lone surrogates are refused by the parser itself.
-Text = Annotated[str, AfterValidator(_no_nul)]
+#: Text that every database can store.
+Text = Annotated[str, AfterValidator(_storable)]
 
 
 class Input(BaseModel):

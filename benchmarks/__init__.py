@@ -1,0 +1,1 @@
+"""Measurements through the product's own path: `python -m benchmarks NAME`."""

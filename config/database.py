@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlmodel import Field, SQLModel
 
@@ -26,6 +27,7 @@ NAMING = {
 SQLModel.metadata.naming_convention = NAMING
 
 BUSY_TIMEOUT_MS = 30_000
+_UPSERTS = (sqlite.dml.OnConflictDoUpdate, postgresql.dml.OnConflictDoUpdate)
 
 
 class HasTenant(Protocol):
@@ -55,6 +57,9 @@ class TenantSession(Session):
 
     def bind_tenant(self, tenant_id: str | None) -> None:
         self.info["tenant_id"] = tenant_id
+
+    def _bulk_save_mappings(self, *args: Any, **kwargs: Any) -> None:
+        raise ForeignRow("the legacy bulk methods pass every check: use session.execute(insert(Table), rows)")
 
 
 class Database:
@@ -123,18 +128,31 @@ def _confine(state: ORMExecuteState) -> None:
     tenant_id = state.session.info.get("tenant_id")
     if tenant_id is None:
         return
+    if not state.is_orm_statement:
+        raise ForeignRow("only statements on mapped classes can be confined to a tenant")
     if state.is_insert:
         _check_inserted(state, tenant_id)
         return
+    if state.is_update:
+        _check_updated(state)
     state.statement = state.statement.options(
         with_loader_criteria(TenantOwned, lambda table: table.owner() == tenant_id, include_aliases=True)
     )
+
+
+def _check_updated(state: ORMExecuteState) -> None:
+    """An update by primary keys takes no condition, and one that sets the tenant would give rows away."""
+    assigned: Mapping[Any, Any] = state.statement._values or {}  # type: ignore[attr-defined]
+    if state.parameters or any(column.key == "tenant_id" for column in assigned):
+        raise ForeignRow("an update that cannot be confined to its tenant")
 
 
 def _check_inserted(state: ORMExecuteState, tenant_id: str) -> None:
     mapper = state.bind_mapper
     if mapper is None or not issubclass(mapper.class_, TenantOwned):
         return
+    if isinstance(getattr(state.statement, "_post_values_clause", None), _UPSERTS):
+        raise ForeignRow("an upsert could change the row of another tenant that has the same key")
     given = state.parameters
     rows: list[Mapping[str, Any]] = [given] if isinstance(given, Mapping) else list(given or ())
     rows = rows or [state.statement.compile().params]  # type: ignore[attr-defined]

@@ -13,6 +13,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def storable(text: str) -> bool:
+    """Whether both databases can keep the text: no NUL, no lone surrogates."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 class CarrelError(Exception):
     """Something the caller can understand and act on.
 

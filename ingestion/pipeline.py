@@ -81,6 +81,8 @@ class Pipeline:
         self._stage(context, job_id, "reading")
         with self._database.read(context) as session:
             work = _work(session, job_id)
+        if work.version.state != "queued":
+            return 0  # run again after its end: nothing is left to do
         parsed = self._parse(context, work.version)
         text_blob = self._blobs.put(work.version.id, parsed.text.encode())
         pieces = self._split(parsed, work.version)

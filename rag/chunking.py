@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from rag.corpus import PIPELINE_VERSION
 
 _POINT_NAMESPACE = uuid.UUID("6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b10")
-_HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
-_FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
+_HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")  # no more: a pattern that also trims the end takes cubic time on blanks
+_FENCE = re.compile(r" {0,3}(```+|~~~+)(.*)")
 MAX_CHARS = 4_000  # of one chunk
 
 
@@ -71,7 +71,7 @@ class Chunker:
         splitter = self._markdown if markdown else self._plain
         headings = _Headings(text) if markdown else None
         context_of = functools.lru_cache(maxsize=256)(self._context)
-        for ordinal, (start, chunk) in enumerate(_capped(splitter.chunk_indices(text))):
+        for ordinal, (start, chunk) in enumerate(_capped(splitter, text)):
             end = start + len(chunk)
             path = headings.at(start) if headings else ()
             yield Piece(
@@ -93,11 +93,40 @@ class Chunker:
         return context if len(offsets) <= limit else context[: offsets[limit - 1][1]].rstrip()
 
 
-def _capped(chunks: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Cut what the splitter could not bound: to WordPiece a word of 100 characters or a million is one unknown token."""
-    for start, chunk in chunks:
+def _capped(splitter: MarkdownSplitter | TextSplitter, text: str) -> Iterator[tuple[int, str]]:
+    """Cut what the splitter could not bound: to WordPiece a word of 100 characters or a million is one unknown token.
+
+    A cut word can have many tokens where the whole had one, and a window can be blank, so each is split once more.
+    """
+    for start, chunk in splitter.chunk_indices(text):
+        if len(chunk) <= MAX_CHARS:
+            yield start, chunk
+            continue
         for offset in range(0, len(chunk), MAX_CHARS):
-            yield start + offset, chunk[offset : offset + MAX_CHARS]
+            for inner, part in splitter.chunk_indices(chunk[offset : offset + MAX_CHARS]):
+                yield start + offset + inner, part
+
+
+def _heading(line: str) -> tuple[int, str] | None:
+    """Level and name; a closing row of # goes, one that belongs to the name ("C#") stays."""
+    match = _HEADING.match(line)
+    if match is None:
+        return None
+    name = match[2].strip()
+    opened = name.rstrip("#")
+    if opened != name and (not opened or opened[-1].isspace()):
+        name = opened.rstrip()
+    return (len(match[1]), name) if name else None
+
+
+def _fence_after(fence: str, line: str) -> str:
+    """The fence of code that is open behind this line: only a bare mark closes one, and inline code opens none."""
+    mark = _FENCE.match(line)
+    if mark is None:
+        return fence
+    if fence:
+        return "" if mark[1].startswith(fence) and not mark[2].strip() else fence
+    return "" if mark[1][0] == "`" and "`" in mark[2] else mark[1]
 
 
 class _Headings:
@@ -109,12 +138,9 @@ class _Headings:
         path: list[tuple[int, str]] = []
         fence, offset = "", 0
         for line in text.splitlines(keepends=True):
-            mark = _FENCE.match(line)
-            if mark:
-                fence = "" if fence and mark[1].startswith(fence) else fence or mark[1]
-            elif not fence and (heading := _HEADING.match(line.rstrip("\r\n"))):
-                level = len(heading[1])
-                path = [(above, name) for above, name in path if above < level] + [(level, heading[2])]
+            before, fence = fence, _fence_after(fence, line)
+            if not before and not fence and (heading := _heading(line.rstrip("\r\n"))):
+                path = [above for above in path if above[0] < heading[0]] + [heading]
                 self._starts.append(offset)
                 self._paths.append(tuple(name for _, name in path))
             offset += len(line)

@@ -81,6 +81,7 @@ def _compare(data: Mapping[str, Any], at: str) -> Compare:
     key, op, value = data.get("key"), data.get("op"), data.get("value")
     if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_CHARS:
         raise InvalidInput(f"`key` is 1 to {MAX_KEY_CHARS} characters.", field=f"{at}.key", limit=MAX_KEY_CHARS)
+    _check_text(key, f"{at}.key")
     if op == "exists":
         if not isinstance(value, bool):
             raise InvalidInput("`exists` takes true or false.", field=f"{at}.value")
@@ -113,11 +114,18 @@ def check_value(value: Any, at: str) -> Value:
         if not math.isfinite(number):
             raise InvalidInput("A number must be finite and within ±2^53.", field=at, limit=2**53)
         return number
-    if isinstance(value, str) and len(value) <= MAX_VALUE_CHARS:
-        return value
-    if isinstance(value, str):
+    if not isinstance(value, str):
+        raise InvalidInput("A value is a text, a number, or true or false.", field=at)
+    if len(value) > MAX_VALUE_CHARS:
         raise InvalidInput(f"A text value has at most {MAX_VALUE_CHARS} characters.", field=at, limit=MAX_VALUE_CHARS)
-    raise InvalidInput("A value is a text, a number, or true or false.", field=at)
+    _check_text(value, at)
+    return value
+
+
+def _check_text(text: str, at: str) -> None:
+    """NUL separates what is hashed, and lone surrogates have no bytes to hash."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidInput("NUL and lone surrogates are not allowed.", field=at)
 
 
 def check_attributes(attributes: Mapping[str, Any], at: str = "attributes") -> dict[str, Value]:
@@ -126,6 +134,7 @@ def check_attributes(attributes: Mapping[str, Any], at: str = "attributes") -> d
     for key in attributes:
         if not 1 <= len(key) <= MAX_KEY_CHARS:
             raise InvalidInput(f"A key is 1 to {MAX_KEY_CHARS} characters.", field=at, limit=MAX_KEY_CHARS)
+        _check_text(key, at)
     return {key: check_value(value, f"{at}.{key}") for key, value in attributes.items()}
 
 

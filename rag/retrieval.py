@@ -137,7 +137,7 @@ class TenantRetriever:
         with self._parts.database.read(self._scope) as session:
             for page in (ids[at : at + 500] for at in range(0, len(ids), 500)):
                 for row in session.execute(_LIVE_CHUNKS.where(col(Chunk.id).in_(page))):
-                    chunk, place, version, document = row._tuple()
+                    chunk, place, version, document = row
                     if document.collection_id in names and self._may_see(version, question.filter):
                         name = names[document.collection_id]
                         passages.append(_passage(chunk, place, version, document, name, scores[chunk.id]))

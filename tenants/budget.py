@@ -132,7 +132,8 @@ class TenantMeter:
             entry = self._entry(session, charge_id)
             if entry is not None and entry.state == SETTLED:
                 _move(session, entry.tenant_id, entry.month, used=-entry.tokens, held=0)
-                self._count(session, charged=-entry.tokens)
+                on = day(entry.created_at)  # the day it was charged on, which may have ended since
+                count_usage(session, entry.tenant_id, entry.operation, on, charged=-entry.tokens)
                 session.delete(entry)
 
     def saved(self, cached: int, deduplicated: int) -> None:

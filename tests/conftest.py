@@ -30,10 +30,16 @@ socket.socket.connect = _loopback_only  # type: ignore[method-assign]
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A real service with the real model, shared by the tests of one process: each uses tenants of its own."""
     with running_service(tmp_path_factory.mktemp("service")) as running:
         yield running
+
+
+@pytest.fixture
+def service(shared_service: Service) -> Iterator[Service]:
+    yield shared_service
+    shared_service.close_clients()
 
 
 @pytest.fixture

@@ -79,6 +79,16 @@ class Service:
     env: dict[str, str]
     process: subprocess.Popen[str]
     url: str
+    clients: list[Carrel] = field(default_factory=list)
+
+    def client(self, key: str) -> Carrel:
+        """A client that is closed with the test."""
+        self.clients.append(Carrel(api_key=key, base_url=self.url))
+        return self.clients[-1]
+
+    def close_clients(self) -> None:
+        while self.clients:
+            self.clients.pop().close()
 
     @property
     def admin(self) -> Carrel:
@@ -94,7 +104,7 @@ class Service:
         name = f"t-{uuid.uuid4().hex[:12]}"
         with self.admin as admin:
             admin.admin.tenants.create(name=name, monthly_tokens=monthly_tokens)
-        return name, Carrel(api_key=self.key(name), base_url=self.url)
+        return name, self.client(self.key(name))
 
     def child(self, name: str) -> int | None:
         """Process id of the child that runs `carrel NAME`, if it lives."""
@@ -107,8 +117,11 @@ class Service:
         wait_for(lambda: self.child(name) not in (None, before), what=f"a new {name}")
 
     def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(60)
+        """Stop it if it runs, and release what this process holds of it."""
+        self.close_clients()
+        with self.process:
+            self.process.terminate()
+            return self.process.wait(60)
 
 
 @contextmanager
@@ -118,12 +131,7 @@ def running_service(data_dir: Path, **settings: object) -> Iterator[Service]:
     try:
         yield service
     finally:
-        if service.process.poll() is None:
-            service.stop()
-        assert service.process.stdin is not None
-        assert service.process.stdout is not None
-        service.process.stdin.close()
-        service.process.stdout.close()
+        service.stop()
 
 
 def start_service(data_dir: Path, env: dict[str, str]) -> Service:

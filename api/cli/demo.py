@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,11 +16,11 @@ from carrel_client import Carrel, ConflictError, NotFoundError
 
 from api.cli.common import out
 from api.cli.documents import find_files, ingest_files, show_passage
+from api.local import LocalService, local_service
 from config.errors import SetupError
 from config.secrets import secret_file
 from config.settings import Settings
 
-STOP_S = 60.0
 DEMO_TENANT = "demo"
 
 
@@ -69,17 +66,17 @@ def demo(
         if not room.folder.is_dir():
             raise SetupError(f"There is no folder {room.folder}; run this from a checkout, or pass --docs and --handbook.")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="carrel-demo-") as folder, _service(Path(folder)) as url:
-        admin = Carrel(api_key=(Path(folder) / "operator.key").read_text().strip(), base_url=url)
-        result = _show(rooms, admin, url)
+    out.print("Starting a service of its own …")
+    with tempfile.TemporaryDirectory(prefix="carrel-demo-") as folder, local_service(Path(folder)) as service:
+        result = _show(rooms, service)
     result["seconds"] = round(time.monotonic() - began, 1)
     print(json.dumps(result))
     if result["leaks"] or result["answered"] != result["queries"]:
         sys.exit(1)
 
 
-def _show(rooms: tuple[Room, ...], admin: Carrel, url: str) -> dict[str, float]:
-    clients = {room.tenant: _tenant(admin, room.tenant, url) for room in rooms}
+def _show(rooms: tuple[Room, ...], service: LocalService) -> dict[str, float]:
+    clients = {room.tenant: service.tenant(room.tenant) for room in rooms}
     ingested = {}
     for room in rooms:
         out.rule(f"{room.tenant}: ingest {room.folder}")
@@ -117,36 +114,6 @@ def _leaks(client: Carrel, room: Room, own: set[str], foreign: set[str]) -> int:
             client.documents.get(document_id)
             leaked += 1
     return leaked
-
-
-def _tenant(admin: Carrel, name: str, url: str) -> Carrel:
-    admin.admin.tenants.create(name=name)
-    key = admin.admin.keys.create(tenant=name, name="demo", scopes=["query", "ingest"])
-    return Carrel(api_key=key.secret, base_url=url)
-
-
-@contextlib.contextmanager
-def _service(folder: Path) -> Iterator[str]:
-    """A service of its own on a free port, stopped at the end."""
-    environment = {**_environment(), "CARREL_DATA_DIR": str(folder), "CARREL_PORT": "0", "CARREL_LOG_LEVEL": "warning"}
-    command = [sys.executable, "-P", "-m", "api.cli.main", "serve", "--json", "--supervised"]
-    out.print("Starting a service of its own …")
-    process = subprocess.Popen(  # noqa: S603  our own command
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None  # noqa: S101  it was asked for above
-        line = process.stdout.readline()
-        if not line:
-            raise SetupError("The service did not start; its messages above say why. `carrel doctor` checks each part.")
-        yield str(json.loads(line)["url"])
-    finally:
-        process.terminate()
-        process.wait(STOP_S)
-
-
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("CARREL_")}
 
 
 def greet(settings: Settings, url: str, *, with_tenant: bool) -> None:

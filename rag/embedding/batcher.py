@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from config.errors import ModelUnavailable
 from rag.embedding.runtime import EmbeddingRuntime, Matrix
 
 
@@ -39,17 +40,24 @@ class Batcher:
     def __init__(self, runtime: EmbeddingRuntime, *, batch_tokens: int) -> None:
         self._runtime, self._budget = runtime, batch_tokens
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._door, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, name="embedding-model", daemon=True)
         self._thread.start()
 
     def embed(self, texts: Sequence[str], lengths: Sequence[int]) -> Matrix:
-        """Vectors in the order of the texts. Blocks; raises whatever the model raised."""
+        """Vectors in the order of the texts. Blocks; raises whatever the model raised, ModelUnavailable once closed."""
         request = _Request(list(texts), list(lengths))
-        self._waiting.put(request)
+        with self._door:
+            if self._closed:
+                raise ModelUnavailable("The embedding model is shut down.")
+            self._waiting.put(request)
         return request.answer.result()
 
     def close(self) -> None:
-        self._waiting.put(None)
+        """Serve what waits already, and nothing after it."""
+        with self._door:
+            self._closed = True
+            self._waiting.put(None)
         self._thread.join(timeout=30)
 
     def _run(self) -> None:

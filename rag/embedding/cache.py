@@ -58,14 +58,14 @@ class BytesOnlyDisk(diskcache.Disk):  # type: ignore[misc]
 
 class DiskVectorCache:
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
-        # Least-recently-stored eviction: recording every read would cost 72 µs a get instead of 12.
-        self._cache = diskcache.Cache(
-            str(folder),
-            disk=BytesOnlyDisk,
-            size_limit=max_bytes,
-            eviction_policy="least-recently-stored",
-            timeout=5,
-        )
+        try:
+            self._cache = _open(folder, max_bytes)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise
+            for path in folder.glob("cache.db*"):  # what a damaged file held can be computed again
+                path.unlink(missing_ok=True)
+            self._cache = _open(folder, max_bytes)
 
     def get(self, scope: Scope, space: Space, texts: Sequence[str]) -> list[Vector | None]:
         return [_decode(self._read(cache_key(scope, space, text)), space) for text in texts]
@@ -87,6 +87,13 @@ class DiskVectorCache:
 
     def close(self) -> None:
         self._cache.close()
+
+
+def _open(folder: Path, max_bytes: int) -> diskcache.Cache:
+    # Least-recently-stored eviction: recording every read would cost 72 µs a get instead of 12.
+    return diskcache.Cache(
+        str(folder), disk=BytesOnlyDisk, size_limit=max_bytes, eviction_policy="least-recently-stored", timeout=5
+    )
 
 
 class NullVectorCache:

@@ -50,8 +50,7 @@ class EdgeStore:
                 self._load(path)
 
     def _load(self, path: Path) -> None:
-        # Search threads: the host has few cores, and Edge would start eight a shard.
-        shard = edge.EdgeShard.load(str(path), edge.EdgeConfig(max_search_threads=1))
+        shard = edge.EdgeShard.load(str(path))
         config = json.loads((path / CONFIG_FILE).read_bytes())
         self._index_fields(shard)
         self._shards[path.name] = (Space(path.name, int(config["vectors"][DENSE]["size"])), shard)
@@ -77,7 +76,7 @@ class EdgeStore:
                 vectors={DENSE: edge.EdgeVectorParams(size=space.dimensions, distance=edge.Distance.Dot)},
                 sparse_vectors={SPARSE: edge.EdgeSparseVectorParams()},
                 hnsw_config=no_graph,
-                max_search_threads=1,
+                max_search_threads=1,  # Edge would start eight a shard; kept in the shard's own config file
             ),
         )
         self._index_fields(shard)

@@ -1,0 +1,269 @@
+"""Every vector store keeps the same promises: memory, Edge, Edge behind its socket, Qdrant's client, a real Qdrant."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient
+
+from rag.store.base import InvalidPoint, Point, Search, Space, SparseVector, TenantVectors, VectorStore
+from rag.store.conditions import AllOf, AnyOf, Between, Condition, NoneOf, OnlyOf, SomeOf, holds
+from rag.store.edge import EdgeStore
+from rag.store.engine import EngineServer
+from rag.store.memory import MemoryStore
+from rag.store.qdrant import QdrantStore
+from rag.store.remote import EngineClient
+from tests.support import FakeScope
+
+SPACE = Space("sp_contract", 4)
+ALICE, BOB = FakeScope("ten_alice"), FakeScope("ten_bob")
+X, Y = np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[VectorStore]:
+    """The engine's own server in a thread, and its client."""
+    path = folder / "e.sock"
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    server = EngineServer(EdgeStore(folder / "vectors"))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(path, stop)))
+    thread.start()
+    client = EngineClient(path, patience_s=10)
+    try:
+        yield client
+    finally:
+        client.close()
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        loop.close()
+
+
+@pytest.fixture(params=["memory", "edge", "engine", "qdrant-local", "qdrant-server"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    kind = request.param
+    if kind == "memory":
+        yield MemoryStore()
+    elif kind == "edge":
+        yield from _closing(EdgeStore(tmp_path / "vectors"))
+    elif kind == "engine":
+        with _served(tmp_path) as client:
+            yield client
+    elif kind == "qdrant-local":
+        yield from _closing(QdrantStore(QdrantClient(":memory:"), indexes=False))
+    elif url := os.environ.get("CARREL_TEST_QDRANT_URL"):
+        QdrantClient(url=url).delete_collection(SPACE.id)
+        yield from _closing(QdrantStore.connect(url, None))
+    else:
+        pytest.skip("set CARREL_TEST_QDRANT_URL to a Qdrant server to run this")
+
+
+def _closing(store: VectorStore) -> Iterator[VectorStore]:
+    yield store
+    store.close()
+
+
+def point(vector: np.ndarray = X, **fields: object) -> Point:
+    base = Point(str(uuid.uuid4()), "col", "doc", np.asarray(vector, np.float32))
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+def search(vectors: TenantVectors, query: np.ndarray | SparseVector = X, **options: object) -> list[str]:
+    request = Search(query, 10, ("col",))
+    return [hit.id for hit in vectors.search([replace(request, **options)])[0]]  # type: ignore[arg-type]
+
+
+def test_nearest_come_first_and_ties_are_ordered_by_id(store: VectorStore) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    near, same, far = point(X), point(X), point(Y)
+    vectors.upsert([far, near, same])
+    hits = vectors.search([Search(X, 10, ("col",))])[0]
+    assert [hit.id for hit in hits] == [*sorted([near.id, same.id]), far.id]
+    assert [round(hit.score, 5) for hit in hits] == [1.0, 1.0, 0.0]
+
+
+def test_a_tenant_sees_only_its_own_points(store: VectorStore) -> None:
+    alice, bob = store.for_tenant(ALICE, SPACE), store.for_tenant(BOB, SPACE)
+    mine, theirs = point(), point()
+    alice.upsert([mine])
+    bob.upsert([theirs])
+    assert search(alice) == [mine.id] == alice.ids()
+    assert search(bob) == [theirs.id] == bob.ids()
+    everything = SomeOf((NoneOf((AnyOf("labels", ("none",)),)), AllOf(())))
+    assert search(alice, condition=everything) == [mine.id]
+
+
+def test_a_tenant_can_neither_replace_nor_delete_a_point_of_another(store: VectorStore) -> None:
+    alice, bob = store.for_tenant(ALICE, SPACE), store.for_tenant(BOB, SPACE)
+    mine = point(X)
+    alice.upsert([mine])
+    bob.upsert([replace(mine, dense=Y)])
+    bob.delete_points([mine.id])
+    bob.delete_document(mine.document)
+    assert [round(hit.score) for hit in alice.search([Search(X, 10, ("col",))])[0]] == [1]
+    assert bob.ids() == []
+
+
+def test_an_upsert_of_the_same_id_replaces(store: VectorStore) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    first = point(X, labels=("a",))
+    vectors.upsert([first])
+    vectors.upsert([replace(first, dense=Y, labels=("b",))])
+    assert vectors.ids() == [first.id]
+    assert search(vectors, condition=AnyOf("labels", ("a",))) == []
+    assert search(vectors, Y, condition=AnyOf("labels", ("b",))) == [first.id]
+
+
+def test_legs_of_one_call_are_independent_and_sparse_finds_only_shared_terms(store: VectorStore) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    rare = point(X, sparse=SparseVector((3, 4_000_000_000), (1.0, 2.0)))
+    plain = point(Y)
+    vectors.upsert([rare, plain])
+    dense, sparse, none = vectors.search(
+        [
+            Search(Y, 1, ("col",)),
+            Search(SparseVector((4_000_000_000,), (0.5,)), 10, ("col",)),
+            Search(SparseVector((7,), (1.0,)), 10, ("col",)),
+        ]
+    )
+    assert [hit.id for hit in dense] == [plain.id]
+    assert [(hit.id, round(hit.score, 5)) for hit in sparse] == [(rare.id, 1.0)]
+    assert none == []
+
+
+def test_collections_and_documents_are_kept_apart(store: VectorStore) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    here, there = point(collection="col", document="d1"), point(collection="other", document="d2")
+    vectors.upsert([here, there])
+    assert search(vectors) == [here.id]
+    assert set(search(vectors, collections=("col", "other"))) == {here.id, there.id}
+    assert vectors.ids("d2") == [there.id]
+    vectors.delete_document("d2")
+    assert vectors.ids() == [here.id]
+
+
+def test_delete_points_passes_over_unknown_ids(store: VectorStore) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    kept, gone = point(), point()
+    vectors.upsert([kept, gone])
+    vectors.delete_points([gone.id, str(uuid.uuid4())])
+    vectors.delete_points([])
+    assert vectors.ids() == [kept.id]
+
+
+def _bad_points() -> list[Point]:
+    nan = np.array([np.nan, 0, 0, 0], np.float32)
+    return [
+        point(nan),
+        point(np.array([np.inf, 0, 0, 0], np.float32)),
+        point(np.zeros(3, np.float32)),
+        point(sparse=SparseVector((1, 1), (1.0, 1.0))),
+        point(sparse=SparseVector((1,), (float("nan"),))),
+        point(numbers=((99, 1.0),)),
+        point(numbers=((0, float("inf")),)),
+    ]
+
+
+@pytest.mark.parametrize("bad", range(len(_bad_points())))
+def test_a_batch_with_one_bad_point_is_refused_whole(store: VectorStore, bad: int) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    with pytest.raises(InvalidPoint):
+        vectors.upsert([point(), _bad_points()[bad]])
+    assert vectors.ids() == []
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10**9])
+def test_a_limit_outside_its_bounds_is_refused(store: VectorStore, limit: int) -> None:
+    with pytest.raises(InvalidPoint):
+        store.for_tenant(ALICE, SPACE).search([Search(X, limit, ("col",))])
+
+
+def test_the_same_space_with_another_width_is_refused(store: VectorStore) -> None:
+    store.for_tenant(ALICE, SPACE).upsert([point()])
+    wide = replace(point(), dense=np.ones(5, np.float32))
+    with pytest.raises(InvalidPoint):
+        store.for_tenant(ALICE, SPACE).upsert([wide])
+
+
+def test_health_counts_points(store: VectorStore) -> None:
+    store.for_tenant(ALICE, SPACE).upsert([point(), point()])
+    health = store.health()
+    assert health.ok
+    assert health.spaces[SPACE.id] == 2
+
+
+VALUES = st.sampled_from(["a", "b", "c"])
+LEAVES = st.one_of(
+    st.builds(AnyOf, st.sampled_from(["labels", "terms"]), st.lists(VALUES, max_size=3).map(tuple)),
+    st.builds(OnlyOf, st.just("labels"), st.lists(VALUES, max_size=3).map(tuple)),
+    st.builds(lambda slot, gte, lt: Between(slot, gte=gte, lt=lt), st.integers(0, 1), st.floats(0, 3), st.floats(0, 3)),
+)
+TREES: st.SearchStrategy[Condition] = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(*(st.builds(group, st.lists(inner, max_size=3).map(tuple)) for group in (AllOf, SomeOf, NoneOf))),
+    max_leaves=6,
+)
+FIELDS = st.tuples(
+    st.lists(VALUES, unique=True, max_size=3), st.lists(VALUES, unique=True, max_size=3), st.none() | st.integers(0, 3)
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(FIELDS, min_size=1, max_size=8), tree=TREES)
+def test_any_condition_means_what_it_means_in_plain_python(store: VectorStore, rows: list, tree: Condition) -> None:
+    """And never reaches the other tenant's points, which have every combination of fields as well."""
+    tenant = FakeScope(f"ten_{uuid.uuid4().hex}")
+    points = [
+        point(labels=tuple(labels), terms=tuple(terms), numbers=() if number is None else ((0, float(number)),))
+        for labels, terms, number in rows
+    ]
+    vectors = store.for_tenant(tenant, SPACE)
+    vectors.upsert(points)
+    store.for_tenant(BOB, SPACE).upsert([replace(p, id=str(uuid.uuid4())) for p in points])
+    expected = {
+        p.id for p in points if holds(tree, {"labels": p.labels, "terms": p.terms, "collection": ("col",)}, dict(p.numbers))
+    }
+    with warnings.catch_warnings():
+        assert set(search(vectors, condition=tree)) == expected
+
+
+def test_what_was_acknowledged_is_there_after_opening_again(tmp_path: Path) -> None:
+    written = [point() for _ in range(50)]
+    with _served(tmp_path) as first:
+        first.for_tenant(ALICE, SPACE).upsert(written)
+    with _served(tmp_path) as second:
+        assert second.for_tenant(ALICE, SPACE).ids() == sorted(p.id for p in written)
+        assert second.for_tenant(BOB, SPACE).ids() == []
+
+
+def test_a_frame_without_a_tenant_is_refused(tmp_path: Path) -> None:
+    with _served(tmp_path) as client:
+        nobody = client.for_tenant(FakeScope(""), SPACE)
+        with pytest.raises(InvalidPoint, match="without a tenant"):
+            nobody.ids()
+
+
+def test_garbage_on_the_socket_ends_that_connection_only(tmp_path: Path) -> None:
+    with _served(tmp_path) as client:
+        vectors = client.for_tenant(ALICE, SPACE)
+        vectors.upsert([point()])
+        for garbage in (b"\xff" * 64, b"\x05\0\0\0\0\0\0\0{nope", b"\x02\0\0\0\0\0\0\0[]"):
+            with socket.socket(socket.AF_UNIX) as raw:
+                raw.settimeout(5)
+                raw.connect(str(tmp_path / "e.sock"))
+                raw.sendall(garbage)
+                assert raw.recv(1) == b""
+        assert len(vectors.ids()) == 1

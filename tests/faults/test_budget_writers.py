@@ -1,0 +1,128 @@
+"""Many writers against one budget, threads first and then processes that are killed in the middle of a call.
+
+Without kills: charged ≤ limit, and charged is exactly what the model read. With kills: charged ≤ limit, charged covers
+everything that was kept, calls that had started are charged and marked unsettled, and no hold outlives its lease.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel, select
+
+from config.clock import system_clock
+from config.database import Database
+from config.errors import BudgetExhausted
+from rag.embedding.cache import NullVectorCache
+from rag.embedding.hashing import HashRuntime
+from rag.embedding.runtime import Matrix
+from rag.embedding.service import EmbeddingService
+from tenants.budget import Ledger
+from tenants.context import TenantContext
+from tenants.registry import TenantRegistry
+from tenants.tables import BudgetWindow, LedgerEntry
+from tests.faults.budget_writer import LEASE_S
+from tests.support import wait_for
+
+LIMIT = 20_000
+
+
+class CountingRuntime(HashRuntime):
+    """Counts the tokens that the model really reads. The batcher calls it from one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        self.read += sum(self.count_tokens(texts))
+        return super().embed(texts)
+
+
+def _database(folder: Path) -> tuple[Database, list[TenantContext]]:
+    database = Database(f"sqlite:///{folder / 'budget.db'}")
+    SQLModel.metadata.create_all(database.engine)
+    registry = TenantRegistry(database, system_clock)
+    tenants = [registry.create(name, monthly_tokens=LIMIT) for name in ("spender", "neighbour")]
+    return database, [registry.context_of_job(tenant.id, "test") for tenant in tenants]
+
+
+def _books(database: Database, context: TenantContext) -> tuple[int, int, list[LedgerEntry]]:
+    with database.read(context) as session:
+        window = session.scalars(select(BudgetWindow)).first()
+        entries = [*session.scalars(select(LedgerEntry))]
+    return (window.used, window.held, entries) if window else (0, 0, entries)
+
+
+def test_32_writers_charge_exactly_what_is_embedded_and_never_more_than_the_limit(tmp_path: Path) -> None:
+    database, (spender, neighbour) = _database(tmp_path)
+    runtime = CountingRuntime()
+    service = EmbeddingService(runtime, NullVectorCache(), batch_tokens=2048)
+    ledger = Ledger(database, system_clock, lease_s=60)
+    refused = []
+
+    def write(writer: int) -> None:
+        meter = ledger.for_tenant(spender, "ingest")
+        for batch in range(12):
+            texts = [f"writer {writer} batch {batch} text {n} " + "x" * (writer + n) for n in range(3)]
+            try:
+                service.embed_batch(spender, meter, texts, hold_id=f"{writer}:{batch}")
+            except BudgetExhausted:
+                refused.append((writer, batch))
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    service.close()
+    used, held, entries = _books(database, spender)
+    assert refused, "the budget was never reached"
+    assert used == runtime.read == sum(entry.tokens for entry in entries) <= LIMIT
+    assert held == 0
+    assert used > LIMIT * 0.9
+    assert _books(database, neighbour)[:2] == (0, 0)
+    database.close()
+
+
+def _kill_writers(folder: Path, kills: int, seed: int) -> None:
+    database, (spender, neighbour) = _database(folder)
+    ledger, moments = Ledger(database, system_clock, lease_s=LEASE_S), random.Random(seed)
+    command = [sys.executable, "-m", "tests.faults.budget_writer", str(folder), spender.tenant_id]
+    writers = [subprocess.Popen([*command, str(n)], cwd=Path(__file__).parents[2]) for n in range(4)]
+    wait_for(lambda: _books(database, spender)[2], what="the writers' first hold")
+    for kill in range(kills):
+        time.sleep(moments.uniform(0.02, 0.2))
+        victim = kill % len(writers)
+        writers[victim].kill()
+        writers[victim].wait()
+        writers[victim] = subprocess.Popen([*command, str(victim)], cwd=Path(__file__).parents[2])
+        ledger.sweep()
+    for writer in writers:
+        assert writer.wait(120) == 0
+    wait_for(lambda: ledger.sweep() is not None and _books(database, spender)[1] == 0, what="every hold to end")
+    used, held, entries = _books(database, spender)
+    kept = {path.name: int(path.read_text()) for path in folder.glob("kept-*")}
+    charged = {f"kept-{entry.id}": entry.tokens for entry in entries if entry.state in ("settled", "unsettled")}
+    assert used == sum(charged.values()) <= LIMIT
+    assert held == 0
+    assert all(charged.get(name, 0) >= tokens for name, tokens in kept.items()), "something was kept and not paid"
+    assert {entry.state for entry in entries} <= {"settled", "unsettled", "released"}
+    assert _books(database, neighbour)[:2] == (0, 0)
+    database.close()
+
+
+def test_killed_writers_never_overspend_and_what_is_kept_is_paid(tmp_path: Path) -> None:
+    _kill_writers(tmp_path, kills=12, seed=5)
+
+
+@pytest.mark.full
+def test_a_hundred_kills_in_the_middle_of_calls(tmp_path: Path) -> None:
+    _kill_writers(tmp_path, kills=100, seed=6)

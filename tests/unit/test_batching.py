@@ -1,0 +1,123 @@
+"""Batches hold every text once within their budget; the model's thread answers everybody and outlives its failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config.errors import ModelUnavailable
+from rag.embedding.batcher import Batcher, plan_batches
+from rag.embedding.hashing import HashRuntime
+from rag.embedding.runtime import Matrix
+
+
+@given(lengths=st.lists(st.integers(0, 300), max_size=60), budget=st.integers(1, 500))
+@settings(deadline=None)
+def test_batches_hold_every_index_once_and_keep_to_the_budget(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(lengths, budget)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
+
+
+@dataclass
+class GatedRuntime(HashRuntime):
+    """The hash runtime, which waits at a gate and fails on the text "bad"."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    calls: list[list[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        self.calls.append(list(texts))
+        self.entered.set()
+        assert self.gate.wait(30)
+        if "bad" in texts:
+            raise ValueError("the model failed")
+        return super().embed(texts)
+
+
+@pytest.fixture
+def runtime() -> GatedRuntime:
+    return GatedRuntime()
+
+
+def test_concurrent_callers_each_get_their_own_vectors_in_order() -> None:
+    runtime = HashRuntime()
+    batcher = Batcher(runtime, batch_tokens=64)
+
+    def ask(caller: int) -> bool:
+        texts = [f"caller {caller} {'word ' * ((caller * 7 + i) % 11)}{i}" for i in range(caller % 5 + 1)]
+        return np.array_equal(batcher.embed(texts, runtime.count_tokens(texts)), runtime.embed(texts))
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(ask, range(200)))
+    batcher.close()
+
+
+def test_whoever_waits_meanwhile_shares_the_next_batch(runtime: GatedRuntime) -> None:
+    batcher = Batcher(runtime, batch_tokens=1000)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(batcher.embed, ["first"], [1])
+        assert runtime.entered.wait(30)
+        others = [pool.submit(batcher.embed, [name], [1]) for name in ("x", "y", "z")]
+        while batcher._waiting.qsize() < len(others):
+            threading.Event().wait(0.001)
+        runtime.gate.set()
+        assert [len(answer.result(30)) for answer in (first, *others)] == [1, 1, 1, 1]
+    assert [sorted(call) for call in runtime.calls] == [["first"], ["x", "y", "z"]]
+    batcher.close()
+
+
+def test_a_failure_reaches_exactly_those_who_shared_it(runtime: GatedRuntime) -> None:
+    batcher = Batcher(runtime, batch_tokens=1)  # nobody shares
+    with ThreadPoolExecutor(3) as pool:
+        good = pool.submit(batcher.embed, ["good"], [1])
+        assert runtime.entered.wait(30)
+        bad = pool.submit(batcher.embed, ["bad"], [1])
+        while batcher._waiting.qsize() < 1:
+            threading.Event().wait(0.001)
+        after = pool.submit(batcher.embed, ["after"], [1])
+        runtime.gate.set()
+        assert isinstance(bad.exception(30), ValueError)
+        assert good.exception(30) is None
+        assert after.exception(30) is None
+    batcher.close()
+
+
+def test_the_thread_survives_a_failure(runtime: GatedRuntime) -> None:
+    runtime.gate.set()
+    batcher = Batcher(runtime, batch_tokens=100)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="the model failed"):
+            batcher.embed(["bad"], [1])
+    assert np.array_equal(batcher.embed(["good"], [1]), HashRuntime().embed(["good"]))
+    batcher.close()
+
+
+def test_closing_serves_what_waits_and_refuses_what_comes_after(runtime: GatedRuntime) -> None:
+    batcher = Batcher(runtime, batch_tokens=100)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(batcher.embed, ["first"], [1])
+        assert runtime.entered.wait(30)
+        waiting = pool.submit(batcher.embed, ["waiting"], [1])
+        while batcher._waiting.qsize() < 1:
+            threading.Event().wait(0.001)
+        closing = threading.Thread(target=batcher.close)
+        closing.start()
+        runtime.gate.set()
+        closing.join(30)
+        assert len(first.result(30)) == len(waiting.result(30)) == 1
+    assert not batcher._thread.is_alive()
+    with pytest.raises(ModelUnavailable):
+        batcher.embed(["late"], [1])

@@ -1,0 +1,352 @@
+"""The ledger: never over budget by one token, never charged twice, and its sums always add up."""
+
+from __future__ import annotations
+
+import datetime as dt
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlmodel import SQLModel, select
+
+from config.database import Database
+from config.errors import BudgetExhausted
+from tenants.budget import HELD, RELEASED, SETTLED, STARTED, UNSETTLED, Ledger, TenantMeter
+from tenants.registry import TenantRegistry
+from tenants.tables import BudgetWindow, LedgerEntry, Tenant
+from tenants.usage import UsageReader
+from tests.support import FakeScope
+from tests.unit.conftest import SetClock
+
+A, B = FakeScope("a"), FakeScope("b")
+LEASE_MS = 60_000
+
+
+@pytest.fixture
+def ledger(database: Database, clock: SetClock) -> Ledger:
+    return Ledger(database, clock, lease_s=LEASE_MS // 1000)
+
+
+@pytest.fixture
+def meter(ledger: Ledger) -> TenantMeter:
+    return ledger.for_tenant(A, "ingest")
+
+
+def _limit(ledger: Ledger, tokens: int | None, tenant: str = "a") -> None:
+    TenantRegistry(ledger.database, ledger.clock).set_monthly_tokens(tenant, tokens)
+
+
+def _window(ledger: Ledger, scope: FakeScope = A) -> tuple[int, int]:
+    """(used, held) of the current month"""
+    usage = UsageReader(ledger.database, ledger.clock).of(scope)
+    return usage.used, usage.held
+
+
+def _state(ledger: Ledger, entry_id: str, scope: FakeScope = A) -> str | None:
+    with ledger.database.read(scope) as session:
+        entry = session.get(LedgerEntry, (scope.tenant_id, entry_id))
+    return entry.state if entry else None
+
+
+def _at(text: str) -> int:
+    return int(dt.datetime.fromisoformat(text).timestamp() * 1000)
+
+
+@pytest.mark.parametrize("kind", ["hold", "debit"])
+def test_concurrent_takers_never_pass_the_limit_and_use_it_up(ledger: Ledger, kind: str) -> None:
+    limit, size, takers = 1_000, 7, 32
+    _limit(ledger, limit)
+
+    def take(taker: int) -> int:
+        meter, taken = ledger.for_tenant(A, kind), 0
+        for turn in range(10):
+            with suppress(BudgetExhausted):
+                getattr(meter, kind)(f"{taker}:{turn}", size)
+                taken += size
+        return taken
+
+    with ThreadPoolExecutor(takers) as pool:
+        taken = sum(pool.map(take, range(takers)))
+    assert taken == sum(_window(ledger)) == limit // size * size
+
+
+def test_the_last_token_can_be_spent_and_not_one_more(ledger: Ledger, meter: TenantMeter) -> None:
+    _limit(ledger, 10)
+    meter.hold("h", 6)
+    meter.debit("d", 4)
+    for take in (meter.hold, meter.debit):
+        with pytest.raises(BudgetExhausted) as refused:
+            take("x", 1)
+        assert (refused.value.field, refused.value.limit) == ("budget", 10)
+    assert _state(ledger, "x") is None
+    assert meter.remaining() == 0
+    with pytest.raises(BudgetExhausted):
+        meter.require()
+
+
+def test_a_tenant_without_a_limit_has_no_end(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.debit("d", 10**12)
+    meter.require()
+    assert meter.remaining() is None
+    assert _window(ledger) == (10**12, 0)
+
+
+def test_a_limit_lowered_below_what_was_used_leaves_nothing(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.debit("d", 100)
+    _limit(ledger, 50)
+    assert meter.remaining() == 0
+    with pytest.raises(BudgetExhausted):
+        meter.debit("e", 1)
+
+
+def test_two_tenants_use_the_same_ids_without_meeting(ledger: Ledger, meter: TenantMeter) -> None:
+    other = ledger.for_tenant(B, "ingest")
+    _limit(ledger, 10)
+    assert meter.hold("h", 10)
+    assert other.hold("h", 50)
+    other.start("h")
+    other.settle("h", 50)
+    other.debit("d", 5)
+    meter.refund("d")
+    assert (_window(ledger, A), _window(ledger, B)) == ((0, 10), (55, 0))
+    assert (_state(ledger, "h", A), _state(ledger, "h", B)) == (HELD, SETTLED)
+
+
+def test_holding_again_under_the_same_id_reserves_once(ledger: Ledger, meter: TenantMeter) -> None:
+    assert meter.hold("h", 10)
+    assert meter.hold("h", 10)
+    meter.start("h")
+    assert meter.hold("h", 10)
+    assert _window(ledger) == (0, 10)
+    meter.settle("h", 10)
+    assert not meter.hold("h", 10)
+    assert _window(ledger) == (10, 0)
+
+
+def test_concurrent_holds_under_one_id_reserve_once(ledger: Ledger) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(lambda _: ledger.for_tenant(A, "ingest").hold("h", 10), range(64)))
+    assert _window(ledger) == (0, 10)
+
+
+def test_settling_less_than_was_held_gives_the_rest_back(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.hold("h", 10)
+    meter.start("h")
+    meter.settle("h", 3)
+    meter.settle("h", 3)
+    assert _window(ledger) == (3, 0)
+
+
+def test_settling_never_charges_more_than_was_held(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.hold("h", 10)
+    meter.start("h")
+    meter.settle("h", 99)
+    assert _window(ledger) == (10, 0)
+
+
+def test_a_released_hold_costs_nothing_and_can_be_held_again(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.hold("h", 10)
+    meter.release("h")
+    meter.release("h")
+    assert (_window(ledger), _state(ledger, "h")) == ((0, 0), RELEASED)
+    assert meter.hold("h", 4)
+    assert _window(ledger) == (0, 4)
+
+
+def test_what_was_never_held_cannot_be_started_or_settled(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.release("unknown")
+    for entry in ("unknown", "released"):
+        if entry == "released":
+            meter.hold(entry, 1)
+            meter.release(entry)
+        with pytest.raises(RuntimeError):
+            meter.start(entry)
+        with pytest.raises(RuntimeError):
+            meter.settle(entry, 1)
+    assert _window(ledger) == (0, 0)
+
+
+def test_a_debit_under_the_same_id_is_taken_once(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.debit("d", 10)
+    meter.debit("d", 10)
+    assert _window(ledger) == (10, 0)
+
+
+def test_a_refund_gives_back_once(ledger: Ledger, meter: TenantMeter) -> None:
+    meter.debit("d", 10)
+    meter.refund("d")
+    meter.refund("d")
+    assert _window(ledger) == (0, 0)
+    meter.debit("d", 10)
+    assert _window(ledger) == (10, 0)
+
+
+def test_an_expired_hold_is_returned(ledger: Ledger, meter: TenantMeter, clock: SetClock) -> None:
+    meter.hold("h", 10)
+    clock.now += LEASE_MS
+    assert ledger.sweep() == 0
+    clock.now += 1
+    assert ledger.sweep() == 1
+    assert ledger.sweep() == 0
+    assert (_window(ledger), _state(ledger, "h")) == ((0, 0), RELEASED)
+
+
+def test_an_expired_hold_whose_call_had_begun_is_charged(ledger: Ledger, meter: TenantMeter, clock: SetClock) -> None:
+    meter.hold("h", 10)
+    meter.start("h")
+    clock.now += LEASE_MS + 1
+    assert ledger.sweep() == 1
+    assert (_window(ledger), _state(ledger, "h")) == ((10, 0), UNSETTLED)
+    assert not meter.hold("h", 10)
+
+
+def test_settling_or_releasing_after_the_sweep_does_not_charge_twice(
+    ledger: Ledger, meter: TenantMeter, clock: SetClock
+) -> None:
+    for entry in ("settled", "released"):
+        meter.hold(entry, 10)
+        meter.start(entry)
+    clock.now += LEASE_MS + 1
+    assert ledger.sweep() == 2
+    meter.settle("settled", 10)
+    meter.release("released")
+    assert _window(ledger) == (20, 0)
+    assert (_state(ledger, "settled"), _state(ledger, "released")) == (SETTLED, UNSETTLED)
+
+
+@pytest.mark.parametrize("renew", ["hold", "start"])
+def test_a_renewed_lease_is_not_swept(ledger: Ledger, meter: TenantMeter, clock: SetClock, renew: str) -> None:
+    meter.hold("h", 10)
+    clock.now += LEASE_MS
+    meter.hold("h", 10) if renew == "hold" else meter.start("h")
+    clock.now += LEASE_MS
+    assert ledger.sweep() == 0
+
+
+def test_a_sweep_ends_the_holds_of_every_tenant(ledger: Ledger, meter: TenantMeter, clock: SetClock) -> None:
+    meter.hold("h", 10)
+    ledger.for_tenant(B, "ingest").hold("h", 20)
+    clock.now += LEASE_MS + 1
+    assert ledger.sweep() == 2
+    assert _window(ledger, A) == _window(ledger, B) == (0, 0)
+
+
+def test_a_new_month_starts_afresh(ledger: Ledger, meter: TenantMeter, clock: SetClock) -> None:
+    _limit(ledger, 10)
+    clock.now = _at("2026-03-31T23:59:59.999+00:00")
+    meter.debit("d", 4)
+    meter.hold("h", 6)
+    meter.start("h")
+    clock.now += 1
+    assert _window(ledger) == (0, 0)
+    meter.debit("next", 10)
+    meter.settle("h", 5)  # belongs to the month in which it was held
+    assert _window(ledger) == (10, 0)
+    clock.now -= 1
+    assert _window(ledger) == (9, 0)
+
+
+def test_a_refund_after_midnight_corrects_the_day_of_the_charge(ledger: Ledger, meter: TenantMeter, clock: SetClock) -> None:
+    clock.now = _at("2026-03-10T23:59:59.999+00:00")
+    meter.debit("d", 4)
+    clock.now += 1
+    meter.refund("d")
+    days = UsageReader(ledger.database, clock).of(A).days
+    assert [(day.day, day.charged) for day in days] == [("2026-03-10", 0)]
+
+
+def test_usage_is_counted_by_day_and_operation(ledger: Ledger, clock: SetClock) -> None:
+    for operation in ("query", "ingest"):
+        meter = ledger.for_tenant(A, operation)
+        meter.debit(operation, 3)
+        meter.saved(2, 1)
+    clock.now += 86_400_000
+    ledger.for_tenant(A, "query").debit("later", 4)
+    ledger.for_tenant(B, "query").debit("foreign", 99)
+    days = UsageReader(ledger.database, clock).of(A).days
+    assert [(day.day, day.operation, day.charged, day.cached, day.deduplicated) for day in days] == [
+        ("2026-03-10", "ingest", 3, 2, 1),
+        ("2026-03-10", "query", 3, 2, 1),
+        ("2026-03-11", "query", 4, 0, 0),
+    ]
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Any order of calls, of two tenants, with leases that run out and months that end."""
+
+    entries = st.sampled_from(["h1", "h2", "h3"])
+    scopes = st.sampled_from([A, B])
+    amounts = st.integers(0, 8)
+
+    @initialize(limit=st.integers(0, 20))
+    def open(self, limit: int) -> None:
+        self.folder = TemporaryDirectory()
+        self.clock, self.limit = SetClock(), limit
+        database = Database(f"sqlite:///{Path(self.folder.name) / 'carrel.db'}")
+        SQLModel.metadata.create_all(database.engine)
+        with database.system_write() as session:
+            session.add_all([Tenant(id=t, name=t, cache_salt=b"", monthly_tokens=limit, created_at=0) for t in "ab"])
+        self.ledger = Ledger(database, self.clock, lease_s=LEASE_MS // 1000)
+
+    def _meter(self, scope: FakeScope) -> TenantMeter:
+        return self.ledger.for_tenant(scope, "ingest")
+
+    @rule(scope=scopes, entry=entries, tokens=amounts)
+    def hold(self, scope: FakeScope, entry: str, tokens: int) -> None:
+        before = _state(self.ledger, entry, scope)
+        with suppress(BudgetExhausted):
+            assert self._meter(scope).hold(entry, tokens) == (before not in (SETTLED, UNSETTLED))
+
+    @rule(scope=scopes, entry=entries)
+    def start(self, scope: FakeScope, entry: str) -> None:
+        with suppress(RuntimeError):
+            self._meter(scope).start(entry)
+
+    @rule(scope=scopes, entry=entries, tokens=amounts)
+    def settle(self, scope: FakeScope, entry: str, tokens: int) -> None:
+        with suppress(RuntimeError):
+            self._meter(scope).settle(entry, tokens)
+
+    @rule(scope=scopes, entry=entries)
+    def release(self, scope: FakeScope, entry: str) -> None:
+        self._meter(scope).release(entry)
+
+    @rule(scope=scopes, entry=st.sampled_from(["d1", "d2"]), tokens=amounts)
+    def debit(self, scope: FakeScope, entry: str, tokens: int) -> None:
+        with suppress(BudgetExhausted):
+            self._meter(scope).debit(entry, tokens)
+
+    @rule(scope=scopes, entry=st.sampled_from(["d1", "d2"]))
+    def refund(self, scope: FakeScope, entry: str) -> None:
+        self._meter(scope).refund(entry)
+
+    @rule(passes=st.sampled_from([1, LEASE_MS + 1, 86_400_000, 31 * 86_400_000]))
+    def sweep_later(self, passes: int) -> None:
+        self.clock.now += passes
+        self.ledger.sweep()
+
+    @invariant()
+    def windows_are_the_sums_of_their_entries(self) -> None:
+        with self.ledger.database.system_read() as session:
+            windows = session.scalars(select(BudgetWindow)).all()
+            entries = session.scalars(select(LedgerEntry)).all()
+        for window in windows:
+            here = [e for e in entries if (e.tenant_id, e.month) == (window.tenant_id, window.month)]
+            assert window.held == sum(e.tokens for e in here if e.state in (HELD, STARTED))
+            assert window.used == sum(e.tokens for e in here if e.state in (SETTLED, UNSETTLED))
+            assert 0 <= window.used + window.held <= self.limit
+        assert {(e.tenant_id, e.month) for e in entries} <= {(w.tenant_id, w.month) for w in windows}
+
+    def teardown(self) -> None:
+        if hasattr(self, "ledger"):
+            self.ledger.database.close()
+            self.folder.cleanup()
+
+
+TestLedgerMachine = LedgerMachine.TestCase
+TestLedgerMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

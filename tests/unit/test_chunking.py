@@ -1,0 +1,210 @@
+"""Chunks are exact slices of the text, lose nothing but white space, and always fit the model's window."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from rag.chunking import MAX_CHARS, Chunker, ChunkIdentity, Page, Piece
+
+WINDOW = 256  # tokens that the bundled model reads
+
+_words = st.one_of(
+    st.text(max_size=30),
+    st.text(alphabet="abcdefghij ", max_size=400),
+    st.text(alphabet="漢字仮名交じり文，。", max_size=120),
+    st.sampled_from(
+        [
+            "# ",
+            "## ",
+            "\n\n",
+            "\r\n",
+            "\r",
+            "```\n",
+            "- ",
+            "    ",
+            "| a | b |\n",
+            "\u2028",
+            "\x0c",
+            "é",
+            "👩‍👩‍👧",
+            "ﬁ",
+            "\0",
+            "\xa0",
+        ]
+    ),
+    st.builds(
+        lambda word, count: word * count,
+        st.sampled_from(["x", "ɬ", "7.", "ab ", " ", "\n", "字", "#", "-x", "é"]),
+        st.integers(1, 9000),
+    ),
+)
+texts = st.lists(_words, max_size=12).map("".join)
+
+
+@pytest.fixture(scope="module")
+def chunker(tokenizer_json: str) -> Chunker:
+    return Chunker(tokenizer_json)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizer_json: str) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _split(chunker: Chunker, text: str, **options: object) -> list[Piece]:
+    return list(chunker.split(text, **({"markdown": False, "title": ""} | options)))  # type: ignore[arg-type]
+
+
+@given(text=texts, markdown=st.booleans(), title=st.text(max_size=600))
+@example(text="q" * 4099 + " q" * 205, markdown=False, title="")  # a cut word has tokens, where the whole was one unknown
+@example(text="a" + " " * 9000 + "b", markdown=False, title="")  # whole windows of blanks
+@example(text="# " + "q" * 4200 + "\n" + "x " * 300, markdown=True, title="é" * 300)
+@settings(max_examples=120, deadline=None)
+def test_chunks_are_exact_ordered_complete_and_fit_the_model(
+    chunker: Chunker, tokenizer: Tokenizer, text: str, markdown: bool, title: str
+) -> None:
+    pieces = _split(chunker, text, markdown=markdown, title=title)
+    assert [piece.ordinal for piece in pieces] == list(range(len(pieces)))
+    assert all(text[piece.start : piece.end] == piece.text and piece.text.strip() for piece in pieces)
+    edges = [0, *(edge for piece in pieces for edge in (piece.start, piece.end)), len(text)]
+    assert edges == sorted(edges)
+    assert not "".join(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True)).strip()
+    assert all(len(piece.text) <= MAX_CHARS for piece in pieces)
+    assert all(len(tokenizer.encode(piece.embedded).ids) <= WINDOW for piece in pieces)
+
+
+def test_an_empty_or_blank_text_has_no_chunks(chunker: Chunker) -> None:
+    assert _split(chunker, "") == _split(chunker, " \r\n\t\u2003\n") == []
+
+
+def test_a_line_of_many_blanks_is_read_in_linear_time(chunker: Chunker) -> None:
+    began = time.perf_counter()
+    _split(chunker, "# a" + " " * 20_000 + "b" + "#" * 20_000 + " " * 20_000 + "c\n\ntext", markdown=True)
+    assert time.perf_counter() - began < 5
+
+
+NESTED = """preface
+
+# One
+
+under one
+
+## Two
+
+under two
+
+```python
+# no heading
+```
+
+after the code
+
+# Three
+
+under three
+"""
+
+
+def test_each_chunk_has_the_path_of_headings_above_it(tokenizer_json: str) -> None:
+    small = Chunker(tokenizer_json, replace(Chunker(tokenizer_json).sizes, text_tokens=8))
+    paths = {
+        word: piece.headings
+        for piece in _split(small, NESTED, markdown=True)
+        for word in ("preface", "under one", "under two", "after", "under three")
+        if word in piece.text
+    }
+    assert paths == {
+        "preface": (),
+        "under one": ("One",),
+        "under two": ("One", "Two"),
+        "after": ("One", "Two"),
+        "under three": ("Three",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("# C#", "C#"), ("# a ##", "a"), ("#\ta #b\t", "a #b"), ("###### six", "six"), ("# # #", "#"), ("# über \u2028", "über")],
+)
+def test_a_heading_is_named_without_its_marks(chunker: Chunker, line: str, name: str) -> None:
+    assert _split(chunker, f"{line}\r\ntext", markdown=True)[0].headings == (name,)
+
+
+@pytest.mark.parametrize(
+    "line", ["#no blank", "####### seven", "# ", "#", "    # code", "~~~\n# fenced", "````\n```\n# fenced"]
+)
+def test_what_is_no_heading_names_nothing(chunker: Chunker, line: str) -> None:
+    assert all(piece.headings == () for piece in _split(chunker, f"{line}\n\ntext", markdown=True))
+
+
+def test_plain_text_has_no_headings(chunker: Chunker) -> None:
+    assert _split(chunker, "# One\n\ntext")[0].headings == ()
+
+
+def test_the_title_and_headings_are_embedded_once_each_before_the_text(chunker: Chunker) -> None:
+    piece = _split(chunker, "# Rules\n\n## Loans\n\nfour weeks", markdown=True, title=" Rules ")[-1]
+    assert piece.embedded.startswith("Rules")
+    assert piece.context.split(" › ") == list(dict.fromkeys(["Rules", *piece.headings]))
+
+
+def test_a_long_context_is_cut_to_its_share(chunker: Chunker, tokenizer: Tokenizer) -> None:
+    context = _split(chunker, "text", title="antidisestablishmentarianism " * 30)[0].context
+    assert len(tokenizer.encode(context, add_special_tokens=False).ids) == chunker.sizes.context_tokens
+
+
+def test_chunks_carry_the_pages_that_they_span(tokenizer_json: str) -> None:
+    first, second, third = "alpha " * 50, "beta " * 50, "gamma " * 50
+    text = first + second + third
+    pages = [Page(1, 0), Page(2, len(first)), Page(3, len(first + second))]
+    pieces = _split(Chunker(tokenizer_json), text, pages=pages)
+    words = ["alpha", "beta", "gamma"]
+    spans = [[number for number, word in enumerate(words, 1) if word in piece.text] for piece in pieces]
+    assert [(piece.first_page, piece.last_page) for piece in pieces] == [(span[0], span[-1]) for span in spans]
+    assert any(len(span) > 1 for span in spans)
+
+
+def test_text_without_pages_names_none(chunker: Chunker) -> None:
+    piece = _split(chunker, "text")[0]
+    assert (piece.first_page, piece.last_page) == (None, None)
+
+
+def _piece(text: str, ordinal: int = 0, context: str = "") -> Piece:
+    return Piece(ordinal, ordinal * 100, ordinal * 100 + len(text), text, context, (), None, None)
+
+
+HERE = ChunkIdentity("tenant", "collection", "document", "payload")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.sampled_from(["x", "y", "b\n\nx"]))))
+@settings(deadline=None)
+def test_ids_are_unique_in_a_document_and_stable(contents: list[tuple[str, str]]) -> None:
+    pieces = [_piece(text, ordinal, context) for ordinal, (context, text) in enumerate(contents)]
+    ids = HERE.ids(pieces)
+    assert len(set(ids)) == len(pieces)
+    assert ids == HERE.ids(pieces)
+
+
+@pytest.mark.parametrize("field", ["tenant_id", "collection_id", "document_id", "payload"])
+def test_ids_differ_by_everything_that_places_a_chunk(field: str) -> None:
+    assert HERE.ids([_piece("x")]) != replace(HERE, **{field: "other"}).ids([_piece("x")])
+
+
+def test_a_chunk_that_moved_keeps_its_id() -> None:
+    before = HERE.ids([_piece("x", 0), _piece("y", 1)])
+    after = HERE.ids([_piece("new", 0), _piece("y", 1), _piece("x", 2)])
+    assert before == [after[2], after[1]]
+
+
+def test_context_and_text_cannot_trade_places() -> None:
+    together, apart = _piece("a\n\nx"), _piece("x", context="a")
+    assert together.embedded == apart.embedded
+    assert HERE.ids([together]) != HERE.ids([apart])

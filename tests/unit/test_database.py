@@ -1,0 +1,229 @@
+"""The wall in the database: a session of one tenant reads, changes and writes that tenant's rows and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.orm import Session, aliased
+from sqlmodel import col, select
+
+from config.database import Database, ForeignRow
+from rag.corpus import Collection, SpaceRow
+from tenants.tables import BudgetWindow
+from tests.support import FakeScope
+
+A, B = FakeScope("a"), FakeScope("b")
+Read = Callable[[Session], Any]
+Row = tuple[str, str, str, int]
+
+
+def _row(**changes: Any) -> dict[str, Any]:
+    row = {"id": "new", "tenant_id": "a", "name": "new", "space_id": "sp", "placement": "shared", "generation": 0}
+    return row | {"created_at": 0} | changes
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """Two collections and a budget window of each of two tenants."""
+    with database.system_write() as session:
+        session.add(SpaceRow(id="sp", dimensions=1, description={}, created_at=0))
+        session.flush()
+        session.add_all([Collection(**_row(id=f"{t}{i}", tenant_id=t, name=f"n{i}")) for t in "ab" for i in range(2)])
+        session.add_all([BudgetWindow(tenant_id=t, month="m", used=used) for t, used in (("a", 1), ("b", 2))])
+    return database
+
+
+def _everything(database: Database) -> list[Row]:
+    with database.system_read() as session:
+        return sorted((row.id, row.tenant_id, row.name, row.generation) for row in session.scalars(select(Collection)))
+
+
+C = Collection
+_other = aliased(Collection)
+READS: dict[str, tuple[Read, Read]] = {
+    "entities": (lambda s: [row.id for row in s.scalars(select(C))], lambda t: [f"{t}0", f"{t}1"]),
+    "columns": (lambda s: [*s.scalars(select(col(C.id)))], lambda t: [f"{t}0", f"{t}1"]),
+    "get": (lambda s: [row.id for i in ("a0", "b0") if (row := s.get(C, i))], lambda t: [f"{t}0"]),
+    "get by composite key": (
+        lambda s: [row.used for t in "ab" if (row := s.get(BudgetWindow, (t, "m")))],
+        lambda t: [{"a": 1, "b": 2}[t]],
+    ),
+    "count": (lambda s: s.scalar(sa.select(sa.func.count()).select_from(C)), lambda _: 2),
+    "sum": (lambda s: s.scalar(sa.select(sa.func.sum(col(BudgetWindow.used)))), lambda t: {"a": 1, "b": 2}[t]),
+    "alias": (lambda s: [*s.scalars(select(col(_other.id)))], lambda t: [f"{t}0", f"{t}1"]),
+    "join": (
+        lambda s: sorted(s.execute(select(col(C.id), col(_other.id)).join(_other, col(_other.name) == col(C.name))).all()),
+        lambda t: [(f"{t}0", f"{t}0"), (f"{t}1", f"{t}1")],
+    ),
+    "outer join": (
+        lambda s: s.execute(
+            select(col(C.id), col(BudgetWindow.used)).outerjoin(BudgetWindow, col(BudgetWindow.month) == "m")
+        ).all(),
+        lambda t: [(f"{t}{i}", {"a": 1, "b": 2}[t]) for i in range(2)],
+    ),
+    "subquery": (
+        lambda s: [*s.scalars(select(sa.select(col(C.id)).subquery().c.id))],
+        lambda t: [f"{t}0", f"{t}1"],
+    ),
+    "cte": (lambda s: [*s.scalars(select(sa.select(col(C.id)).cte().c.id))], lambda t: [f"{t}0", f"{t}1"]),
+    "scalar subquery": (
+        lambda s: s.scalar(sa.select(sa.select(sa.func.count(col(C.id))).scalar_subquery())),
+        lambda _: 2,
+    ),
+    "in subquery": (
+        lambda s: [*s.scalars(select(col(C.name)).where(col(C.id).in_(select(col(_other.id)))))],
+        lambda _: ["n0", "n1"],
+    ),
+    "exists": (
+        lambda s: [bool(s.scalar(sa.select(sa.exists(select(col(C.id)).where(col(C.id) == i))))) for i in ("a0", "b0")],
+        lambda t: [t == "a", t == "b"],
+    ),
+    "correlated exists": (
+        lambda s: [
+            *s.scalars(select(col(BudgetWindow.tenant_id)).where(sa.exists().where(col(C.id) == "b0"))),
+        ],
+        lambda t: ["b"] if t == "b" else [],
+    ),
+    "union": (
+        lambda s: sorted(s.scalars(sa.union(select(col(C.id)), select(col(_other.id))))),
+        lambda t: [f"{t}0", f"{t}1"],
+    ),
+    "legacy query": (lambda s: [row.id for row in s.query(C).order_by(C.id)], lambda t: [f"{t}0", f"{t}1"]),
+    "refresh": (lambda s: (s.refresh(row := s.scalars(select(C)).first()), row.id)[1], lambda t: f"{t}0"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_a_bound_session_reads_its_own_rows_only(filled: Database, name: str) -> None:
+    read, expected = READS[name]
+    for scope in (A, B, A):  # statements are cached: the condition must not be
+        with filled.read(scope) as session:
+            assert read(session) == expected(scope.tenant_id)
+
+
+WRITES: dict[str, tuple[Read, Callable[[Row], Row | None]]] = {
+    "update": (
+        lambda s: s.execute(sa.update(C).values(generation=9)),
+        lambda row: (*row[:3], 9),
+    ),
+    "update by id": (
+        lambda s: s.execute(sa.update(C).where(col(C.id).in_(["a0", "b0"])).values(generation=9)),
+        lambda row: (*row[:3], 9) if row[0] == "a0" else row,
+    ),
+    "delete": (lambda s: s.execute(sa.delete(C)), lambda _: None),
+    "delete by subquery": (
+        lambda s: s.execute(
+            sa.delete(C).where(col(C.id).in_(select(col(_other.id)))), execution_options={"synchronize_session": False}
+        ),
+        lambda _: None,
+    ),
+    "attribute": (
+        lambda s: [setattr(row, "generation", 9) for row in s.scalars(select(C))],
+        lambda row: (*row[:3], 9),
+    ),
+    "delete of an object": (lambda s: [s.delete(row) for row in s.scalars(select(C))], lambda _: None),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_bound_session_changes_its_own_rows_only(filled: Database, name: str) -> None:
+    write, changed = WRITES[name]
+    before = _everything(filled)
+    with filled.write(A) as session:
+        write(session)
+    after = [row if row[1] != "a" else changed(row) for row in before]
+    assert _everything(filled) == [row for row in after if row is not None]
+
+
+def _added(s: Session, *rows: dict[str, Any]) -> None:
+    s.add_all([Collection(**row) for row in rows])
+
+
+_FOREIGN = _row(id="foreign", name="foreign", tenant_id="b")
+FORBIDDEN: dict[str, Read] = {
+    "add": lambda s: _added(s, _row(), _FOREIGN),
+    "flush": lambda s: (_added(s, _FOREIGN), s.flush()),
+    "merge": lambda s: s.merge(Collection(**_row(id="b0", tenant_id="b"))),
+    "giving away": lambda s: setattr(s.get(C, "a0"), "tenant_id", "b"),
+    "insert": lambda s: s.execute(sa.insert(C).values(**_FOREIGN)),
+    "bulk insert": lambda s: s.execute(sa.insert(C), [_row(), _FOREIGN]),
+    "multi-row insert": lambda s: s.execute(sa.insert(C).values([_row(), _FOREIGN])),
+    "insert without a tenant": lambda s: s.execute(sa.insert(C).values(id="x", name="x")),
+    "insert from select": lambda s: s.execute(
+        sa.insert(BudgetWindow).from_select(["tenant_id", "month"], sa.select(sa.literal("b"), sa.literal("x")))
+    ),
+    "own values, foreign parameters": lambda s: s.execute(sa.insert(C).values(tenant_id="a"), [_FOREIGN]),
+    "insert or nothing": lambda s: s.execute(sqlite.insert(C).values(**_FOREIGN).on_conflict_do_nothing()),
+    "upsert onto a foreign key": lambda s: s.execute(
+        sqlite.insert(C).values(**_row(id="b0")).on_conflict_do_update(index_elements=["id"], set_={"name": "stolen"})
+    ),
+    "update that gives away": lambda s: s.execute(sa.update(C).values(tenant_id="b")),
+    "update by primary keys": lambda s: s.execute(sa.update(C), [{"id": "b0", "name": "stolen"}]),
+    "bulk_insert_mappings": lambda s: s.bulk_insert_mappings(C, [_FOREIGN]),
+    "bulk_update_mappings": lambda s: s.bulk_update_mappings(C, [{"id": "b0", "name": "stolen"}]),
+    "bulk_save_objects": lambda s: s.bulk_save_objects([Collection(**_FOREIGN)]),
+    "table select": lambda s: s.execute(sa.select(C.__table__)),
+    "table update": lambda s: s.execute(sa.update(C.__table__).values(generation=9)),
+    "table delete": lambda s: s.execute(sa.delete(C.__table__)),
+    "table insert": lambda s: s.execute(sa.insert(C.__table__).values(**_FOREIGN)),
+    "text": lambda s: s.execute(sa.text("SELECT * FROM collections")),
+}
+
+
+def _change_and(database: Database, then: Read) -> None:
+    """A transaction that changes a row of its own first."""
+    with database.write(A) as session:
+        session.execute(sa.update(C).where(col(C.id) == "a1").values(generation=7))
+        then(session)
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_what_could_reach_another_tenant_is_refused_and_leaves_nothing(filled: Database, name: str) -> None:
+    before = _everything(filled)
+    with pytest.raises(ForeignRow):
+        _change_and(filled, FORBIDDEN[name])
+    assert _everything(filled) == before
+
+
+def test_a_bound_session_adds_its_own_rows(filled: Database) -> None:
+    with filled.write(A) as session:
+        session.add(Collection(**_row()))
+        session.execute(sa.insert(C).values(**_row(id="core", name="core")))
+        session.execute(sa.insert(C), [_row(id="bulk 1", name="bulk 1"), _row(id="bulk 2", name="bulk 2")])
+        session.execute(sqlite.insert(C).values(**_row(id="core", name="other")).on_conflict_do_nothing())
+    new = {(row[0], row[1]) for row in _everything(filled)} - {("a0", "a"), ("a1", "a"), ("b0", "b"), ("b1", "b")}
+    assert new == {("new", "a"), ("core", "a"), ("bulk 1", "a"), ("bulk 2", "a")}
+
+
+def test_a_system_session_sees_and_writes_all(filled: Database) -> None:
+    with filled.system_write() as session:
+        session.execute(sa.update(C).values(generation=5))
+    with filled.system_read() as session:
+        assert session.scalar(sa.select(sa.func.count()).select_from(C).where(col(C.generation) == 5)) == 4
+
+
+def test_an_exception_rolls_the_whole_block_back(filled: Database) -> None:
+    before = _everything(filled)
+    with pytest.raises(ZeroDivisionError):
+        _change_and(filled, lambda _: 1 // 0)
+    assert _everything(filled) == before
+
+
+def test_a_read_session_keeps_no_write(filled: Database) -> None:
+    before = _everything(filled)
+    with filled.read(A) as session:
+        session.execute(sa.delete(C))
+    assert _everything(filled) == before
+
+
+def test_sqlite_keeps_foreign_keys_and_waits_for_its_writer(filled: Database) -> None:
+    with pytest.raises(sa.exc.IntegrityError):
+        with filled.write(A) as session:
+            session.add(Collection(**_row(space_id="unknown")))
+    with filled.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert int(connection.exec_driver_sql("PRAGMA busy_timeout").scalar()) > 0

@@ -1,0 +1,171 @@
+"""Readers keep what a person would read, and refuse with a reason what cannot become text."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+import pytest
+
+from ingestion.media import HTML, MARKDOWN, PDF, TEXT
+from ingestion.readers.base import CannotRead, Parsed
+from ingestion.readers.registry import read
+
+MAX = 100_000
+PAGE = """<!doctype html><html><head><title> The
+ page </title><style>p { color: red }</style></head><body>
+<nav><ul><li>Home</li></ul></nav><script>alert("code")</script>
+<h1>Top</h1><p>First &amp; <b>second</b> <a href="https://example.org/x">link</a>.</p>
+<h2>Lower</h2><ul><li>one</li><li>two</li></ul><ol><li>eins</li></ol>
+<table><tr><th>name</th><th>fee</th></tr><tr><td>book</td><td>20 cents</td></tr></table>
+<pre>  kept
+    indent</pre><noscript>enable it</noscript><template>hidden</template><svg><text>drawn</text></svg>
+<footer>imprint</footer><form><button>Send</button></form></body></html>"""
+
+
+def _read(content: bytes | str, kind: str = HTML) -> Parsed:
+    return read(content.encode() if isinstance(content, str) else content, kind, max_chars=MAX)
+
+
+def _refusal(content: bytes | str, kind: str) -> str:
+    with pytest.raises(CannotRead) as refused:
+        _read(content, kind)
+    return str(refused.value)
+
+
+def test_html_becomes_markdown_with_its_structure() -> None:
+    parsed = _read(PAGE)
+    lines = parsed.text.splitlines()
+    assert parsed.markdown
+    assert parsed.title == "The page"
+    assert {"# Top", "## Lower", "- one", "- two", "1. eins", "| book | 20 cents |", "    indent", "imprint"} <= set(lines)
+    assert "First & **second** link." in lines
+    assert lines.index("# Top") < lines.index("## Lower") < lines.index("- one") < lines.index("imprint")
+
+
+@pytest.mark.parametrize("left_out", ["Home", "alert", "color", "enable it", "hidden", "drawn", "Send", "example.org"])
+def test_html_leaves_out_what_is_not_read(left_out: str) -> None:
+    assert left_out not in _read(PAGE).text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("<p>open <b>never closed", "open **never closed**"),
+        ("</div></p>x<table><tr><td>y", "y"),
+        ("no tags at all", "no tags at all"),
+        ("<p>a<p>b", "b"),
+        ("<html><body><p>x</body></html><p>after the end", "after the end"),
+        ("<p>x <!-- comment --> y", "y"),
+        ("<p>&nbsp;&#120;&unknown;", "x"),
+        (b"<meta charset=iso-8859-1><p>gr\xfc\xdfe", "grüße"),
+        ("<p>grüße 漢字".encode(), "grüße 漢字"),
+        ("<html><p>grüße".encode("utf-16"), "grüße"),
+    ],
+)
+def test_malformed_html_is_still_read(content: bytes | str, expected: str) -> None:
+    assert expected in _read(content).text
+
+
+@pytest.mark.parametrize("content", ["<p>a&#0;b\0c<title>t&#0;\0</title>", "<p>&#xD800;x<title>&#xDFFF;</title>"])
+def test_html_never_yields_what_cannot_be_stored(content: str) -> None:
+    parsed = _read(content)
+    for text in (parsed.text, parsed.title or ""):
+        assert "\0" not in text
+        text.encode()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "<html></html>", "<p> &nbsp; </p>", "<script>x</script>", "<!-- x -->", "<nav>x</nav>"]
+)
+def test_html_without_text_is_refused(content: str) -> None:
+    assert "no text" in _refusal(content, HTML)
+
+
+def _pdf(*pages: str, title: str = "") -> bytes:
+    """A PDF by hand: each page one line of Helvetica."""
+    count = len(pages)
+    bodies = ["<< /Type /Catalog /Pages 2 0 R >>", ""]
+    kids = []
+    for number, text in enumerate(pages):
+        stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET"
+        kids.append(f"{3 + 2 * number} 0 R")
+        bodies += [
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents {4 + 2 * number} 0 R "
+            "/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
+            f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream",
+        ]
+    bodies[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {count} >>"
+    bodies.append(f"<< /Title ({title}) >>")
+    out, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(bodies, 1):
+        offsets.append(len(out))
+        out += f"{number} 0 obj\n{body}\nendobj\n".encode("latin-1")
+    table = "".join(f"{offset:010d} 00000 n \n" for offset in offsets)
+    size = len(bodies) + 1
+    trailer = f"xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R /Info {len(bodies)} 0 R >>\n"
+    return out + f"{trailer}startxref\n{len(out)}\n%%EOF\n".encode()
+
+
+def test_a_pdf_gives_each_page_with_its_offset_and_title() -> None:
+    parsed = _read(_pdf("First page", "Second page", "Third", title="By hand"), PDF)
+    assert parsed.title == "By hand"
+    assert not parsed.markdown
+    assert len(parsed.pages) == 3
+    starts = [parsed.text[start:].split()[0] for start in parsed.pages]
+    assert starts == ["First", "Second", "Third"]
+
+
+def test_an_empty_page_keeps_its_number() -> None:
+    parsed = _read(_pdf("First", "", "Third"), PDF)
+    assert len(parsed.pages) == 3
+    assert parsed.text[parsed.pages[2] :] == "Third"
+    assert parsed.text[parsed.pages[1] : parsed.pages[2]].strip() == ""
+
+
+def test_the_example_pdf_is_read(repository: Path) -> None:
+    parsed = _read((repository / "examples" / "handbook" / "interlibrary.pdf").read_bytes(), PDF)
+    assert parsed.pages[0] == 0
+    assert "library" in parsed.text.lower()
+    assert "\r" not in parsed.text
+
+
+def test_pdfs_that_cannot_be_read_say_why() -> None:
+    assert "damaged" in _refusal(b"%PDF-1.7 and nothing else", PDF)
+    assert "damaged" in _refusal(b"", PDF)
+    assert "scanned" in _refusal(_pdf(""), PDF)
+
+
+def test_a_text_longer_than_allowed_is_refused() -> None:
+    for content, kind in ((b"x" * (MAX + 1), TEXT), (b"<p>" + b"x" * (MAX + 1), HTML), (_pdf(*["y" * 4000] * 30), PDF)):
+        assert str(MAX) in _refusal(content, kind)
+    assert len(_read(b"x" * MAX, TEXT).text) == MAX
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"plain", "plain"),
+        ("grüße 漢字 👍".encode(), "grüße 漢字 👍"),
+        (codecs.BOM_UTF8 + b"marked", "marked"),
+        ("grüße".encode("utf-16"), "grüße"),
+        (codecs.BOM_UTF16_BE + "grüße".encode("utf-16-be"), "grüße"),
+        (b" \r\n kept \t exactly \r", " \r\n kept \t exactly \r"),
+    ],
+)
+def test_text_is_decoded_and_otherwise_kept(content: bytes, expected: str) -> None:
+    assert _read(content, TEXT) == Parsed(expected)
+    assert _read(content, MARKDOWN) == Parsed(expected, markdown=True)
+
+
+@pytest.mark.parametrize("kind", [TEXT, MARKDOWN])
+def test_text_that_is_not_text_is_refused(kind: str) -> None:
+    assert "byte 2" in _refusal(b"gr\xfc\xdfe", kind)
+    assert "NUL" in _refusal(b"a\0b", kind)
+    assert "not UTF-8" in _refusal(b"\xed\xa0\x80", kind)
+    assert _refusal(codecs.BOM_UTF16_LE + b"odd", kind)
+    assert "no text" in _refusal(b" \n\t ", kind)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    assert "image/png" in _refusal(b"x", "image/png")

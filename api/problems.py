@@ -93,6 +93,8 @@ def _listed(item: Mapping[str, Any]) -> dict[str, Any]:
         place = place[1:]
     bounds = {"max_length", "min_length", "le", "ge", "lt", "gt"}
     limits = [value for name, value in (item.get("ctx") or {}).items() if name in bounds]
+    if item["type"] == "json_invalid":
+        place = []  # FastAPI gives the byte offset
     listed = {"field": ".".join(place) or "body", "detail": f"{item['msg']}."}
     return listed | ({"limit": limits[0]} if limits else {})
 

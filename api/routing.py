@@ -72,8 +72,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(tag: str) -> APIRouter:
-    return APIRouter(route_class=ScopedRoute, tags=[tag], responses=REFUSALS)
+def router(tag: str, *, refusals: dict[int | str, dict[str, Any]] = REFUSALS) -> APIRouter:
+    return APIRouter(route_class=ScopedRoute, tags=[tag], responses=refusals)
 
 
 def _services(request: Request) -> ApiServices:

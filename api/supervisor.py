@@ -68,7 +68,7 @@ class Supervisor:
         self._stop = threading.Event()
         self._listener = _listen(settings)
         self._host, self._port = self._listener.getsockname()[:2]
-        self.url = f"http://{self._host}:{self._port}"
+        self.url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         descriptor = self._listener.fileno()
         api = Child("api", ["api", "--fd", str(descriptor)], (descriptor,))
         self._children = {child.name: child for child in (Child("worker", ["worker"]), api)}

@@ -42,10 +42,10 @@ class TenantOwned(SQLModel):
 
     @classmethod
     def owner(cls) -> sa.ColumnElement[str]:
-        """The tenant's column; on this base, which has no table, a stand-in of the same name."""
-        if "__table__" not in cls.__dict__:
+        """The tenant's column, of the table or of the alias; on this base, which has no table, a stand-in of the same name."""
+        if sa.inspect(cls, raiseerr=False) is None:
             return sa.column("tenant_id", sa.String)
-        return cls.__table__.c.tenant_id  # type: ignore[attr-defined, no-any-return]
+        return cls.tenant_id  # type: ignore[return-value]
 
 
 class ForeignRow(RuntimeError):

@@ -6,11 +6,8 @@ document is never without a job, and a refused one leaves nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -18,40 +15,21 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import Forbidden, InvalidInput, NotFound, TooLarge
+from config.errors import Forbidden, NotFound
 from config.ids import new_id
 from ingestion.blobs import BlobStore
-from ingestion.media import MARKDOWN, TEXT, sniff
+from ingestion.submission import Checked, Submission, check
 from ingestion.tables import Job
 from rag.collections import DEFAULT, Collections
-from rag.corpus import PIPELINE_VERSION, Collection, Document, DocumentVersion
-from rag.filters import check_attributes
+from rag.corpus import Collection, Document, DocumentVersion
 from tenants.budget import Ledger
 from tenants.context import TenantContext
-
-MAX_TITLE_CHARS, MAX_EXTERNAL_ID_CHARS, MAX_SOURCE_CHARS = 500, 512, 2_000
-MAX_LABELS, MAX_LABEL_CHARS = 16, 64
 
 
 class JobQueue(Protocol):
     """Where jobs wait for a worker, durably and in the transaction of the session."""
 
     def enqueue(self, session: Session, job: Job) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A document as it is brought. Without `external_id` its content is its name: sent twice, it is one document."""
-
-    content: bytes
-    file_name: str = ""
-    media_type: str | None = None  #: None: sniffed
-    collection: str = DEFAULT
-    external_id: str | None = None
-    title: str | None = None
-    source: str | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,62 +77,39 @@ class TenantDocuments:
 
     def submit(self, submission: Submission) -> Submitted:
         """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection) or BudgetExhausted; then nothing is kept."""
-        self._check(submission)
-        media_type = submission.media_type or sniff(submission.content, submission.file_name)
+        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
+        if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
+            raise Forbidden("The key does not hold all of these labels.", field="labels")
         self._parts.ledger.for_tenant(self._context, "ingest").require()
-        if submission.collection == DEFAULT:
+        if checked.collection == DEFAULT:
             self._collections.ensure_default()
-        version = self._new_version(submission, media_type)
+        version = self._new_version(checked)
         with self._parts.database.read(self._context) as session:
-            collection = self._collections.find(session, submission.collection)
-            external_id = submission.external_id or f"sha256:{hashlib.sha256(submission.content).hexdigest()}"
-            document = _by_external_id(session, collection.id, external_id)
+            collection = self._collections.find(session, checked.collection)
+            document = _by_external_id(session, collection.id, checked.external_id)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
-        version.content_blob = self._parts.blobs.put(version.id, submission.content)
+        version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
             with self._parts.database.write(self._context) as session:
-                return self._record(session, collection, external_id, version)
+                return self._record(session, collection, checked.external_id, version)
         except BaseException:
             self._parts.blobs.delete(version.content_blob)
             raise
 
-    def _check(self, submission: Submission) -> None:
-        if not submission.content.strip():
-            raise InvalidInput("The document is empty.", field="content")
-        if len(submission.content) > self._parts.limits.max_bytes:
-            limit = self._parts.limits.max_bytes
-            raise TooLarge(f"A document has at most {limit} bytes.", field="content", limit=limit)
-        if len(submission.title or "") > MAX_TITLE_CHARS:
-            raise InvalidInput(f"A title has at most {MAX_TITLE_CHARS} characters.", field="title", limit=MAX_TITLE_CHARS)
-        if submission.external_id is not None and not 1 <= len(submission.external_id) <= MAX_EXTERNAL_ID_CHARS:
-            limit = MAX_EXTERNAL_ID_CHARS
-            raise InvalidInput(f"An external id is 1 to {limit} characters.", field="external_id", limit=limit)
-        if len(submission.source or "") > MAX_SOURCE_CHARS:
-            limit = MAX_SOURCE_CHARS
-            raise InvalidInput(f"A source has at most {limit} characters.", field="source", limit=limit)
-        _check_labels(submission.labels)
-        if self._context.labels is not None and not self._context.labels.issuperset(submission.labels):
-            raise Forbidden("The key does not hold all of these labels.", field="labels")
-
-    def _new_version(self, submission: Submission, media_type: str) -> DocumentVersion:
-        title = submission.title or submission.file_name.rpartition("/")[2] or ""
-        attributes = check_attributes(submission.attributes)
-        labels = sorted(set(submission.labels))
-        described = [media_type, title, submission.source, attributes, labels, PIPELINE_VERSION]
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode() + b"\0" + submission.content)
+    def _new_version(self, checked: Checked) -> DocumentVersion:
         return DocumentVersion(
             id=new_id("ver"),
             tenant_id=self._context.tenant_id,
             document_id="",
             number=0,
-            digest=digest.hexdigest(),
-            title=title,
-            source=submission.source,
-            media_type=media_type,
-            attributes=attributes,
-            labels=labels,
-            bytes=len(submission.content),
+            digest=checked.digest,
+            title=checked.title,
+            source=checked.source,
+            media_type=checked.media_type,
+            attributes=checked.attributes,
+            labels=list(checked.labels),
+            bytes=len(checked.content),
             content_blob="",
             created_at=self._parts.clock(),
         )
@@ -319,15 +274,3 @@ def _by_external_id(session: Session, collection_id: str, external_id: str, *, l
         col(Document.deleted_at).is_(None),
     )
     return session.scalars(statement.with_for_update() if lock else statement).first()
-
-
-def _check_labels(labels: Sequence[str]) -> None:
-    if len(labels) > MAX_LABELS:
-        raise InvalidInput(f"At most {MAX_LABELS} labels.", field="labels", limit=MAX_LABELS)
-    if any(not 1 <= len(label) <= MAX_LABEL_CHARS for label in labels):
-        raise InvalidInput(f"A label is 1 to {MAX_LABEL_CHARS} characters.", field="labels", limit=MAX_LABEL_CHARS)
-
-
-def text_media_type(text_format: str) -> str:
-    """The media type of text sent as JSON."""
-    return MARKDOWN if text_format == "markdown" else TEXT

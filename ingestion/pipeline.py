@@ -20,18 +20,18 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import CarrelError, UnreadableDocument
 from ingestion.blobs import BlobStore
+from ingestion.chunk_rows import FilterFields, chunk_row, claim_slots, payload_digest, place_row
 from ingestion.collector import Collector
 from ingestion.documents import bump_generation
 from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, Sandbox
+from ingestion.submission import MAX_TITLE_CHARS
 from ingestion.tables import Job
 from rag.chunking import Chunker, ChunkIdentity, Page, Piece
 from rag.collections import numeric_slots
-from rag.corpus import Chunk, Document, DocumentVersion, NumericSlot, VersionChunk
+from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.service import EmbeddingService
-from rag.filters import terms
-from rag.store.base import Point, VectorStore
-from rag.store.conditions import NUMBER_SLOTS
+from rag.store.base import VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 
@@ -92,7 +92,7 @@ class Pipeline:
             work.version.title, work.version.pages = _title(work.version, parsed), len(parsed.pages)
             work.job.stage, work.job.chunks_total = "embedding", len(pieces)
             session.add_all([work.version, work.job])
-            _claim_slots(session, work)
+            claim_slots(session, work.version, work.document.collection_id)
             self._write_chunks(session, work, pieces)
         return -(-len(pieces) // BATCH_CHUNKS)
 
@@ -127,7 +127,7 @@ class Pipeline:
 
     def _write_chunks(self, session: Session, work: Work, pieces: Sequence[Piece]) -> None:
         version = work.version
-        identity = ChunkIdentity(version.tenant_id, work.document.collection_id, work.document.id, _payload_digest(version))
+        identity = ChunkIdentity(version.tenant_id, work.document.collection_id, work.document.id, payload_digest(version))
         ids = identity.ids(pieces)
         session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id) == version.id))
         for at in range(0, len(pieces), ROWS):
@@ -136,8 +136,8 @@ class Pipeline:
             fresh = [(chunk_id, piece) for chunk_id, piece in page if chunk_id not in known]
             counts = self._embedding.runtime.count_tokens([piece.embedded for _, piece in fresh])
             if fresh:
-                session.execute(sa.insert(Chunk), [_chunk_row(work, *new, n) for new, n in zip(fresh, counts, strict=True)])
-            session.execute(sa.insert(VersionChunk), [_place_row(version, *item) for item in page])
+                session.execute(sa.insert(Chunk), [chunk_row(version, *new, n) for new, n in zip(fresh, counts, strict=True)])
+            session.execute(sa.insert(VersionChunk), [place_row(version, *item) for item in page])
 
     def embed_batch(self, context: TenantContext, job_id: str, batch: int) -> None:
         """Embed and index those chunks of the batch that no earlier version or run has indexed."""
@@ -152,7 +152,7 @@ class Pipeline:
             embedded = self._embedding.embed_batch(context, meter, texts, hold_id=f"{work.version.id}:{batch}")
             charged, cached = embedded.charged, embedded.cached + embedded.deduplicated
             vectors = self._store.for_tenant(context, self._embedding.space)
-            fields = _filter_fields(work, slots)
+            fields = FilterFields.of(work.version, work.document.collection_id, slots)
             vectors.upsert([fields.point(chunk.id, vector) for chunk, vector in zip(chunks, embedded.vectors, strict=True)])
         self._mark_indexed(context, job_id, batch, [chunk.id for chunk in chunks], charged, cached)
 
@@ -228,11 +228,9 @@ def _work(session: Session, job_id: str, *, lock: bool = False) -> Work:
 
 
 def _title(version: DocumentVersion, parsed: Parsed) -> str:
-    return version.title or (parsed.title or "")[:500]
-
-
-def _payload_digest(version: DocumentVersion) -> str:
-    return f"{sorted(version.labels)}{sorted(version.attributes.items())}"
+    """As it was given, or the content's own, or the last part of its source's name."""
+    name = (version.source or "").rstrip("/").rpartition("/")[2]
+    return (version.title or parsed.title or name)[:MAX_TITLE_CHARS]
 
 
 def _embedded(chunk: Chunk) -> str:
@@ -262,65 +260,3 @@ def _require_indexed(session: Session, version_id: str) -> None:
     )
     if missing:
         raise RuntimeError(f"version {version_id} has {missing} chunks without points")
-
-
-def _chunk_row(work: Work, chunk_id: str, piece: Piece, tokens: int) -> dict[str, object]:
-    return {
-        "id": chunk_id,
-        "tenant_id": work.version.tenant_id,
-        "document_id": work.document.id,
-        "context": piece.context,
-        "text": piece.text,
-        "tokens": tokens,
-        "indexed": False,
-    }
-
-
-def _place_row(version: DocumentVersion, chunk_id: str, piece: Piece) -> dict[str, object]:
-    return {
-        "tenant_id": version.tenant_id,
-        "version_id": version.id,
-        "ordinal": piece.ordinal,
-        "chunk_id": chunk_id,
-        "start": piece.start,
-        "end": piece.end,
-        "first_page": piece.first_page,
-        "last_page": piece.last_page,
-        "headings": list(piece.headings),
-    }
-
-
-def _claim_slots(session: Session, work: Work) -> None:
-    """Give numeric attributes a slot while there are any; without one, ranges are checked on the stored value alone."""
-    collection_id = work.document.collection_id
-    numeric = {k for k, v in work.version.attributes.items() if isinstance(v, float) and not isinstance(v, bool)}
-    if not numeric:
-        return
-    taken = numeric_slots(session, [collection_id])[collection_id]
-    free = [slot for slot in range(NUMBER_SLOTS) if slot not in taken.values()]
-    session.add_all(
-        NumericSlot(tenant_id=work.version.tenant_id, collection_id=collection_id, slot=slot, key=key)
-        for slot, key in zip(free, sorted(numeric - taken.keys()), strict=False)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _FilterFields:
-    collection: str
-    document: str
-    labels: tuple[str, ...]
-    terms: tuple[str, ...]
-    numbers: tuple[tuple[int, float], ...]
-
-    def point(self, chunk_id: str, vector: object) -> Point:
-        return Point(chunk_id, self.collection, self.document, vector, None, self.labels, self.terms, self.numbers)  # type: ignore[arg-type]
-
-
-def _filter_fields(work: Work, slots: dict[str, int]) -> _FilterFields:
-    attributes = work.version.attributes
-    numbers = tuple((slots[key], float(value)) for key, value in sorted(attributes.items()) if key in slots and _number(value))
-    return _FilterFields(work.document.collection_id, work.document.id, tuple(work.version.labels), terms(attributes), numbers)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -37,18 +37,25 @@ class Sandbox:
     def read(self, path: Path, media_type: str) -> Parsed:
         """Raise UnreadableDocument with a reason for the owner, or ParserDied."""
         order = Order(media_type, self._max_chars, self._seconds, self._memory_bytes)
-        reader, writer = os.pipe()
         began = time.monotonic()
+        raw, channel = self._ask(order, path)
+        if not raw and _is_cut(channel):  # the zygote was lost, for which no document is to blame: once more
+            began = time.monotonic()
+            raw, channel = self._ask(order, path)
+        return _parsed(raw, time.monotonic() - began >= self._seconds, self._seconds)
+
+    def _ask(self, order: Order, path: Path) -> tuple[bytes, socket.socket]:
+        """The child's answer, empty if it gave none, and the zygote's channel that the order went through."""
+        reader, writer = os.pipe()
         try:
             with path.open("rb") as source:
                 try:
-                    self._send(json.dumps(asdict(order)).encode(), [source.fileno(), writer])
+                    channel = self._send(json.dumps(asdict(order)).encode(), [source.fileno(), writer])
                 finally:
                     os.close(writer)
-            raw = _drain(reader, began + self._seconds + GRACE_S)
+            return _drain(reader, time.monotonic() + self._seconds + GRACE_S), channel
         finally:
             os.close(reader)
-        return _parsed(raw, time.monotonic() - began >= self._seconds, self._seconds)
 
     def warm_up(self) -> None:
         """Start the zygote, whose imports take about a second."""
@@ -57,23 +64,30 @@ class Sandbox:
 
     def close(self) -> None:
         with self._lock:
-            if self._channel is not None:
-                self._channel.close()
-            if self._zygote is not None:
-                self._zygote.wait(timeout=GRACE_S)
-            self._channel = self._zygote = None
+            self._drop_zygote()
 
-    def _send(self, message: bytes, descriptors: list[int]) -> None:
+    def _drop_zygote(self) -> None:
+        """Close its channel, at which it ends with its children."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._zygote is not None:
+            self._zygote.wait(timeout=GRACE_S)
+        self._channel = self._zygote = None
+
+    def _send(self, message: bytes, descriptors: list[int]) -> socket.socket:
         with self._lock:
+            channel = self._channel_now()
             try:
-                socket.send_fds(self._channel_now(), [message], descriptors)
+                socket.send_fds(channel, [message], descriptors)
             except OSError:  # the zygote was killed: once more, with a new one
-                self._channel = None
-                socket.send_fds(self._channel_now(), [message], descriptors)
+                self._drop_zygote()
+                channel = self._channel_now()
+                socket.send_fds(channel, [message], descriptors)
+            return channel
 
     def _channel_now(self) -> socket.socket:
-        if self._zygote is not None and self._zygote.poll() is not None:
-            self._channel = None
+        if self._channel is not None and _is_cut(self._channel):
+            self._drop_zygote()
         if self._channel is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -83,10 +97,16 @@ class Sandbox:
                     env={},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
                     cwd="/",
                 )
             self._channel = ours
         return self._channel
+
+
+def _is_cut(channel: socket.socket) -> bool:
+    """Whether the zygote at its other end is gone: it never sends, so all there is to read is the end."""
+    return channel.fileno() < 0 or bool(select.select([channel], [], [], 0)[0])
 
 
 def _drain(reader: int, deadline: float) -> bytes:

@@ -9,7 +9,7 @@ from config.database import TenantOwned
 
 
 class Job(TenantOwned, table=True):
-    """States: queued → running → succeeded, failed or cancelled. Stages: waiting, reading, embedding, switching, collecting."""
+    """States: queued → running → succeeded, failed or cancelled. Stages: waiting, reading, embedding, collecting, done."""
 
     __tablename__ = "jobs"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from config.errors import CarrelError, Unavailable
@@ -73,6 +74,9 @@ def _guarded(context_of_job: ContextOfJob, work: Callable[..., Outcome | None]) 
             return {"code": error.code, "detail": error.detail, "retry": True}
         except CarrelError as error:
             return {"code": error.code, "detail": error.detail, "retry": False}
+        except (OperationalError, OSError) as error:  # a locked or restarting database, a full disk: these pass
+            log.warning("a step waits", extra={"job": job_id, "reason": repr(error)})
+            return {"code": Unavailable.code, "detail": "Database or disk did not answer.", "retry": True}
         except Exception:
             log.exception("a step failed", extra={"job": job_id})
             detail = "The job failed inside the service; its log has the reason."

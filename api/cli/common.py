@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from carrel_client import Carrel
 from rich.console import Console
-from rich.table import Table
 
 from config.errors import SetupError
 from config.settings import Settings
@@ -67,9 +66,8 @@ def _plain(value: Any) -> Any:
 
 
 def table(columns: list[str], rows: list[list[object]]) -> None:
-    shown = Table(box=None, pad_edge=False)
-    for column in columns:
-        shown.add_column(column, overflow="fold")
-    for row in rows:
-        shown.add_row(*("–" if cell is None else str(cell) for cell in row))
-    out.print(shown)
+    """Aligned columns, never folded: ids are there to be copied."""
+    lines = [columns, *(["–" if cell is None else str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -125,17 +125,12 @@ def _engine(settings: Settings) -> Finding:
 
 
 def _service(settings: Settings) -> Finding:
-    import http.client
-    from urllib.parse import urlsplit
+    from carrel_client import Carrel, CarrelClientError
 
     url = service_url(settings)
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=3)
-    try:
-        connection.request("GET", "/readyz")
-        status = connection.getresponse().status
-    except OSError as error:
-        return Finding("service", False, f"{url}: {error}", "Start it with `carrel serve`, or set CARREL_URL.")
-    finally:
-        connection.close()
-    return Finding("service", status == http.HTTPStatus.OK, f"{url} answers {status} to /readyz")
+    with Carrel(api_key="none-needed", base_url=url, timeout_s=5, max_retries=0) as client:
+        try:
+            client.ready()
+        except CarrelClientError as error:
+            return Finding("service", False, str(error), "Start it with `carrel serve`, or set CARREL_URL.")
+    return Finding("service", True, f"{url} is ready")

@@ -52,7 +52,7 @@ def api(
     fd: Annotated[int | None, typer.Option(hidden=True, help="Inherited listening socket.")] = None,
     supervised: Supervised = False,
 ) -> None:
-    """Run the HTTP API alone. Any number may run on one database."""
+    """Run the HTTP API alone. Several may share a database and a data directory."""
     from api.processes import end_with_parent, run_api
 
     if supervised:

@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import DeletedOut, DocumentIn, DocumentOut, JobOut, Page, SubmittedOut, Text, TextOut
 from config.errors import InvalidInput, UnsupportedMedia
-from ingestion.documents import Submission, text_media_type
+from ingestion.submission import Submission, text_media_type
 from tenants.context import Scope
 
 routes = router("Documents")

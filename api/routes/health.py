@@ -10,7 +10,7 @@ from api.schemas import Part, Readiness
 from api.version import VERSION
 from api.wiring import ApiServices
 
-routes = router("Health")
+routes = router("Health", refusals={})
 
 
 @routes.get("/healthz", operation_id="health", summary="The process lives", **public())
@@ -22,6 +22,7 @@ async def health() -> dict[str, str]:
     "/readyz",
     operation_id="readiness",
     summary="Each part the service needs, and whether it answers",
+    responses={503: {"model": Readiness, "description": "A part is missing."}},
     **public(),
 )
 async def readiness(response: Response, services: Services) -> Readiness:

@@ -18,12 +18,11 @@ _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
 
 def read_html(content: bytes) -> Parsed:
     tree = BeautifulSoup(content, "lxml")
-    title = tree.title.get_text(" ", strip=True) if tree.title else None
+    title = " ".join(tree.title.get_text(" ").split()) if tree.title else None
     for element in tree.find_all(BOILERPLATE):
         element.decompose()
-    body = tree.body or tree
     converter = MarkdownConverter(heading_style=ATX, bullets="-", strip=["a", "img"], escape_misc=False)
-    text = _BLANK_LINES.sub("\n\n", converter.convert_soup(body)).strip().replace("\0", "")
+    text = _BLANK_LINES.sub("\n\n", converter.convert_soup(tree)).strip().replace("\0", "")
     if not text:
         raise CannotRead("The HTML has no text.")
     return Parsed(text, markdown=True, title=title or None)

@@ -8,7 +8,8 @@ from ingestion.readers.base import CannotRead, Parsed
 
 
 def read_text(content: bytes, *, markdown: bool) -> Parsed:
-    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    # A UTF-8 byte order mark stays: it is a character of the user's copy, and offsets must hold there.
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

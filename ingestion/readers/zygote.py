@@ -1,7 +1,7 @@
 """The process that forks one child a document. Started with an empty environment and no open files but its channel.
 
 Readers are imported once, here; a child is a fork of about 5 ms that the kernel limits (address space, CPU, wall time,
-written files, processes), and that dies with this process, which ends when the worker closes the channel. A native parser
+written files), and that dies with this process, which ends when the worker closes the channel. A native parser
 that aborts takes only its child with it. The child speaks JSON, never pickle.
 """
 

@@ -49,7 +49,7 @@ def test_every_format_keeps_offsets_headings_and_pages(service: Service, reposit
             found[passage.external_id] = passage
     assert set(found) == {"loans.md", "rooms.txt", "gifts.html", "interlibrary.pdf"}
     assert found["loans.md"].headings[0] == "Borrowing"
-    assert found["gifts.html"].title == "gifts.html"
+    assert found["gifts.html"].title == "Gifts and bequests"
     assert "Home" not in found["gifts.html"].text
     assert (found["interlibrary.pdf"].first_page, found["interlibrary.pdf"].last_page) == (1, 3)
 

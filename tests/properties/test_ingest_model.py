@@ -26,10 +26,11 @@ from config.clock import system_clock
 from config.database import Database
 from config.errors import NotFound
 from ingestion.blobs import BlobStore
-from ingestion.documents import DocumentLimits, Documents, Submission
+from ingestion.documents import DocumentLimits, Documents
 from ingestion.pipeline import Pipeline
 from ingestion.readers.base import Parsed
 from ingestion.readers.registry import read
+from ingestion.submission import Submission
 from ingestion.workflow import MemoryQueue, Step, Steps, process
 from rag.chunking import Chunker
 from rag.collections import Collections
@@ -195,8 +196,7 @@ class IngestModel(RuleBasedStateMachine):
             try:
                 self._run(task, self._steps(survived, after))
             except Died:
-                if after and survived >= 2:
-                    self._sync(task)
+                self._sync(task)
 
     def _run(self, task: Task, steps: Steps) -> None:
         process(steps, *task.arguments)

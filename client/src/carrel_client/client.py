@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 from carrel_client.errors import CarrelClientError, JobFailedError
 from carrel_client.models import Collection, Document, Job, Key, NewKey, QueryResult, Tenant, Token, Usage
@@ -136,11 +137,11 @@ class Documents:
         return Submitted(Document.parse(answer["document"]), job, self._jobs)
 
     def get(self, document_id: str) -> Document:
-        return Document.parse(self._transport.call("GET", f"/v1/documents/{document_id}").json())
+        return Document.parse(self._transport.call("GET", _path("/v1/documents", document_id)).json())
 
     def text(self, document_id: str) -> str:
         """The text that passages cite: `text[p.start:p.end] == p.text`."""
-        answer: str = self._transport.call("GET", f"/v1/documents/{document_id}/text").json()["text"]
+        answer: str = self._transport.call("GET", _path("/v1/documents", document_id, "text")).json()["text"]
         return answer
 
     def list(self, *, collection: str | None = None, page_size: int = 100) -> Iterator[Document]:
@@ -150,7 +151,7 @@ class Documents:
 
     def delete(self, document_id: str) -> Job:
         """Gone from every answer at once; the returned job removes what is left."""
-        return Job.parse(self._transport.call("DELETE", f"/v1/documents/{document_id}").json()["job"])
+        return Job.parse(self._transport.call("DELETE", _path("/v1/documents", document_id)).json()["job"])
 
 
 class Jobs:
@@ -158,7 +159,7 @@ class Jobs:
         self._transport = transport
 
     def get(self, job_id: str) -> Job:
-        return Job.parse(self._transport.call("GET", f"/v1/jobs/{job_id}").json())
+        return Job.parse(self._transport.call("GET", _path("/v1/jobs", job_id)).json())
 
     def wait(self, job_id: str, *, timeout_s: float = 600.0, on_progress: Callable[[Job], None] | None = None) -> Job:
         """Return the job once it succeeded; raise JobFailedError if it did not, TimeoutError if it goes on."""
@@ -201,12 +202,15 @@ class Tenants:
         self._transport = transport
 
     def create(self, *, name: str, monthly_tokens: int | None = None) -> Tenant:
-        body = {"name": name, "monthly_tokens": monthly_tokens}
+        """`monthly_tokens` None leaves it to the service's default; `update` can lift a limit."""
+        body: dict[str, Any] = {"name": name}
+        if monthly_tokens is not None:
+            body["monthly_tokens"] = monthly_tokens
         return Tenant.parse(self._transport.call("POST", "/v1/admin/tenants", json=body).json())
 
     def get(self, tenant: str) -> Tenant:
         """By id or name."""
-        return Tenant.parse(self._transport.call("GET", f"/v1/admin/tenants/{tenant}").json())
+        return Tenant.parse(self._transport.call("GET", _path("/v1/admin/tenants", tenant)).json())
 
     def list(self, *, page_size: int = 100) -> Iterator[Tenant]:
         for item in _pages(self._transport, "/v1/admin/tenants", page_size):
@@ -214,12 +218,12 @@ class Tenants:
 
     def update(self, tenant: str, *, monthly_tokens: int | None) -> Tenant:
         body = {"monthly_tokens": monthly_tokens}
-        return Tenant.parse(self._transport.call("PATCH", f"/v1/admin/tenants/{tenant}", json=body).json())
+        return Tenant.parse(self._transport.call("PATCH", _path("/v1/admin/tenants", tenant), json=body).json())
 
     def token(self, tenant: str, *, scopes: Sequence[str], lifetime_seconds: int = 900) -> Token:
         """A short-lived credential to act as this tenant; the exchange is audited."""
         body = {"scopes": list(scopes), "lifetime_seconds": lifetime_seconds}
-        return Token.parse(self._transport.call("POST", f"/v1/admin/tenants/{tenant}/tokens", json=body).json())
+        return Token.parse(self._transport.call("POST", _path("/v1/admin/tenants", tenant, "tokens"), json=body).json())
 
 
 class Keys:
@@ -250,7 +254,12 @@ class Keys:
             yield Key.parse(item)
 
     def revoke(self, key_id: str) -> Key:
-        return Key.parse(self._transport.call("DELETE", f"/v1/admin/keys/{key_id}").json())
+        return Key.parse(self._transport.call("DELETE", _path("/v1/admin/keys", key_id)).json())
+
+
+def _path(base: str, *parts: str) -> str:
+    """Ids are quoted: one that holds a slash must not become another path."""
+    return "/".join([base, *(quote(part, safe="") for part in parts)])
 
 
 def _pages(transport: Transport, path: str, page_size: int, **params: Any) -> Iterator[Mapping[str, Any]]:

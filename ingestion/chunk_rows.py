@@ -1,0 +1,95 @@
+"""What the pipeline writes of a version: rows of chunks and places, and the filter fields of its points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from rag.chunking import Piece
+from rag.collections import numeric_slots
+from rag.corpus import Chunk, DocumentVersion, NumericSlot, VersionChunk
+from rag.filters import terms
+from rag.store.base import Point, Vector
+from rag.store.conditions import NUMBER_SLOTS
+
+
+def chunk_row(version: DocumentVersion, chunk_id: str, piece: Piece, tokens: int) -> dict[str, object]:
+    return Chunk(
+        id=chunk_id,
+        tenant_id=version.tenant_id,
+        document_id=version.document_id,
+        context=piece.context,
+        text=piece.text,
+        tokens=tokens,
+    ).model_dump()
+
+
+def place_row(version: DocumentVersion, chunk_id: str, piece: Piece) -> dict[str, object]:
+    return VersionChunk(
+        tenant_id=version.tenant_id,
+        version_id=version.id,
+        ordinal=piece.ordinal,
+        chunk_id=chunk_id,
+        start=piece.start,
+        end=piece.end,
+        first_page=piece.first_page,
+        last_page=piece.last_page,
+        headings=list(piece.headings),
+    ).model_dump()
+
+
+def payload_digest(version: DocumentVersion) -> str:
+    """Part of a point's identity: other labels or attributes make another point."""
+    return f"{sorted(version.labels)}{sorted(version.attributes.items())}"
+
+
+def claim_slots(session: Session, version: DocumentVersion, collection_id: str) -> None:
+    """Give numeric attributes a slot while there are any; without one, ranges are checked on the stored value alone."""
+    numeric = {key for key, value in version.attributes.items() if _is_number(value)}
+    if not numeric:
+        return
+    taken = numeric_slots(session, [collection_id])[collection_id]
+    free = [slot for slot in range(NUMBER_SLOTS) if slot not in taken.values()]
+    session.add_all(
+        NumericSlot(tenant_id=version.tenant_id, collection_id=collection_id, slot=slot, key=key)
+        for slot, key in zip(free, sorted(numeric - taken.keys()), strict=False)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FilterFields:
+    """What all points of a version share."""
+
+    collection: str
+    document: str
+    labels: tuple[str, ...]
+    terms: tuple[str, ...]
+    numbers: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, version: DocumentVersion, collection_id: str, slots: Mapping[str, int]) -> FilterFields:
+        numbers = {slots[key]: float(value) for key, value in version.attributes.items() if key in slots and _is_number(value)}
+        return cls(
+            collection=collection_id,
+            document=version.document_id,
+            labels=tuple(version.labels),
+            terms=terms(version.attributes),
+            numbers=tuple(sorted(numbers.items())),
+        )
+
+    def point(self, chunk_id: str, dense: Vector) -> Point:
+        return Point(
+            id=chunk_id,
+            collection=self.collection,
+            document=self.document,
+            dense=dense,
+            labels=self.labels,
+            terms=self.terms,
+            numbers=self.numbers,
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,88 @@
+"""A document as it is brought, and the bounds of everything that describes it. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from config.errors import InvalidInput, TooLarge
+from ingestion.media import MARKDOWN, TEXT, sniff
+from rag.collections import DEFAULT
+from rag.corpus import PIPELINE_VERSION
+from rag.filters import Value, check_attributes
+
+MAX_TITLE_CHARS, MAX_EXTERNAL_ID_CHARS, MAX_SOURCE_CHARS = 500, 512, 2_000
+MAX_LABELS, MAX_LABEL_CHARS = 16, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Without `external_id` the content is the document's name: sent twice, it is one document."""
+
+    content: bytes
+    file_name: str = ""
+    media_type: str | None = None  #: None: sniffed
+    collection: str = DEFAULT
+    external_id: str | None = None
+    title: str | None = None
+    source: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A submission within its bounds, with every default filled in."""
+
+    content: bytes
+    media_type: str
+    collection: str
+    external_id: str
+    title: str  #: empty: the content's own title, or the name of its source, once it is read
+    source: str | None
+    attributes: dict[str, Value]
+    labels: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Equal digests need no work: content, type, description and pipeline are the same."""
+        described = [self.media_type, self.title, self.source, self.attributes, self.labels, PIPELINE_VERSION]
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode() + b"\0" + self.content).hexdigest()
+
+
+def check(submission: Submission, *, max_bytes: int) -> Checked:
+    """Raise InvalidInput, TooLarge or UnsupportedMedia, naming the field and the limit."""
+    if not submission.content.strip():
+        raise InvalidInput("The document is empty.", field="content")
+    if len(submission.content) > max_bytes:
+        raise TooLarge(f"A document has at most {max_bytes} bytes.", field="content", limit=max_bytes)
+    _bounded("title", submission.title, 0, MAX_TITLE_CHARS)
+    _bounded("external_id", submission.external_id, 1, MAX_EXTERNAL_ID_CHARS)
+    _bounded("source", submission.source, 0, MAX_SOURCE_CHARS)
+    if len(submission.labels) > MAX_LABELS:
+        raise InvalidInput(f"At most {MAX_LABELS} labels.", field="labels", limit=MAX_LABELS)
+    for label in submission.labels:
+        _bounded("labels", label, 1, MAX_LABEL_CHARS)
+    return Checked(
+        content=submission.content,
+        media_type=submission.media_type or sniff(submission.content, submission.file_name),
+        collection=submission.collection,
+        external_id=submission.external_id or f"sha256:{hashlib.sha256(submission.content).hexdigest()}",
+        title=submission.title or "",
+        source=submission.source,
+        attributes=check_attributes(submission.attributes),
+        labels=tuple(sorted(set(submission.labels))),
+    )
+
+
+def text_media_type(text_format: str) -> str:
+    """The media type of text sent as JSON."""
+    return MARKDOWN if text_format == "markdown" else TEXT
+
+
+def _bounded(field_name: str, value: str | None, least: int, most: int) -> None:
+    if value is not None and not least <= len(value) <= most:
+        raise InvalidInput(f"`{field_name}` is {least} to {most} characters.", field=field_name, limit=most)

@@ -1,0 +1,240 @@
+"""The client against a server that misbehaves: what it tries again, what it never does, and what it raises."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from carrel_client import (
+    AuthenticationError,
+    BudgetExhaustedError,
+    Carrel,
+    CarrelClientError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServiceUnavailableError,
+    TransportError,
+    transport,
+)
+
+Answer = tuple[int, dict[str, str], bytes] | None  #: None: the connection is cut
+
+
+@dataclass
+class Server:
+    """Gives the answers in turn, the last one for ever, and remembers what was asked."""
+
+    answers: list[Answer] = field(default_factory=list)
+    asked: list[tuple[str, str, bytes]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    url: str = ""
+
+    def answer(self) -> Answer:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            state.asked.append((self.command, self.path, body))
+            state.headers.append({name.lower(): value for name, value in self.headers.items()})
+            answer = state.answer()
+            if answer is None:
+                self.connection.close()
+                return
+            status, headers, content = answer
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = do_PATCH = handle_any
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{httpd.server_address[1]}"
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield state
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client would have waited, without waiting."""
+    waited: list[float] = []
+    monkeypatch.setattr(transport.time, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def carrel(server: Server, pauses: list[float]) -> Iterator[Carrel]:
+    with Carrel(api_key="carrel_key_x", base_url=f"{server.url}/", timeout_s=10) as carrel:
+        yield carrel
+
+
+def _json(status: int, data: Any, **headers: str) -> Answer:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return status, {"Content-Type": "application/json", **given}, json.dumps(data).encode()
+
+
+def _problem(status: int, *, retryable: bool = False, **fields: Any) -> dict[str, Any]:
+    return {"status": status, "code": "some_code", "detail": "Because.", "retryable": retryable} | fields
+
+
+OK = _json(200, {"month": "2026-03", "limit": None, "used": 1, "held": 0, "remaining": None, "days": [], "newer": "field"})
+BUSY = _json(503, _problem(503, retryable=True), Retry_After="7")
+
+
+def _create(carrel: Carrel) -> object:
+    return carrel.collections.create(name="x")
+
+
+def test_a_refusal_that_passes_is_waited_out(server: Server, carrel: Carrel, pauses: list[float]) -> None:
+    server.answers = [BUSY, BUSY, OK]
+    assert carrel.usage().used == 1
+    assert pauses == [7, 7]
+    assert server.headers[0]["authorization"] == "Bearer carrel_key_x"
+
+
+def test_waiting_ends_after_the_agreed_number_of_tries(server: Server, carrel: Carrel, pauses: list[float]) -> None:
+    server.answers = [BUSY]
+    with pytest.raises(ServiceUnavailableError) as refused:
+        carrel.usage()
+    assert refused.value.retryable
+    assert len(server.asked) == 4
+    assert len(pauses) == 3
+
+
+def test_no_wait_is_longer_than_the_cap(server: Server, carrel: Carrel, pauses: list[float]) -> None:
+    server.answers = [_json(429, _problem(429, retryable=True), Retry_After="86400"), OK]
+    carrel.usage()
+    assert pauses == [transport.MAX_PAUSE_S]
+
+
+@pytest.mark.parametrize("header", [{}, {"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, {"Retry_After": "-1"}])
+def test_without_a_usable_hint_waits_grow_and_stay_small(
+    server: Server, carrel: Carrel, pauses: list[float], header: dict[str, str]
+) -> None:
+    server.answers = [_json(503, _problem(503, retryable=True), **header)]
+    with pytest.raises(ServiceUnavailableError):
+        carrel.usage()
+    assert all(0 <= pause <= transport.FIRST_PAUSE_S * 2**attempt for attempt, pause in enumerate(pauses))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (402, BudgetExhaustedError),
+        (403, PermissionDeniedError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (413, InvalidRequestError),
+        (415, InvalidRequestError),
+        (422, InvalidRequestError),
+        (429, RateLimitError),
+        (500, ServiceUnavailableError),
+    ],
+)
+def test_a_problem_becomes_its_own_error_with_all_it_says(
+    server: Server, carrel: Carrel, status: int, kind: type[Exception]
+) -> None:
+    server.answers = [_json(status, _problem(status, field="name", limit=3), X_Request_Id="req_1")]
+    with pytest.raises(kind) as refused:
+        _create(carrel)
+    error: Any = refused.value
+    assert (error.status, error.code, error.field, error.limit) == (status, "some_code", "name", 3)
+    assert (error.detail, error.request_id) == ("Because.", "req_1")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("content", [b"<html>Bad Gateway</html>", b"", b"\xff\xfe", b"[]", b'"text"', b"null", b"7"])
+def test_an_error_that_is_no_problem_document_is_still_an_error(server: Server, carrel: Carrel, content: bytes) -> None:
+    server.answers = [(502, {"Content-Type": "text/html"}, content)]
+    with pytest.raises(ServiceUnavailableError) as refused:
+        carrel.usage()
+    assert refused.value.status == 502
+    assert len(server.asked) == 1
+
+
+SILENCES: list[Answer] = [None, (200, {"Content-Length": "100"}, b"{")]
+
+
+@pytest.mark.parametrize("silence", SILENCES, ids=["cut before the answer", "cut inside the answer"])
+def test_silence_is_tried_again_where_repeating_is_safe(server: Server, carrel: Carrel, silence: Answer) -> None:
+    server.answers = [silence, OK]
+    assert carrel.usage().used == 1
+    server.answers = [silence, _json(200, {"passages": [], "usage": {}, "timings_ms": {}})]
+    assert carrel.query("x").passages == []
+    assert [method for method, _, _ in server.asked] == ["GET", "GET", "POST", "POST"]
+
+
+NOT_REPEATABLE: list[Callable[[Carrel], object]] = [
+    _create,
+    lambda carrel: carrel.admin.tenants.create(name="x"),
+    lambda carrel: carrel.admin.keys.create(tenant="x", name="x", scopes=["query"]),
+    lambda carrel: carrel.admin.tenants.token("x", scopes=["query"]),
+]
+
+
+@pytest.mark.parametrize("silence", SILENCES, ids=["cut before the answer", "cut inside the answer"])
+@pytest.mark.parametrize("call", NOT_REPEATABLE)
+def test_silence_on_what_must_not_be_repeated_is_raised(
+    server: Server, carrel: Carrel, call: Callable[[Carrel], object], silence: Answer
+) -> None:
+    server.answers = [silence]
+    with pytest.raises(TransportError):
+        call(carrel)
+    assert len(server.asked) == 1
+
+
+def test_lasting_silence_is_raised(server: Server, carrel: Carrel) -> None:
+    server.answers = [None]
+    with pytest.raises(TransportError, match="/v1/usage"):
+        carrel.usage()
+    assert len(server.asked) == 4
+
+
+def test_a_file_is_sent_whole_each_time(server: Server, carrel: Carrel) -> None:
+    server.answers = [BUSY, None, _json(404, _problem(404))]
+    with pytest.raises(NotFoundError):
+        carrel.documents.create(content=b"bytes of the file" * 1000, file_name="x.txt", attributes={"year": 2026})
+    assert [body.count(b"bytes of the file") for _, _, body in server.asked] == [1000, 1000, 1000]
+
+
+def test_lists_are_fetched_page_by_page(server: Server, carrel: Carrel) -> None:
+    item = {"id": "col_1", "name": "x", "documents": 0, "space": "s", "placement": "shared", "created_at": ""}
+    server.answers = [_json(200, {"data": [item, item], "next": "col_1"}), _json(200, {"data": [item], "next": None})]
+    assert len(list(carrel.collections.list(page_size=2))) == 3
+    assert [path for _, path, _ in server.asked] == ["/v1/collections?limit=2", "/v1/collections?after=col_1&limit=2"]
+
+
+def test_without_a_key_or_with_two_contents_nothing_is_sent(
+    server: Server, carrel: Carrel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CARREL_API_KEY", raising=False)
+    with pytest.raises(CarrelClientError, match="key"):
+        Carrel(base_url=server.url)
+    for given in ({}, {"text": "x", "content": b"x"}):
+        with pytest.raises(CarrelClientError, match="exactly one"):
+            carrel.documents.create(**given)  # type: ignore[arg-type]
+    assert server.asked == []

@@ -64,7 +64,7 @@ class TenantSession(Session):
 
 class Database:
     def __init__(self, url: str, *, synchronous: str = "normal", pool_size: int = 24) -> None:
-        self.url = url
+        self.url, self._synchronous, self._pool_size = url, synchronous, pool_size
         self.engine = sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30)
         if self.engine.dialect.name == "sqlite":
             _set_up_sqlite(self.engine, synchronous)
@@ -97,6 +97,18 @@ class Database:
             session.bind_tenant(tenant_id)
             yield session
 
+    def queue_engine(self) -> sa.Engine:
+        """An engine for a library that manages its own transactions on the same database: the driver begins them."""
+        engine = sa.create_engine(self.url, pool_size=self._pool_size, max_overflow=self._pool_size)
+        if engine.dialect.name == "sqlite":
+
+            @event.listens_for(engine, "connect")
+            def _connect(connection: Any, _record: object) -> None:
+                _set_pragmas(connection, self._synchronous)
+                connection.isolation_level = "IMMEDIATE"
+
+        return engine
+
     def ping(self) -> None:
         with self.engine.connect() as connection:
             connection.execute(sa.select(1))
@@ -105,17 +117,16 @@ class Database:
         self.engine.dispose()
 
 
+def _set_pragmas(connection: Any, synchronous: str) -> None:
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
 def _set_up_sqlite(engine: sa.Engine, synchronous: str) -> None:
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late to take the write lock first
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            f"synchronous={synchronous}",
-            "foreign_keys=ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
+        _set_pragmas(connection, synchronous)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:

@@ -75,6 +75,7 @@ class DurableWorker:
             config=DBOSConfig(
                 name=APPLICATION,
                 system_database_url=database.url,
+                system_database_engine=database.queue_engine(),
                 application_version=APPLICATION_VERSION,
                 executor_id=executor_id,
                 serializer=JsonSerializer(),

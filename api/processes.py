@@ -87,6 +87,7 @@ def run_api(settings: Settings, listener: socket.socket | None) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
         server_header=False,
+        proxy_headers=False,  # an address in a header is whatever the sender likes
     )
     uvicorn.Server(config).run(sockets=[listener] if listener is not None else None)
     services.close()

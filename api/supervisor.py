@@ -66,6 +66,8 @@ class Supervisor:
     def __init__(self, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         self._settings, self._on_ready = settings, on_ready
         self._stop = threading.Event()
+        # Before the port is tried: a second start on the same data should hear of the data, not of the port.
+        self._lock = hold_lock(settings.data_dir, "service")
         self._listener = _listen(settings)
         self._host, self._port = self._listener.getsockname()[:2]
         self.url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
@@ -79,7 +81,7 @@ class Supervisor:
         """Block until SIGTERM or SIGINT; return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
-        with hold_lock(self._settings.data_dir, "service"):
+        with self._lock:
             self._settings.service_file.write_text(json.dumps({"url": self.url, "pid": os.getpid()}))
             try:
                 return self._watch()

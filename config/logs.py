@@ -11,7 +11,7 @@ from config.clock import isoformat, system_clock
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JsonLines(logging.Formatter):
@@ -39,5 +39,5 @@ def configure_logging(process: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(process))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("httpx", "httpx2", "sentence_transformers", "alembic", "uvicorn.access"):
+    for chatty in ("httpx", "httpx2", "sentence_transformers", "alembic", "uvicorn.access", "dbos"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

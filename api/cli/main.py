@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import typer
+from pydantic import ValidationError
 
 import config
 
@@ -39,11 +41,18 @@ def run() -> None:
     as_json = "--json" in sys.argv
     try:
         app()
+    except ValidationError as error:  # of the settings: nothing else is validated here
+        wrong = [f"CARREL_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
+        _fail(SetupError("; ".join(wrong)), as_json)
     except (CarrelError, CarrelClientError, TimeoutError, PermissionError) as error:
-        detail = error.detail if isinstance(error, CarrelError) else str(error)
-        code = getattr(error, "code", type(error).__name__)
-        print(json.dumps({"error": {"code": code, "detail": detail}}) if as_json else f"carrel: {detail}", file=sys.stderr)
-        sys.exit(EXIT_SETUP if isinstance(error, SetupError) else 1)
+        _fail(error, as_json)
+
+
+def _fail(error: Exception, as_json: bool) -> NoReturn:
+    detail = error.detail if isinstance(error, CarrelError) else str(error)
+    code = getattr(error, "code", type(error).__name__)
+    print(json.dumps({"error": {"code": code, "detail": detail}}) if as_json else f"carrel: {detail}", file=sys.stderr)
+    sys.exit(EXIT_SETUP if isinstance(error, SetupError) else 1)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def test_doctor_says_what_to_do_about_a_missing_model(service: Service, tmp_path
     assert "carrel serve" in done.stdout
 
 
+def test_a_setting_with_a_wrong_value_is_named(service: Service) -> None:
+    done = carrel("tenant", "list", env={**service.env, "CARREL_PORT": "many"})
+    assert done.returncode == 78
+    assert done.stderr.startswith("carrel: CARREL_PORT: ")
+
+
 @pytest.mark.parametrize("arguments", [("tenant", "show", "nobody"), ("query", "x"), ("key", "create", "-t", "nobody")])
 def test_a_mistake_is_one_line_and_no_trace(service: Service, arguments: tuple[str, ...]) -> None:
     done = carrel(*arguments, env=service.env)

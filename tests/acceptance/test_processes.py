@@ -20,7 +20,8 @@ FAST = {"embedding_runtime": "hash"}
 
 def test_a_second_start_on_the_same_data_is_refused_clearly(tmp_path: Path) -> None:
     with running_service(tmp_path, **FAST) as service:
-        second = carrel("serve", env=environment(tmp_path, **FAST))
+        port = service.url.rpartition(":")[2]
+        second = carrel("serve", env=environment(tmp_path, **{**FAST, "port": port}))
         assert second.returncode != 0
         assert "already running" in second.stderr
         assert "CARREL_DATA_DIR" in second.stderr
@@ -37,6 +38,15 @@ def test_a_dead_child_is_replaced_and_work_goes_on(tmp_path: Path, name: str) ->
         one.documents.create(text="after the death").wait(timeout_s=60)
         assert {p.text for p in one.query("death").passages} == {"before the death", "after the death"}
         assert two.query("death").passages == []
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with running_service(tmp_path / "one", **FAST) as service:
+        port = service.url.rpartition(":")[2]
+        second = carrel("serve", env=environment(tmp_path / "two", **{**FAST, "port": port}))
+        assert second.returncode != 0
+        assert f"Port {port}" in second.stderr
+        assert "CARREL_PORT" in second.stderr
 
 
 def test_sigterm_stops_every_process(tmp_path: Path) -> None:

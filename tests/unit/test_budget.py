@@ -260,6 +260,19 @@ def test_a_refund_after_midnight_corrects_the_day_of_the_charge(ledger: Ledger, 
     assert [(day.day, day.charged) for day in days] == [("2026-03-10", 0)]
 
 
+def test_a_refund_after_the_months_end_goes_to_the_month_of_the_charge(
+    ledger: Ledger, meter: TenantMeter, clock: SetClock
+) -> None:
+    clock.now = _at("2026-03-31T23:59:59.999+00:00")
+    meter.debit("d", 4)
+    clock.now += 1
+    meter.debit("next", 7)
+    meter.refund("d")
+    assert _window(ledger) == (7, 0)
+    clock.now -= 1
+    assert _window(ledger) == (0, 0)
+
+
 def test_usage_is_counted_by_day_and_operation(ledger: Ledger, clock: SetClock) -> None:
     for operation in ("query", "ingest"):
         meter = ledger.for_tenant(A, operation)

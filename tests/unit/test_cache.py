@@ -113,6 +113,15 @@ def test_a_planted_pickle_is_a_miss_and_never_run(tmp_path: Path, folder: Path, 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("columns", [{"mode": 2}, {"mode": 4}, {"mode": None}, {"filename": "../outside"}, {"filename": ""}])
+def test_a_row_that_this_cache_did_not_write_is_a_miss_even_with_genuine_bytes(
+    folder: Path, cache: DiskVectorCache, columns: dict[str, Any]
+) -> None:
+    cache.put(A, SPACE, {"text": VECTOR})
+    _plant(folder, **columns)
+    assert _get(cache) is None
+
+
 @pytest.mark.parametrize("value", [None, 7, 0.5, "text", b""])
 def test_a_planted_value_of_another_type_is_a_miss(folder: Path, cache: DiskVectorCache, value: Any) -> None:
     cache.put(A, SPACE, {"text": VECTOR})

@@ -1,0 +1,134 @@
+"""Who may import, read or bypass what: the layers, the vendors' one file each, and the doors past the tenants' wall."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).parents[2]
+PRODUCT = ("config", "tenants", "rag", "ingestion", "api", "client/src")
+VERSIONS = "api/migrations/versions"
+
+#: Each vendor, with the only files that may import it.
+VENDORS = {
+    "qdrant_edge": {"rag/store/edge.py"},
+    "qdrant_client": {"rag/store/qdrant.py"},
+    "torch": {"rag/embedding/local.py"},
+    "sentence_transformers": {"rag/embedding/local.py"},
+    "transformers": {"rag/embedding/local.py"},
+    "huggingface_hub": {"rag/embedding/models.py"},
+    "diskcache": {"rag/embedding/cache.py"},
+    "semantic_text_splitter": {"rag/chunking.py"},
+    "tiktoken": {"rag/tokens.py"},
+    "orjson": {"rag/store/wire.py"},
+    "dbos": {"ingestion/durable.py"},
+    "pypdfium2": {"ingestion/readers/pdf.py"},
+    "bs4": {"ingestion/readers/html.py"},
+    "markdownify": {"ingestion/readers/html.py"},
+    "jwt": {"tenants/tokens.py"},
+    "limits": {"tenants/rates.py", "api/middleware.py"},
+    "alembic": {"api/schema.py", "api/migrations/env.py"},
+    "uvicorn": {"api/processes.py"},
+    "httpx2": {"client/src/carrel_client/transport.py"},
+}
+
+#: Code that acts before a tenant is known or across tenants.
+WITHOUT_A_TENANT = {
+    "tenants/registry.py",
+    "tenants/keys.py",
+    "tenants/identity.py",
+    "tenants/audit.py",
+    "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
+    "rag/collections.py",  # spaces belong to nobody
+}
+
+
+@cache
+def _trees() -> dict[str, ast.Module]:
+    """Every module of the product by its path, without the revisions of the schema."""
+    paths = sorted(path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py"))
+    names = {path.relative_to(ROOT).as_posix(): path for path in paths}
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in names.items() if VERSIONS not in name}
+
+
+def _where(meets: Callable[[ast.AST], bool]) -> set[str]:
+    return {name for name, tree in _trees().items() if any(meets(node) for node in ast.walk(tree))}
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        yield node.module
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _uses(*names: str) -> Callable[[ast.AST], bool]:
+    """Whether a node names one of these, as a variable, an attribute or an import."""
+
+    def meets(node: ast.AST) -> bool:
+        used = [*_imported(node)]
+        if isinstance(node, ast.Attribute):
+            used.append(node.attr)
+        elif isinstance(node, ast.Name):
+            used.append(node.id)
+        return any(name.rpartition(".")[2] in names for name in used)
+
+    return meets
+
+
+def test_the_walk_sees_the_product() -> None:
+    assert len(_trees()) > 60
+    assert _where(_uses("Settings")) > {"api/processes.py", "api/wiring.py"}
+
+
+def test_the_layers_keep_to_their_contracts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    failed = lint_imports(no_cache=True)
+    report = capsys.readouterr().out
+    assert not failed, report
+    assert "0 broken" in report
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_vendor_is_imported_in_its_own_files_only(vendor: str) -> None:
+    found = _where(lambda node: any(name == vendor or name.startswith(f"{vendor}.") for name in _imported(node)))
+    assert found == VENDORS[vendor]
+
+
+def test_nothing_is_imported_by_a_name_that_is_made_up_at_run_time() -> None:
+    assert _where(_uses("import_module", "__import__", "importlib.import_module")) == set()
+
+
+def test_the_environment_is_read_in_the_settings_only() -> None:
+    found = _where(_uses("environ", "environb", "getenv", "getenvb", "putenv"))
+    assert found == {"client/src/carrel_client/client.py", "api/local.py"}  # pydantic reads it for config/settings.py
+
+
+def test_a_session_without_a_tenant_is_opened_in_few_places() -> None:
+    assert _where(_uses("system_read", "system_write")) == WITHOUT_A_TENANT
+
+
+def _calls(node: ast.AST, *names: str) -> bool:
+    """Whether a node calls one of these, written out with the module where there is one."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in names
+
+
+def test_no_statement_is_written_as_text() -> None:
+    written = _where(lambda node: _calls(node, "text", "sa.text", "sqlalchemy.text", "sqlmodel.text"))
+    assert written <= {"rag/corpus.py", "config/database.py"}  # the conditions of partial indexes
+    assert _where(_uses("exec_driver_sql")) <= {"config/database.py"}
+
+
+def test_nothing_is_pickled_or_evaluated() -> None:
+    assert _where(lambda node: not {"pickle", "marshal", "shelve", "dill"}.isdisjoint(_imported(node))) == set()
+    assert _where(lambda node: _calls(node, "eval", "exec")) == set()
+
+
+def test_only_the_queue_takes_a_sessions_connection_past_the_wall() -> None:
+    assert _where(lambda node: _calls(node, "session.connection")) == {"ingestion/durable.py"}

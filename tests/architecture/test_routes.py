@@ -1,0 +1,240 @@
+"""Every route declares its scope, and without a key nothing but the public ones is reached, whatever is sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fastapi.routing import APIRoute
+from sqlmodel import SQLModel, select
+from starlette.routing import BaseRoute
+from starlette.testclient import TestClient
+
+from api.app import create_app, create_service
+from api.middleware import PUBLIC
+from api.routing import SCOPE_KEY, ScopedRoute
+from api.wiring import ApiServices
+from config.clock import system_clock
+from config.database import Database
+from config.settings import Settings
+from tenants.audit import AuditLog
+from tenants.context import TENANT_SCOPES, Scope
+from tenants.identity import Identifier
+from tenants.keys import KeyRing, make_secret
+from tenants.rates import RateLimiter
+from tenants.registry import TenantRegistry
+from tenants.tables import AuditEntry
+from tenants.tokens import TokenSigner, make_signing_key
+
+APP = create_app(cast(ApiServices, None))
+DOCUMENTATION = {"/openapi.json", "/docs"}
+
+
+def _flat(routes: list[BaseRoute]) -> Iterator[BaseRoute]:
+    """Routes with those of included routers, which the framework keeps apart."""
+    for route in routes:
+        included = getattr(route, "original_router", route)
+        yield from _flat(included.routes) if hasattr(included, "routes") else [route]
+
+
+ROUTES = [route for route in _flat(APP.routes) if isinstance(route, APIRoute)]
+CALLS = sorted((method, route.path) for route in ROUTES for method in route.methods)
+PRIVATE = [call for call in CALLS if call[1] not in PUBLIC]
+
+
+def _scope(route: APIRoute) -> str:
+    return str((route.openapi_extra or {}).get(SCOPE_KEY))
+
+
+def _scopes() -> dict[tuple[str, str], str]:
+    return {(method, route.path): _scope(route) for route in ROUTES for method in route.methods}
+
+
+def _name(value: object) -> str | None:
+    return " ".join(value) if isinstance(value, tuple) else None
+
+
+class Reached(Exception):
+    """A request came through to the services, which a denied one must not."""
+
+
+class Unreachable:
+    def __getattr__(self, name: str) -> Any:
+        raise Reached(name)
+
+
+class Stand:
+    """The whole way in, with real identities and nothing behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(f"sqlite:///{folder / 'carrel.db'}")
+        SQLModel.metadata.create_all(self.database.engine)
+        keys = KeyRing(self.database, system_clock)
+        tokens = TokenSigner(make_signing_key(), system_clock)
+        tenant = TenantRegistry(self.database, system_clock).create("a", monthly_tokens=None)
+        self.keys = {scope: keys.create(tenant.id, name="t", scopes=[scope]).secret for scope in TENANT_SCOPES}
+        self.keys[Scope.OPERATE] = keys.create(None, name="o", scopes=[Scope.OPERATE]).secret
+        beyond = Unreachable()
+        settings = Settings(max_document_bytes=1024)
+        known = {
+            "core": SimpleNamespace(settings=settings, registry=beyond, ledger=beyond, clock=system_clock),
+            "audit": AuditLog(self.database, system_clock),
+            "identifier": Identifier(self.database, keys, tokens),
+            "rates": RateLimiter(100_000),
+        }
+        services = SimpleNamespace(**{field.name: known.get(field.name, beyond) for field in fields(ApiServices)})
+        self.client = TestClient(create_service(cast(ApiServices, services)))
+
+    def call(self, method: str, path: str, key: str | None = None, **options: Any) -> Any:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers |= options.pop("headers", {})
+        return self.client.request(method, path.replace("{", "").replace("}", ""), headers=headers, **options)
+
+    def audited(self) -> list[AuditEntry]:
+        with self.database.system_read() as session:
+            return [*session.scalars(select(AuditEntry))]
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    stand = Stand(tmp_path_factory.mktemp("stand"))
+    with stand.client:
+        yield stand
+    stand.database.close()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{sorted(route.methods)[0]} {route.path}")
+def test_a_route_declares_its_scope_and_names_itself(route: APIRoute) -> None:
+    assert isinstance(route, ScopedRoute)
+    assert _scope(route) in {"none", *map(str, Scope)}
+    assert route.operation_id
+    assert route.summary
+    assert not route.summary.endswith(".")
+
+
+def test_there_are_routes_and_their_names_differ() -> None:
+    assert len(ROUTES) >= 15
+    assert len({route.operation_id for route in ROUTES}) == len(ROUTES)
+
+
+def test_what_is_public_is_so_for_the_middleware_and_the_routes() -> None:
+    assert {route.path for route in ROUTES if _scope(route) == "none"} == PUBLIC - DOCUMENTATION
+
+
+def test_administration_needs_an_operator_and_nothing_else_does() -> None:
+    for (_, path), scope in _scopes().items():
+        assert (scope == "operate") == path.startswith("/v1/admin/"), path
+
+
+def test_reading_never_needs_more_than_changing() -> None:
+    for (method, path), scope in _scopes().items():
+        if path.startswith("/v1/") and not path.startswith("/v1/admin/") and path not in ("/v1/query", "/v1/usage"):
+            assert scope == ("query" if method == "GET" else "ingest"), path
+
+
+def test_the_openapi_document_declares_scopes_and_refusals() -> None:
+    document = APP.openapi()
+    json.dumps(document)
+    assert document["security"] == [{"key": []}]
+    operations = {(m.upper(), path): item for path, methods in document["paths"].items() for m, item in methods.items()}
+    assert set(operations) == set(CALLS)
+    for (_, path), operation in operations.items():
+        assert operation[SCOPE_KEY] == _scopes()[_, path]
+        if path in PUBLIC:
+            assert operation["security"] == []
+        else:
+            assert {"401", "403", "404", "422", "429", "503"} <= set(operation["responses"])
+            refused = operation["responses"]["422"]["content"]
+            assert "Problem" in json.dumps(refused)
+
+
+def test_every_reference_in_the_openapi_document_leads_somewhere() -> None:
+    document = APP.openapi()
+    text = json.dumps(document)
+    named = {part.partition('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert named <= set(document["components"]["schemas"])
+
+
+BROKEN: list[dict[str, Any]] = [
+    {},
+    {"content": b"{broken", "headers": {"content-type": "application/json"}},
+    {"content": b"x" * 5000, "headers": {"content-type": "multipart/form-data; boundary=missing"}},
+    {"content": b"x" * (2 << 20)},
+]
+
+
+@pytest.mark.parametrize("call", PRIVATE, ids=_name)
+@pytest.mark.parametrize("broken", BROKEN, ids=["empty", "json", "form", "too large"])
+def test_without_a_key_nothing_private_answers(stand: Stand, call: tuple[str, str], broken: dict[str, Any]) -> None:
+    response = stand.call(*call, **{**broken, "headers": dict(broken.get("headers", {}))})
+    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/unknown", "/docs/oauth2-redirect", "/redoc", "/healthz/", "//healthz", "/healthz/../v1/usage"]
+)
+def test_without_a_key_not_even_the_absence_of_a_path_is_told(stand: Stand, path: str) -> None:
+    assert stand.call("GET", path).status_code == 401
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic eDp5", "carrel_key", "bearer\tx", "Bearer  ", "Bearer é"])
+def test_what_is_no_bearer_key_is_no_key(stand: Stand, header: str) -> None:
+    response = stand.client.get("/v1/usage", headers={"authorization": header.encode("latin-1")})
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize("call", PRIVATE, ids=_name)
+def test_a_key_without_the_scope_is_refused_before_the_body_is_read(stand: Stand, call: tuple[str, str]) -> None:
+    needed = Scope(_scopes()[call])
+    for scope, key in stand.keys.items():
+        if scope != needed:
+            response = stand.call(*call, key=key, content=b"{broken")
+            assert (response.status_code, response.json()["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("call", [call for call in PRIVATE if not call[1].startswith("/v1/admin/")], ids=_name)
+def test_no_operator_enters_a_tenants_room(stand: Stand, call: tuple[str, str]) -> None:
+    assert stand.call(*call, key=stand.keys[Scope.OPERATE]).status_code == 403
+
+
+def test_a_key_with_the_scope_does_reach_the_service(stand: Stand) -> None:
+    response = stand.call("GET", "/v1/usage", key=stand.keys[Scope.MANAGE])
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "Reached" not in response.text
+
+
+@pytest.mark.parametrize("scope", [Scope.INGEST])
+def test_a_body_that_is_too_large_is_refused_however_it_declares_itself(stand: Stand, scope: Scope) -> None:
+    for length in (None, "5000000", "-1", "many"):
+        headers = {"content-type": "application/json"} | ({"content-length": length} if length else {})
+        parts = iter([b"x" * 65_536] * 40)
+        response = stand.call("POST", "/v1/documents", key=stand.keys[scope], content=parts, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+
+def test_a_denial_is_on_record_without_what_was_sent(stand: Stand) -> None:
+    before = len(stand.audited())
+    stand.call("POST", "/v1/query", key=stand.keys[Scope.INGEST], json={"query": "my secret question"})
+    entry = stand.audited()[before:][0]
+    assert (entry.decision, entry.status, entry.action) == ("denied", 403, "POST /v1/query")
+    assert "secret question" not in repr(entry)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("req-1.a_B", True), ("x" * 65, False), ("a b", False), ("é", False), ("", False)])
+def test_a_harmless_request_id_is_kept(stand: Stand, given: str, kept: bool) -> None:
+    response = stand.client.get("/v1/usage", headers={"x-request-id": given.encode("latin-1")})
+    assert (response.headers["x-request-id"] == given) is kept
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+def test_two_unknown_keys_are_told_the_same(stand: Stand) -> None:
+    answers = [stand.call("GET", "/v1/usage", key=make_secret(name)).json() for name in ("key_x", "key_y")]
+    for answer in answers:
+        del answer["request_id"]
+    assert answers[0] == answers[1]

@@ -108,7 +108,9 @@ async def _http(_request: Request, error: Exception) -> Response:
     refused = _Refused(str(getattr(error, "detail", "")) or HTTPStatus(status).phrase)
     refused.status, refused.title = int(status), HTTPStatus(status).phrase  # type: ignore[misc]
     refused.code = HTTPStatus(status).name.lower()  # type: ignore[misc]
-    return problem_response(refused)
+    response = problem_response(refused)
+    response.headers.update(getattr(error, "headers", None) or {})
+    return response
 
 
 class _Refused(CarrelError):

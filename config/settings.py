@@ -98,7 +98,7 @@ def private_dir(path: Path) -> Path:
     """Make the folder and its parent (0700) and refuse one that somebody else owns or may enter."""
     for folder in (path.parent, path):
         folder.mkdir(exist_ok=True, mode=0o700)
-        status = folder.stat()
+        status = folder.lstat()
         if status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise PermissionError(f"{folder} must belong to this user with mode 0700; remove it and start again")
     return path

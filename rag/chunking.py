@@ -139,7 +139,7 @@ class _Headings:
         fence, offset = "", 0
         for line in text.splitlines(keepends=True):
             before, fence = fence, _fence_after(fence, line)
-            if not before and not fence and (heading := _heading(line.rstrip("\r\n"))):
+            if not before and not fence and (heading := _heading(line.rstrip("\r\n").removeprefix("\ufeff"))):
                 path = [above for above in path if above[0] < heading[0]] + [heading]
                 self._starts.append(offset)
                 self._paths.append(tuple(name for _, name in path))

@@ -84,17 +84,28 @@ class TenantMeter:
         with self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, hold_id)
             if entry is not None and entry.state in (SETTLED, UNSETTLED):
+                self._top_up(session, entry, tokens, held=False)
                 return False
             if entry is not None and entry.state in (HELD, STARTED):
+                self._top_up(session, entry, tokens, held=True)
                 entry.lease_until = self._lease()
-                session.add(entry)
                 return True
             if entry is not None:
                 session.delete(entry)  # released: the step runs again and reserves anew
                 session.flush()
-            self._reserve(session, tokens, held=True)
+            self._reserve(session, tokens, month(self._ledger.clock()), held=True)
             self._add(session, hold_id, HELD, tokens, self._lease())
         return True
+
+    def _top_up(self, session: Session, entry: LedgerEntry, tokens: int, *, held: bool) -> None:
+        """A repeated step can need more than its first run: what was cached then may have been evicted since."""
+        missing = tokens - entry.tokens
+        if missing > 0:
+            self._reserve(session, missing, entry.month, held=held)
+            entry.tokens = tokens
+            if not held:
+                self._count(session, charged=missing)
+        session.add(entry)
 
     def start(self, hold_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
@@ -123,7 +134,7 @@ class TenantMeter:
         with self._ledger.database.write(self._scope) as session:
             if self._entry(session, charge_id) is not None:
                 return
-            self._reserve(session, tokens, held=False)
+            self._reserve(session, tokens, month(self._ledger.clock()), held=False)
             self._add(session, charge_id, SETTLED, tokens, None)
             self._count(session, charged=tokens)
 
@@ -167,9 +178,9 @@ class TenantMeter:
             )
         )
 
-    def _reserve(self, session: Session, tokens: int, *, held: bool) -> None:
-        """Take `tokens` of the window, or raise: one conditional statement, so that concurrent takers cannot pass it."""
-        tenant_id, window = self._scope.tenant_id, month(self._ledger.clock())
+    def _reserve(self, session: Session, tokens: int, window: str, *, held: bool) -> None:
+        """Take `tokens` of the month, or raise: one conditional statement, so that concurrent takers cannot pass it."""
+        tenant_id = self._scope.tenant_id
         used, reserved = col(BudgetWindow.used), col(BudgetWindow.held)
         limit = select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id).scalar_subquery()
         taken = sa.update(BudgetWindow).where(

@@ -17,6 +17,8 @@ from rag.embedding.runtime import Fingerprint, Matrix
 
 log = logging.getLogger(__name__)
 
+LENGTH_STEP = 32  # tokens that lengths are rounded up to
+
 
 class SentenceTransformerRuntime:
     def __init__(self, folder: Path, *, device: str, precision: str, name: str) -> None:
@@ -40,6 +42,8 @@ class SentenceTransformerRuntime:
             # bf16: 1.7 times as fast as fp32 where the CPU has it, cosine 0.99995 to it
             model_kwargs={"dtype": torch.bfloat16 if precision == "bf16" else torch.float32, "use_safetensors": True},
         )
+        # torch keeps compiled kernels for every shape it met: with free lengths a worker grew by 3 MB a second to 2 GB.
+        self._model[0].processing_kwargs = {"text": {"pad_to_multiple_of": LENGTH_STEP}}
         self._model.eval()
         max_tokens = int(self._model.max_seq_length)
         self.tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from rag.embedding.runtime import Fingerprint, Matrix
 
 log = logging.getLogger(__name__)
 
-LENGTH_STEP = 32  # tokens that lengths are rounded up to
+LENGTH_STEP = 16  # tokens that lengths are rounded up to
 
 
 class SentenceTransformerRuntime:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,39 +23,38 @@ from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry
 from tests.support import Service, running_service, wait_for
 
+IN_FLIGHT = 8  # documents that each tenant has on their way
+
 
 def _text(number: int) -> str:
     return "\n\n".join(f"Shelf {number}, board {board}: " + f"word{number % 7} " * 60 for board in range(1 + number % 4))
 
 
-def _ingest(client: Carrel, documents: int) -> None:
-    submitted = [client.documents.create(text=_text(n), external_id=f"doc-{n}") for n in range(documents)]
-    for one in submitted:
-        one.wait(timeout_s=240)
-
-
-def _kill_while(service: Service, name: str, kills: int, done: threading.Event, seed: int) -> int:
-    """Kill at seeded moments while the ingest runs; return how many times."""
-    moments, count = random.Random(seed), 0
-    while count < kills and not done.wait(moments.uniform(0.05, 1.5)):
-        pid = wait_for(lambda: service.child(name), what=f"a living {name}")
-        os.kill(pid, signal.SIGKILL)
-        wait_for(lambda pid=pid: service.child(name) not in (None, pid), what=f"a new {name}")
-        count += 1
+def _ingest(client: Carrel, documents: int, disturbed: threading.Event) -> int:
+    """Bring documents, a few at a time, until there are enough and the killing is over; return how many."""
+    count = 0
+    while count < documents or not disturbed.is_set():
+        numbers = range(count, count + IN_FLIGHT)
+        submitted = [client.documents.create(text=_text(n), external_id=f"doc-{n}") for n in numbers]
+        for one in submitted:
+            one.wait(timeout_s=240)
+        count += IN_FLIGHT
     return count
 
 
-def _check(service: Service, names: list[str], documents: int) -> None:
-    """Every document live exactly once; live chunks in SQL = points in the engine; the ledger adds up."""
-    database = Database(f"sqlite:///{service.data_dir / 'carrel.db'}")
+def _kill(service: Service, name: str, kills: int, seed: int, disturbed: threading.Event) -> None:
+    """Kill at seeded moments."""
+    moments = random.Random(seed)
     try:
-        for name in names:
-            _check_tenant(service, database, name, documents)
+        for _ in range(kills):
+            time.sleep(moments.uniform(0.05, 1.5))
+            service.kill(name)
     finally:
-        database.close()
+        disturbed.set()
 
 
 def _check_tenant(service: Service, database: Database, name: str, documents: int) -> None:
+    """Every document live exactly once; live chunks in SQL = points in the engine; the ledger adds up."""
     engine = EngineClient(Settings(data_dir=service.data_dir).engine_socket, patience_s=10)
     registry = TenantRegistry(database, system_clock)
     context = registry.context_of_job(registry.get(name).id, "check")
@@ -77,30 +76,20 @@ def _check_tenant(service: Service, database: Database, name: str, documents: in
 def _prove(folder: Path, *, documents: int, kills: int, child: str = "worker", seed: int = 1) -> None:
     # A short lease, so that what a killed worker held is swept within the test.
     with running_service(folder, hold_lease_seconds=5, sweep_seconds=0.5) as service:
-        (first, one), (second, two) = service.tenant(), service.tenant()
-        done = threading.Event()
-        failures: list[Exception] = []
-
-        def bring(client: Carrel) -> None:
-            try:
-                _ingest(client, documents // 2)
-            except Exception as error:  # noqa: BLE001  whatever it is, the test's own thread must report it
-                failures.append(error)
-
-        threads = [threading.Thread(target=bring, args=(client,)) for client in (one, two)]
-        for thread in threads:
-            thread.start()
-        killer = threading.Thread(target=lambda: counted.append(_kill_while(service, child, kills, done, seed)))
-        counted: list[int] = []
-        killer.start()
-        for thread in threads:
-            thread.join(600)
-        done.set()
-        killer.join(60)
-        assert failures == []
-        assert counted[0] >= min(kills, 2), "the ingest ended before it was disturbed"
-        wait_for(lambda: _nothing_held([one, two]), what="holds of killed workers to end", timeout_s=30)
-        _check(service, [first, second], documents // 2)
+        tenants = [service.tenant(), service.tenant()]
+        disturbed = threading.Event()
+        with ThreadPoolExecutor(3) as pool:
+            killer = pool.submit(_kill, service, child, kills, seed, disturbed)
+            ingests = [pool.submit(_ingest, client, documents // 2, disturbed) for _, client in tenants]
+            killer.result(600)
+            brought = [ingest.result(600) for ingest in ingests]
+        clients = [client for _, client in tenants]
+        wait_for(lambda: _nothing_held(clients), what="holds of killed workers to end", timeout_s=30)
+        database = Database(f"sqlite:///{service.data_dir / 'carrel.db'}")
+        for (name, _), count in zip(tenants, brought, strict=True):
+            assert count >= documents // 2
+            _check_tenant(service, database, name, count)
+        database.close()
 
 
 def _nothing_held(clients: list[Carrel]) -> bool:

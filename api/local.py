@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carrel_client import Carrel
-
 from config.errors import SetupError
 
 STOP_S = 60.0

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from carrel_client import Carrel
-
 from api.local import LocalService, local_service
 from benchmarks.report import Report
+from carrel_client import Carrel
 
 PARALLEL = 8
 TOP_K = 100

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from carrel_client import Tenant
 
 from api.cli.common import AsJson, operator, out, print_json, table
+from carrel_client import Tenant
 from config.settings import Settings
 
 tenants = typer.Typer(no_args_is_help=True, help="Make and look at tenants.")

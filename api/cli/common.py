@@ -7,9 +7,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from carrel_client import Carrel
 from rich.console import Console
 
+from carrel_client import Carrel
 from config.errors import SetupError
 from config.settings import Settings
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from carrel_client import Carrel, ConflictError, NotFoundError
 
 from api.cli.common import out
 from api.cli.documents import find_files, ingest_files, show_passage
 from api.local import LocalService, local_service
+from carrel_client import Carrel, ConflictError, NotFoundError
 from config.errors import SetupError
 from config.secrets import secret_file
 from config.settings import Settings

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from carrel_client import APIError, Carrel, JobFailedError, Passage
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, tenant_client
+from carrel_client import APIError, Carrel, JobFailedError, Passage
 from config.settings import Settings
 from ingestion.media import SUFFIXES
 

@@ -18,10 +18,9 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
         "Take its folder out of PYTHONPATH, or install carrel-server into a virtual environment of its own."
     )
 
-from carrel_client import CarrelClientError
-
 from api.cli import admin, demo, doctor, documents, processes
 from api.supervisor import EXIT_SETUP
+from carrel_client import CarrelClientError
 from config.errors import CarrelError, SetupError
 
 app = typer.Typer(

@@ -8,7 +8,6 @@ from ingestion.readers.html import read_html
 from ingestion.readers.pdf import read_pdf
 from ingestion.readers.text import read_text
 
-
 BYTE_ORDER_MARK = "\ufeff"
 
 

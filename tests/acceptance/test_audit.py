@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 
 from carrel_client import APIError
-
 from config.clock import system_clock
 from config.database import Database
 from tenants.audit import AuditLog

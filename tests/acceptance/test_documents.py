@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+
 from carrel_client import (
     AuthenticationError,
     BudgetExhaustedError,
@@ -16,7 +17,6 @@ from carrel_client import (
     NotFoundError,
     PermissionDeniedError,
 )
-
 from tests.support import Service
 
 LOANS = "A borrowed book may be kept for four weeks.\n\nMaps do not leave the house. Ünïcödé 漢字 😀 stays."

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import carrel_client
 import pytest
+
+import carrel_client
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("config", "tenants", "rag", "ingestion", "api", "benchmarks", "client/src")

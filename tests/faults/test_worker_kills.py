@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from carrel_client import Carrel
 from sqlalchemy import func
 from sqlmodel import col, select
 
+from carrel_client import Carrel
 from config.clock import system_clock
 from config.database import Database
 from config.settings import Settings

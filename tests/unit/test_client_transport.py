@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+
 from carrel_client import (
     AuthenticationError,
     BudgetExhaustedError,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,6 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from carrel_client import Carrel
+from rag.store.edge import EdgeStore
+from rag.store.engine import EngineServer
+from rag.store.remote import EngineClient
 
 T = TypeVar("T")
 
@@ -56,6 +61,23 @@ class FreeMeter:
 
     def saved(self, cached: int, deduplicated: int) -> None:
         pass
+
+
+@contextmanager
+def served_engine(folder: Path) -> Iterator[EngineClient]:
+    """The engine's real server in a thread, and a client of its socket."""
+    path, loop, stop = folder / "e.sock", asyncio.new_event_loop(), asyncio.Event()
+    server = EngineServer(EdgeStore(folder / "vectors"))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(path, stop)))
+    thread.start()
+    client = EngineClient(path, patience_s=10)
+    try:
+        yield client
+    finally:
+        client.close()
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        loop.close()
 
 
 def environment(data_dir: Path, **settings: object) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,30 @@ def conditions_of(search: Search) -> tuple[Condition, ...]:
     """Collections and the caller's condition, to stand beside the tenant's own."""
     scope = AnyOf("collection", search.collections)
     return (scope,) if search.condition is None else (scope, search.condition)
+
+
+#: What a hit needs of its point: whose it is, and where it belongs.
+HIT_FIELDS = ["tenant", "document"]
+
+
+def payload_of(tenant: str, point: Point) -> dict[str, object]:
+    """The filter fields of a point as engines store them."""
+    return {
+        "tenant": tenant,
+        "collection": point.collection,
+        "document": point.document,
+        "labels": list(point.labels),
+        "terms": list(point.terms),
+        **{f"number_{slot}": value for slot, value in point.numbers},
+    }
+
+
+def own_hit(tenant: str, point_id: str, score: float, payload: Mapping[str, Any] | None) -> Hit:
+    """A hit of the tenant. One of another is a defect that must stop the answer, not be passed over."""
+    fields = payload or {}
+    if fields.get("tenant") != tenant:
+        raise RuntimeError("the engine returned a point of another tenant")
+    return Hit(point_id, float(score), str(fields["document"]))
 
 
 def in_order(hits: list[Hit]) -> list[Hit]:

@@ -161,15 +161,7 @@ class EdgeVectors:
         vectors: dict[str, Any] = {DENSE: point.dense}
         if point.sparse is not None:
             vectors[SPARSE] = edge.SparseVector(list(point.sparse.indices), list(point.sparse.values))
-        payload: dict[str, Any] = {
-            "tenant": self._tenant,
-            "collection": point.collection,
-            "document": point.document,
-            "labels": list(point.labels),
-            "terms": list(point.terms),
-        }
-        payload |= {f"number_{slot}": value for slot, value in point.numbers}
-        return edge.Point(point.id, vectors, payload)
+        return edge.Point(point.id, vectors, base.payload_of(self._tenant, point))
 
     def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         for search in searches:
@@ -178,6 +170,9 @@ class EdgeVectors:
             return []
         legs = self._shard.query_batch(edge.QueryBatchRequest([self._leg(search) for search in searches]))
         return [base.in_order([self._hit(point) for point in leg]) for leg in legs]
+
+    def _hit(self, point: edge.ScoredPoint) -> Hit:
+        return base.own_hit(self._tenant, str(point.id), point.score, point.payload)
 
     def _leg(self, search: Search) -> edge.QueryRequest:
         if isinstance(search.query, base.SparseVector):
@@ -189,14 +184,8 @@ class EdgeVectors:
             limit=search.limit,
             query=query,
             filter=self._own(*(_compile(part) for part in base.conditions_of(search))),
-            with_payload=["tenant", "document"],
+            with_payload=base.HIT_FIELDS,
         )
-
-    def _hit(self, point: edge.ScoredPoint) -> Hit:
-        payload = point.payload or {}
-        if payload.get("tenant") != self._tenant:
-            raise RuntimeError("the engine returned a point of another tenant")
-        return Hit(str(point.id), float(point.score), str(payload["document"]))
 
     def delete_points(self, ids: Sequence[str]) -> None:
         if ids:

@@ -103,15 +103,7 @@ class QdrantVectors:
         vectors: dict[str, Any] = {DENSE: point.dense.tolist()}
         if point.sparse is not None:
             vectors[SPARSE] = _sparse(point.sparse)
-        payload: dict[str, Any] = {
-            "tenant": self._tenant,
-            "collection": point.collection,
-            "document": point.document,
-            "labels": list(point.labels),
-            "terms": list(point.terms),
-        }
-        payload |= {f"number_{slot}": value for slot, value in point.numbers}
-        return models.PointStruct(id=point.id, vector=vectors, payload=payload)
+        return models.PointStruct(id=point.id, vector=vectors, payload=base.payload_of(self._tenant, point))
 
     def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         for search in searches:
@@ -120,6 +112,9 @@ class QdrantVectors:
         answers = _reach(lambda: self._client.query_batch_points(self._space.id, requests))
         return [base.in_order([self._hit(point) for point in answer.points]) for answer in answers]
 
+    def _hit(self, point: models.ScoredPoint) -> Hit:
+        return base.own_hit(self._tenant, str(point.id), point.score, point.payload)
+
     def _leg(self, search: Search) -> models.QueryRequest:
         sparse = isinstance(search.query, base.SparseVector)
         return models.QueryRequest(
@@ -127,14 +122,8 @@ class QdrantVectors:
             using=SPARSE if sparse else DENSE,
             limit=search.limit,
             filter=self._own(*(_compile(part) for part in base.conditions_of(search))),
-            with_payload=["tenant", "document"],
+            with_payload=base.HIT_FIELDS,
         )
-
-    def _hit(self, point: models.ScoredPoint) -> Hit:
-        payload = point.payload or {}
-        if payload.get("tenant") != self._tenant:
-            raise RuntimeError("the Qdrant server returned a point of another tenant")
-        return Hit(str(point.id), float(point.score), str(payload["document"]))
 
     def delete_points(self, ids: Sequence[str]) -> None:
         if ids:

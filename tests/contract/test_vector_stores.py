@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
-import threading
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,34 +19,13 @@ from qdrant_client import QdrantClient
 from rag.store.base import InvalidPoint, Point, Search, Space, SparseVector, TenantVectors, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Between, Condition, NoneOf, OnlyOf, SomeOf, holds
 from rag.store.edge import EdgeStore
-from rag.store.engine import EngineServer
 from rag.store.memory import MemoryStore
 from rag.store.qdrant import QdrantStore
-from rag.store.remote import EngineClient
-from tests.support import FakeScope
+from tests.support import FakeScope, served_engine
 
 SPACE = Space("sp_contract", 4)
 ALICE, BOB = FakeScope("ten_alice"), FakeScope("ten_bob")
 X, Y = np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[VectorStore]:
-    """The engine's own server in a thread, and its client."""
-    path = folder / "e.sock"
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    server = EngineServer(EdgeStore(folder / "vectors"))
-    thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(path, stop)))
-    thread.start()
-    client = EngineClient(path, patience_s=10)
-    try:
-        yield client
-    finally:
-        client.close()
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
-        loop.close()
 
 
 @pytest.fixture(params=["memory", "edge", "engine", "qdrant-local", "qdrant-server"])
@@ -60,7 +36,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStor
     elif kind == "edge":
         yield from _closing(EdgeStore(tmp_path / "vectors"))
     elif kind == "engine":
-        with _served(tmp_path) as client:
+        with served_engine(tmp_path) as client:
             yield client
     elif kind == "qdrant-local":
         yield from _closing(QdrantStore(QdrantClient(":memory:"), indexes=False))
@@ -242,22 +218,22 @@ def test_any_condition_means_what_it_means_in_plain_python(store: VectorStore, r
 
 def test_what_was_acknowledged_is_there_after_opening_again(tmp_path: Path) -> None:
     written = [point() for _ in range(50)]
-    with _served(tmp_path) as first:
+    with served_engine(tmp_path) as first:
         first.for_tenant(ALICE, SPACE).upsert(written)
-    with _served(tmp_path) as second:
+    with served_engine(tmp_path) as second:
         assert second.for_tenant(ALICE, SPACE).ids() == sorted(p.id for p in written)
         assert second.for_tenant(BOB, SPACE).ids() == []
 
 
 def test_a_frame_without_a_tenant_is_refused(tmp_path: Path) -> None:
-    with _served(tmp_path) as client:
+    with served_engine(tmp_path) as client:
         nobody = client.for_tenant(FakeScope(""), SPACE)
         with pytest.raises(InvalidPoint, match="without a tenant"):
             nobody.ids()
 
 
 def test_garbage_on_the_socket_ends_that_connection_only(tmp_path: Path) -> None:
-    with _served(tmp_path) as client:
+    with served_engine(tmp_path) as client:
         vectors = client.for_tenant(ALICE, SPACE)
         vectors.upsert([point()])
         for garbage in (b"\xff" * 64, b"\x05\0\0\0\0\0\0\0{nope", b"\x02\0\0\0\0\0\0\0[]"):

@@ -7,10 +7,8 @@ twice. At the end nothing is left of what is not live: points, chunk rows and bl
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -39,12 +37,10 @@ from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
 from rag.retrieval import Question, Retriever
-from rag.store.edge import EdgeStore
-from rag.store.engine import EngineServer
-from rag.store.remote import EngineClient
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.registry import TenantRegistry
+from tests.support import served_engine
 
 PARAGRAPHS = [f"{word} " * 40 for word in ("ash", "birch", "cedar", "elm", "fir", "oak", "pine", "yew")]
 TENANTS, NAMES, LABELS = 2, ("one", "two", "three"), ("red", "blue")
@@ -79,25 +75,6 @@ class Task:
     arguments: tuple[str, str, str]
 
 
-class Engine:
-    """The engine's real server in a thread."""
-
-    def __init__(self, folder: Path) -> None:
-        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
-        server = EngineServer(EdgeStore(folder / "vectors"))
-        self._thread = threading.Thread(
-            target=lambda: self._loop.run_until_complete(server.serve(folder / "e.sock", self._stop))
-        )
-        self._thread.start()
-        self.client = EngineClient(folder / "e.sock", patience_s=10)
-
-    def close(self) -> None:
-        self.client.close()
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-        self._loop.close()
-
-
 class IngestModel(RuleBasedStateMachine):
     tasks: Bundle[Task] = Bundle("tasks")
 
@@ -106,7 +83,8 @@ class IngestModel(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="carrel-model-"))
         self.database = Database(f"sqlite:///{self.folder / 'model.db'}", synchronous="off")
         SQLModel.metadata.create_all(self.database.engine)
-        self.engine = Engine(self.folder)
+        self.serving = served_engine(self.folder)
+        self.engine = self.serving.__enter__()
         runtime = HashRuntime()
         self.embedding = EmbeddingService(runtime, NullVectorCache(), batch_tokens=2048)
         self.chunker = Chunker(runtime.tokenizer_json)
@@ -119,7 +97,7 @@ class IngestModel(RuleBasedStateMachine):
         self.documents = Documents(
             self.database, system_clock, collections, self.blobs, self.queue, self.ledger, DocumentLimits(10**6)
         )
-        self.retriever = Retriever(self.database, collections, self.engine.client, self.embedding)
+        self.retriever = Retriever(self.database, collections, self.engine, self.embedding)
         self.pipeline = Pipeline(
             self.database,
             system_clock,
@@ -127,7 +105,7 @@ class IngestModel(RuleBasedStateMachine):
             InProcessReader(),  # type: ignore[arg-type]
             self.chunker,
             self.embedding,
-            self.engine.client,
+            self.engine,
             self.ledger,
             max_chunks=1000,
         )
@@ -266,7 +244,7 @@ class IngestModel(RuleBasedStateMachine):
     @invariant()
     def every_indexed_row_has_its_point(self) -> None:
         for context in getattr(self, "contexts", []):
-            points = set(self.engine.client.for_tenant(context, self.embedding.space).ids())
+            points = set(self.engine.for_tenant(context, self.embedding.space).ids())
             with self.database.read(context) as session:
                 indexed = {row.id for row in session.scalars(select(Chunk)) if row.indexed}
             assert indexed <= points
@@ -280,7 +258,7 @@ class IngestModel(RuleBasedStateMachine):
             for tenant in range(TENANTS):
                 self._nothing_is_left_over(tenant)
         finally:
-            self.engine.close()
+            self.serving.__exit__(None, None, None)
             self.embedding.close()
             self.database.close()
             shutil.rmtree(self.folder)
@@ -289,7 +267,7 @@ class IngestModel(RuleBasedStateMachine):
         context = self.contexts[tenant]
         expected = self._expected(tenant, None)
         assert self._answer(tenant, None) == expected
-        points = self.engine.client.for_tenant(context, self.embedding.space).ids()
+        points = self.engine.for_tenant(context, self.embedding.space).ids()
         with self.database.read(context) as session:
             chunks = sorted(row.id for row in session.scalars(select(Chunk)))
             places = len([*session.scalars(select(VersionChunk))])

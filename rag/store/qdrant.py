@@ -40,7 +40,8 @@ class QdrantStore:
 
     @classmethod
     def connect(cls, url: str, api_key: str | None) -> QdrantStore:
-        return cls(QdrantClient(url=url, api_key=api_key, timeout=30))
+        # The version check would run in a thread of its own and only warn.
+        return cls(QdrantClient(url=url, api_key=api_key, timeout=30, check_compatibility=False))
 
     def for_tenant(self, scope: Scope, space: Space) -> QdrantVectors:
         if space.id not in self._known:

@@ -29,7 +29,9 @@ TAGS = [
 
 def create_app(services: ApiServices) -> FastAPI:
     """The bare application. `create_service` puts the middlewares around it."""
-    app = FastAPI(title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None)
+    app = FastAPI(
+        title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
+    )
     app.state.services = services
     for module in (documents, knowledge, admin, health):
         app.include_router(module.routes)

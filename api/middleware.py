@@ -17,11 +17,14 @@ from anyio import to_thread
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import problem_response
-from config.errors import CarrelError, TooLarge, Unauthenticated
+from config.errors import CarrelError, TooLarge, Unauthenticated, Unavailable
 from config.logs import request_id
 from tenants.audit import AuditLog, Event
 from tenants.identity import Identifier, Identity
@@ -50,14 +53,25 @@ class RequestId:
         name = given if _GIVEN_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = name
 
+        started = False
+
         async def send_wrapper(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 MutableHeaders(scope=message)["x-request-id"] = name
             await send(message)
 
         token = request_id.set(name)
         try:
             await self.app(scope, receive, send_wrapper)
+        except ClientDisconnect:
+            log.info("the client went away")
+        except (OperationalError, PoolTimeout) as error:
+            log.error("the database does not answer", exc_info=error)
+            if not started:
+                refused = Unavailable("The database does not answer.", retry_after_s=2)
+                await problem_response(refused)(scope, receive, send_wrapper)
         finally:
             request_id.reset(token)
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 75  # uvicorn's 5 s would cut pooled clients off between two requests
 DRAIN_S = 10
-PREDECESSOR_S = 10.0
+PREDECESSOR_S = DRAIN_S + 5.0  # a child whose supervisor was killed may take DRAIN_S to end
 PURGE_EVERY_S = 3600.0
 
 

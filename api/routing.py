@@ -9,12 +9,15 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.problems import Problem, unexpected
 from api.wiring import ApiServices
-from config.errors import CarrelError, Forbidden
+from config.errors import CarrelError, Forbidden, Unavailable
 from tenants.context import Principal, Scope, TenantContext
 from tenants.identity import Identity
 
@@ -42,8 +45,10 @@ class ScopedRoute(APIRoute):
                 _require(request.state.identity, Scope(needed))
             try:
                 return await inner(request)
-            except (CarrelError, RequestValidationError, HTTPException):
+            except (CarrelError, RequestValidationError, HTTPException, ClientDisconnect):
                 raise
+            except (OperationalError, PoolTimeout) as error:
+                raise Unavailable("The database does not answer.", retry_after_s=2) from error
             except Exception as error:  # noqa: BLE001  answered here, so that audit and request id still see it
                 return unexpected(error)
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from config.clock import isoformat
 from config.errors import storable
+from config.settings import MAX_TOKENS
 from ingestion.documents import Shown
 from ingestion.tables import Job
 from rag.corpus import Collection
@@ -76,11 +77,11 @@ class QueryIn(Input):
 
 class TenantIn(Input):
     name: Text = Field(examples=["acme"])
-    monthly_tokens: int | None = Field(None, ge=0, description="Embedding tokens a month; none is no limit.")
+    monthly_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month; none is no limit.")
 
 
 class TenantPatch(Input):
-    monthly_tokens: int | None = Field(ge=0)
+    monthly_tokens: int | None = Field(ge=0, le=MAX_TOKENS)
 
 
 class KeyIn(Input):

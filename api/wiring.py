@@ -12,6 +12,7 @@ from config.ids import new_id
 from config.secrets import secret_file
 from config.settings import Settings
 from ingestion.blobs import BlobStore
+from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
 from ingestion.durable import DurableQueue, DurableWorker
 from ingestion.pipeline import Pipeline
@@ -37,8 +38,11 @@ from tenants.registry import TenantRegistry
 from tenants.tokens import TokenSigner, make_signing_key
 from tenants.usage import UsageReader
 
-REQUEST_PATIENCE_S = 5.0  # how long a request waits for an engine that restarts
-JOB_PATIENCE_S = 30.0
+#: How long the engine is waited for while it restarts, and for an answer.
+REQUEST_PATIENCE = {"patience_s": 5.0, "timeout_s": 5.0}
+JOB_PATIENCE = {"patience_s": 30.0, "timeout_s": 30.0}
+#: The collector calls the engine inside a transaction, and on SQLite everybody else's writes wait for that.
+COLLECTOR_PATIENCE = {"patience_s": 0.0, "timeout_s": 2.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def build_api(settings: Settings) -> ApiServices:
     tokens = TokenSigner(signing_key, core.clock)
     embedding = build_embedding(settings)
     collections = _collections(core, embedding)
-    store = build_store(settings, patience_s=REQUEST_PATIENCE_S)
+    store = build_store(settings, **REQUEST_PATIENCE)
     queue = DurableQueue(core.database)
     return ApiServices(
         core=core,
@@ -142,16 +146,18 @@ def build_worker(settings: Settings) -> WorkerServices:
     sandbox.warm_up()
     embedding = build_embedding(settings)
     _collections(core, embedding)
-    store = build_store(settings, patience_s=JOB_PATIENCE_S)
+    store = build_store(settings, **JOB_PATIENCE)
+    blobs = BlobStore(settings.data_dir / "blobs")
     pipeline = Pipeline(
         core.database,
         core.clock,
-        BlobStore(settings.data_dir / "blobs"),
+        blobs,
         sandbox,
         Chunker(embedding.runtime.tokenizer_json),
         embedding,
         store,
         core.ledger,
+        Collector(core.database, blobs, build_store(settings, **COLLECTOR_PATIENCE)),
         max_chunks=settings.max_chunks,
     )
     worker = DurableWorker(
@@ -181,9 +187,9 @@ def build_runtime(settings: Settings) -> EmbeddingRuntime:
     )
 
 
-def build_store(settings: Settings, *, patience_s: float) -> VectorStore:
+def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> VectorStore:
     if settings.vector_backend == "engine":
-        return EngineClient(settings.engine_socket, patience_s=patience_s)
+        return EngineClient(settings.engine_socket, patience_s=patience_s, timeout_s=timeout_s)
     if settings.qdrant_url is None:
         raise SetupError("CARREL_VECTOR_BACKEND is qdrant: set CARREL_QDRANT_URL to the server's base URL.")
     key = settings.qdrant_api_key

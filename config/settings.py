@@ -11,7 +11,10 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.errors import SetupError
+
 MIB = 1024 * 1024
+MAX_TOKENS = 10**15  # of a budget: far above any, and far below what a database column holds
 
 
 class Settings(BaseSettings):
@@ -67,7 +70,9 @@ class Settings(BaseSettings):
     )
     hold_lease_seconds: int = Field(120, ge=1, description="How long reserved budget waits for a worker that went silent.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often returned holds and finished jobs are looked after.")
-    monthly_tokens: int | None = Field(None, ge=0, description="Embedding tokens a month for a new tenant; none is no limit.")
+    monthly_tokens: int | None = Field(
+        None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month for a new tenant; none is no limit."
+    )
     requests_per_second: int = Field(200, ge=1, description="Requests a second allowed to one key.")
 
     @property
@@ -100,5 +105,5 @@ def private_dir(path: Path) -> Path:
         folder.mkdir(exist_ok=True, mode=0o700)
         status = folder.lstat()
         if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise PermissionError(f"{folder} must belong to this user with mode 0700; remove it and start again")
+            raise SetupError(f"{folder} must belong to this user with mode 0700; remove it and start again")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -18,23 +19,25 @@ class BlobStore:
 
     def put(self, owner: str, content: bytes) -> str:
         """Write durably (file and folder synced) and return the name. Writing the same again changes nothing."""
-        checksum = hashlib.sha256(content).hexdigest()
-        name = f"{hashlib.sha256(f'{owner} {checksum}'.encode()).hexdigest()[:32]}-{checksum}"
+        name = f"{_prefix(owner)}-{hashlib.sha256(content).hexdigest()}"
         path = self.path(name)
         if path.exists():
             return name
-        path.parent.mkdir(exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
         try:
+            if not path.parent.exists():
+                path.parent.mkdir(exist_ok=True)
+                _sync_folder(self._folder)
             with draft.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)
+            _sync_folder(path.parent)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
             raise Unavailable("The content could not be stored; the disk may be full.") from error
-        _sync_folder(path.parent)
         return name
 
     def get(self, name: str) -> bytes:
@@ -46,11 +49,18 @@ class BlobStore:
     def path(self, name: str) -> Path:
         return self._folder / name[:2] / name
 
-    def delete(self, name: str) -> None:
-        self.path(name).unlink(missing_ok=True)
+    def delete_owned(self, owner: str) -> None:
+        """Delete everything of an owner, also what no row names because its writer died."""
+        prefix = _prefix(owner)
+        for path in (self._folder / prefix[:2]).glob(f"{prefix}-*"):
+            path.unlink(missing_ok=True)
 
     def count(self) -> int:
         return sum(1 for path in self._folder.glob("??/*"))
+
+
+def _prefix(owner: str) -> str:
+    return hashlib.sha256(owner.encode()).hexdigest()[:32]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -27,13 +27,15 @@ class Collector:
     def __init__(self, database: Database, blobs: BlobStore, store: VectorStore) -> None:
         self._database, self._blobs, self._store = database, blobs, store
 
-    def collect(self, context: TenantContext, collection_id: str, document_id: str) -> None:
+    def collect(self, context: TenantContext, collection_id: str, document_id: str, version_id: str | None) -> None:
+        """`version_id`: the job's own, whose blobs go with a deleted document even if its row is gone already."""
         with self._database.read(context) as session:
             document = session.get(Document, document_id)
             vectors = self._store.for_tenant(context, _space_of(session, collection_id))
         if document is None or document.deleted_at is not None:
             vectors.delete_document(document_id)
             self._purge(context, document_id)
+            self._blobs.delete_owned(version_id or "")
         else:
             self._drop_dead_versions(context, document_id)
             self._drop_unused_chunks(context, document_id, vectors)
@@ -85,8 +87,7 @@ class Collector:
 
     def _delete_blobs(self, versions: Sequence[DocumentVersion]) -> None:
         for version in versions:
-            for name in filter(None, (version.content_blob, version.text_blob)):
-                self._blobs.delete(name)
+            self._blobs.delete_owned(version.id)
 
 
 _NO_SYNC = {"synchronize_session": False}

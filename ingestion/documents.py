@@ -6,6 +6,7 @@ document is never without a job, and a refused one leaves nothing.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,7 +81,6 @@ class TenantDocuments:
         checked = check(submission, max_bytes=self._parts.limits.max_bytes)
         if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
             raise Forbidden("The key does not hold all of these labels.", field="labels")
-        self._parts.ledger.for_tenant(self._context, "ingest").require()
         if checked.collection == DEFAULT:
             self._collections.ensure_default()
         version = self._new_version(checked)
@@ -89,12 +89,15 @@ class TenantDocuments:
             document = _by_external_id(session, collection.id, checked.external_id)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
+            known_text = document is not None and self._has_content(session, document, checked)
+        if not known_text:  # what is embedded already costs nothing: its labels can change with an empty budget
+            self._parts.ledger.for_tenant(self._context, "ingest").require()
         version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
             with self._parts.database.write(self._context) as session:
                 return self._record(session, collection, checked.external_id, version)
         except BaseException:
-            self._parts.blobs.delete(version.content_blob)
+            self._parts.blobs.delete_owned(version.id)
             raise
 
     def _new_version(self, checked: Checked) -> DocumentVersion:
@@ -130,6 +133,10 @@ class TenantDocuments:
             job = session.scalars(select(Job).where(col(Job.version_id) == newest.id)).first()
         return Submitted(Shown(document, newest, collection.name), job)
 
+    def _has_content(self, session: Session, document: Document, checked: Checked) -> bool:
+        live = session.get(DocumentVersion, document.live_version_id or "")
+        return live is not None and live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
+
     def _record(self, session: Session, collection: Collection, external_id: str, version: DocumentVersion) -> Submitted:
         now = self._parts.clock()
         document = _by_external_id(session, collection.id, external_id, lock=True)
@@ -144,7 +151,7 @@ class TenantDocuments:
         elif not self._visible(session, document):
             raise Forbidden("A document of this name has labels that the key does not hold.", field="external_id")
         elif already := self._already(session, document, version, collection):
-            self._parts.blobs.delete(version.content_blob)  # somebody sent the same a moment earlier
+            self._parts.blobs.delete_owned(version.id)  # somebody sent the same a moment earlier
             return already
         document.last_number += 1
         session.add(document)
@@ -192,10 +199,16 @@ class TenantDocuments:
 
     def text(self, document_id: str) -> tuple[Shown, str]:
         """The text that passages cite, by character offsets. NotFound until a version is live."""
-        shown = self.get(document_id)
-        if shown.version.state != "live" or shown.version.text_blob is None:
-            raise NotFound("The document has no text yet.", field="document_id")
-        return shown, self._parts.blobs.get(shown.version.text_blob).decode()
+        for last in (False, True):
+            shown = self.get(document_id)
+            if shown.version.state != "live" or shown.version.text_blob is None:
+                raise NotFound("The document has no text yet.", field="document_id")
+            try:
+                return shown, self._parts.blobs.get(shown.version.text_blob).decode()
+            except FileNotFoundError:  # replaced since it was looked up: the new version has another
+                if last:
+                    raise
+        raise AssertionError("the loop returns or raises")
 
     def delete(self, document_id: str) -> Job:
         """Gone from every answer when this returns; vectors, texts and rows follow with the job."""
@@ -221,12 +234,16 @@ class TenantDocuments:
         if collection is None or (bounds is not None and collection.name not in bounds):
             return False
         document = session.get(Document, job.document_id)
-        return document is None or self._visible(session, document)
+        # Of a purged document only the job is left, and nobody can say any more who was to see it.
+        return self._context.labels is None if document is None else self._visible(session, document)
 
     def _visible(self, session: Session, document: Document) -> bool:
-        versions = select(DocumentVersion).where(col(DocumentVersion.document_id) == document.id)
-        newest = session.scalars(versions.order_by(col(DocumentVersion.number).desc())).first()
-        return newest is None or self._holds(newest)
+        """Whether its live and its newest version are: replacing it would hide the one and compete with the other."""
+        versions = select(DocumentVersion).where(
+            col(DocumentVersion.document_id) == document.id,
+            col(DocumentVersion.number).in_((document.live_number, document.last_number)),
+        )
+        return all(self._holds(version) for version in session.scalars(versions))
 
     def _shown(self, session: Session, document_id: str) -> Shown:
         row = session.execute(_SHOWN.where(col(Document.id) == document_id)).first()

@@ -100,10 +100,13 @@ class DurableWorker:
     def purge_finished(self) -> None:
         """Forget workflows that ended a day ago: the job's own row keeps what users ask for."""
         before = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - KEEP_FINISHED_S))
-        ended = DBOS.list_workflows(
-            status=["SUCCESS", "ERROR", "CANCELLED"], completed_before=before, limit=PURGE_LIMIT, load_input=False
-        )
-        DBOS.delete_workflows([workflow.workflow_id for workflow in ended])
+        ended = [""] * PURGE_LIMIT
+        while len(ended) == PURGE_LIMIT:
+            found = DBOS.list_workflows(
+                status=["SUCCESS", "ERROR", "CANCELLED"], completed_before=before, limit=PURGE_LIMIT, load_input=False
+            )
+            ended = [workflow.workflow_id for workflow in found]
+            DBOS.delete_workflows(ended)
 
 
 def _durable(name: str, step: Step) -> Step:

@@ -8,6 +8,7 @@ Knows nothing of the queue that runs it (`durable`).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 BATCH_CHUNKS = 64  # one durable step, one hold and one upsert
 MAX_PARSER_DEATHS = 2
+MAX_SPLIT_S = 120.0
+MAX_READ_STARTS = 10  # of one document, without an end
 ROWS = 500  # in one statement
 
 
@@ -68,13 +71,13 @@ class Pipeline:
         embedding: EmbeddingService,
         store: VectorStore,
         ledger: Ledger,
+        collector: Collector,
         *,
         max_chunks: int,
     ) -> None:
         self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
         self._chunker, self._embedding, self._store, self._ledger = chunker, embedding, store, ledger
-        self._max_chunks = max_chunks
-        self._collector = Collector(database, blobs, store)
+        self._collector, self._max_chunks = collector, max_chunks
 
     def read(self, context: TenantContext, job_id: str) -> int:
         """Content becomes text and chunks in SQL; return how many batches there are to embed."""
@@ -83,18 +86,32 @@ class Pipeline:
             work = _work(session, job_id)
         if work.version.state != "queued":
             return 0  # run again after its end: nothing is left to do
+        self._count_start(context, work.version.id)
         parsed = self._parse(context, work.version)
+        title = _title(work.version, parsed)
+        pieces = self._split(parsed, title)
         text_blob = self._blobs.put(work.version.id, parsed.text.encode())
-        pieces = self._split(parsed, work.version)
+        self._write_chunks(context, job_id, pieces)
         with self._database.write(context) as session:
             work = _work(session, job_id)
             work.version.text_blob, work.version.chars = text_blob, len(parsed.text)
-            work.version.title, work.version.pages = _title(work.version, parsed), len(parsed.pages)
+            work.version.title, work.version.pages = title, len(parsed.pages)
+            work.version.read_starts = 0
             work.job.stage, work.job.chunks_total = "embedding", len(pieces)
             session.add_all([work.version, work.job])
             claim_slots(session, work.version, work.document.collection_id)
-            self._write_chunks(session, work, pieces)
         return -(-len(pieces) // BATCH_CHUNKS)
+
+    def _count_start(self, context: TenantContext, version_id: str) -> None:
+        """A document that takes the worker down with it whenever it is read must not do so for ever."""
+        with self._database.write(context) as session:
+            version = session.get(DocumentVersion, version_id, with_for_update=True)
+            if version is not None:
+                version.read_starts += 1
+                session.add(version)
+                if version.read_starts <= MAX_READ_STARTS:
+                    return
+        raise UnreadableDocument(f"Reading the document was begun {MAX_READ_STARTS} times and never ended.")
 
     def _parse(self, context: TenantContext, version: DocumentVersion) -> Parsed:
         while True:
@@ -115,29 +132,33 @@ class Pipeline:
             session.add(version)
             return version.parser_deaths
 
-    def _split(self, parsed: Parsed, version: DocumentVersion) -> list[Piece]:
+    def _split(self, parsed: Parsed, title: str) -> list[Piece]:
         pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
-        title = _title(version, parsed)
-        pieces = []
+        pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
         for piece in self._chunker.split(parsed.text, markdown=parsed.markdown, title=title, pages=pages):
             pieces.append(piece)
             if len(pieces) > self._max_chunks:
                 raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")
+            if time.monotonic() > deadline:
+                raise UnreadableDocument(f"Splitting the document took longer than {MAX_SPLIT_S:g} s; split it.")
         return pieces
 
-    def _write_chunks(self, session: Session, work: Work, pieces: Sequence[Piece]) -> None:
-        version = work.version
-        identity = ChunkIdentity(version.tenant_id, work.document.collection_id, work.document.id, payload_digest(version))
-        ids = identity.ids(pieces)
-        session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id) == version.id))
-        for at in range(0, len(pieces), ROWS):
-            page = list(zip(ids[at : at + ROWS], pieces[at : at + ROWS], strict=True))
-            known = {*session.scalars(select(col(Chunk.id)).where(col(Chunk.id).in_([i for i, _ in page])))}
-            fresh = [(chunk_id, piece) for chunk_id, piece in page if chunk_id not in known]
-            counts = self._embedding.runtime.count_tokens([piece.embedded for _, piece in fresh])
-            if fresh:
-                session.execute(sa.insert(Chunk), [chunk_row(version, *new, n) for new, n in zip(fresh, counts, strict=True)])
-            session.execute(sa.insert(VersionChunk), [place_row(version, *item) for item in page])
+    def _write_chunks(self, context: TenantContext, job_id: str, pieces: Sequence[Piece]) -> None:
+        """In pages, each a transaction with nothing but statements in it: on SQLite everybody else's writes wait for one."""
+        counts = self._embedding.runtime.count_tokens([piece.embedded for piece in pieces])
+        with self._database.write(context) as session:
+            work = _work(session, job_id)
+            session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id) == work.version.id))
+        identity = ChunkIdentity(context.tenant_id, work.document.collection_id, work.document.id, payload_digest(work.version))
+        rows = list(zip(identity.ids(pieces), pieces, counts, strict=True))
+        for at in range(0, len(rows), ROWS):
+            page = rows[at : at + ROWS]
+            with self._database.write(context) as session:
+                version = _work(session, job_id).version
+                known = {*session.scalars(select(col(Chunk.id)).where(col(Chunk.id).in_([row[0] for row in page])))}
+                if fresh := [chunk_row(version, *row) for row in page if row[0] not in known]:
+                    session.execute(sa.insert(Chunk), fresh)
+                session.execute(sa.insert(VersionChunk), [place_row(version, row[0], row[1]) for row in page])
 
     def embed_batch(self, context: TenantContext, job_id: str, batch: int) -> None:
         """Embed and index those chunks of the batch that no earlier version or run has indexed."""
@@ -145,16 +166,20 @@ class Pipeline:
             work = _work(session, job_id)
             chunks = session.scalars(_batch_of(work.version.id, batch).where(col(Chunk.indexed).is_(False))).all()
             slots = numeric_slots(session, [work.document.collection_id])[work.document.collection_id]
-        charged = cached = 0
+        meter = self._ledger.for_tenant(context, "ingest")
+        hold_id, deduplicated = f"{work.version.id}:{batch}", 0
         if chunks:
-            meter = self._ledger.for_tenant(context, "ingest")
-            texts = [_embedded(chunk) for chunk in chunks]
-            embedded = self._embedding.embed_batch(context, meter, texts, hold_id=f"{work.version.id}:{batch}")
-            charged, cached = embedded.charged, embedded.cached + embedded.deduplicated
+            embedded = self._embedding.embed_batch(context, meter, [_embedded(chunk) for chunk in chunks], hold_id=hold_id)
+            deduplicated = embedded.deduplicated
             vectors = self._store.for_tenant(context, self._embedding.space)
             fields = FilterFields.of(work.version, work.document.collection_id, slots)
             vectors.upsert([fields.point(chunk.id, vector) for chunk, vector in zip(chunks, embedded.vectors, strict=True)])
-        self._mark_indexed(context, job_id, batch, [chunk.id for chunk in chunks], charged, cached)
+        # From the ledger, not from this run: an earlier run of the step may have paid and then died.
+        charged = meter.charged(hold_id)
+        known = max(0, sum(chunk.tokens for chunk in chunks) - charged)
+        self._mark_indexed(context, job_id, batch, [chunk.id for chunk in chunks], charged, known)
+        if known:
+            meter.saved(known - deduplicated, deduplicated)
 
     def _mark_indexed(
         self, context: TenantContext, job_id: str, batch: int, ids: Sequence[str], charged: int, cached: int
@@ -175,7 +200,7 @@ class Pipeline:
         """The one transaction that makes a version live. An older version never replaces a newer one."""
         with self._database.write(context) as session:
             work = _work(session, job_id, lock=True)
-            version, document, job = work.version, work.document, work.job
+            version, document = work.version, work.document
             if version.state == "queued":
                 _require_indexed(session, version.id)
                 newest = document.live_number < version.number
@@ -187,22 +212,25 @@ class Pipeline:
                 if newest:
                     document.live_version_id, document.live_number = version.id, version.number
                     bump_generation(session, document.collection_id)
-            job.stage, job.updated_at = "collecting", self._clock()
-            session.add_all([version, document, job])
+            session.add_all([version, document])
 
     def collect(self, context: TenantContext, job_id: str) -> None:
         """Remove what no live or waiting version uses; everything, if the document was deleted."""
-        with self._database.read(context) as session:
+        with self._database.write(context) as session:
             job = session.get_one(Job, job_id)
-        self._collector.collect(context, job.collection_id, job.document_id)
+            if job.state in ("queued", "running"):
+                job.state, job.stage, job.updated_at = "running", "collecting", self._clock()
+                session.add(job)
+        self._collector.collect(context, job.collection_id, job.document_id, job.version_id)
 
     def finish(self, context: TenantContext, job_id: str, code: str | None, detail: str | None) -> None:
-        """Record how the job ended. A failed version is marked before its points are collected."""
+        """Record how the job ended; a version that never became live ends with it."""
         with self._database.write(context) as session:
             job = session.get_one(Job, job_id)
             job.error_code, job.error_detail, job.updated_at = code, detail, self._clock()
+            job.stage = "done"
             if code is None:
-                job.state, job.stage = "succeeded", "done"
+                job.state = "succeeded"
             else:
                 job.state = "cancelled" if code == DocumentGone.code else "failed"
                 version = session.get(DocumentVersion, job.version_id) if job.version_id else None

@@ -18,7 +18,7 @@ from ingestion.readers.base import Parsed
 from ingestion.readers.zygote import Order
 
 GRACE_S = 5.0  # after which a child that should be dead by its own limits is given up
-MAX_ANSWER_BYTES = 512 * 1024 * 1024
+SLACK_BYTES = 8 * 1024 * 1024  # page offsets and names around the text
 
 
 class ParserDied(CarrelError):
@@ -53,7 +53,8 @@ class Sandbox:
                     channel = self._send(json.dumps(asdict(order)).encode(), [source.fileno(), writer])
                 finally:
                     os.close(writer)
-            return _drain(reader, time.monotonic() + self._seconds + GRACE_S), channel
+            limit = 6 * self._max_chars + SLACK_BYTES
+            return _drain(reader, time.monotonic() + self._seconds + GRACE_S, limit), channel
         finally:
             os.close(reader)
 
@@ -70,9 +71,13 @@ class Sandbox:
         """Close its channel, at which it ends with its children."""
         if self._channel is not None:
             self._channel.close()
-        if self._zygote is not None:
-            self._zygote.wait(timeout=GRACE_S)
-        self._channel = self._zygote = None
+        zygote, self._zygote, self._channel = self._zygote, None, None
+        if zygote is not None:
+            try:
+                zygote.wait(timeout=GRACE_S)
+            except subprocess.TimeoutExpired:
+                zygote.kill()
+                zygote.wait()
 
     def _send(self, message: bytes, descriptors: list[int]) -> socket.socket:
         with self._lock:
@@ -109,10 +114,10 @@ def _is_cut(channel: socket.socket) -> bool:
     return channel.fileno() < 0 or bool(select.select([channel], [], [], 0)[0])
 
 
-def _drain(reader: int, deadline: float) -> bytes:
+def _drain(reader: int, deadline: float, limit: int) -> bytes:
     """Read until every holder of the pipe's other end is gone, which is when the child is."""
     parts = bytearray()
-    while (left := deadline - time.monotonic()) > 0 and len(parts) < MAX_ANSWER_BYTES:
+    while (left := deadline - time.monotonic()) > 0 and len(parts) < limit:
         if select.select([reader], [], [], left)[0]:
             part = os.read(reader, 1 << 20)
             if not part:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from config.errors import CarrelError, Unavailable
@@ -24,6 +25,7 @@ MAX_TRIES, MAX_PAUSE_S = 40, 30.0  # of a step that meets something unavailable:
 #: queue keeps it, and could keep an exception only by pickling it.
 Outcome = dict[str, Any]
 Step = Callable[..., Outcome | None]
+_NO_FAILURE: Outcome = {"code": None, "detail": None}
 ContextOfJob = Callable[[str, str], TenantContext]
 
 
@@ -74,7 +76,11 @@ def _guarded(context_of_job: ContextOfJob, work: Callable[..., Outcome | None]) 
             return {"code": error.code, "detail": error.detail, "retry": True}
         except CarrelError as error:
             return {"code": error.code, "detail": error.detail, "retry": False}
-        except (OperationalError, OSError) as error:  # a locked or restarting database, a full disk: these pass
+        except FileNotFoundError:
+            log.exception("a stored content is missing", extra={"job": job_id})
+            detail = "The stored content is missing; bring the document again."
+            return {"code": CarrelError.code, "detail": detail, "retry": False}
+        except (OperationalError, IntegrityError, PoolTimeout, OSError) as error:  # locked, restarting, full: these pass
             log.warning("a step waits", extra={"job": job_id, "reason": repr(error)})
             return {"code": Unavailable.code, "detail": "Database or disk did not answer.", "retry": True}
         except Exception:
@@ -87,14 +93,15 @@ def _guarded(context_of_job: ContextOfJob, work: Callable[..., Outcome | None]) 
 
 def process(steps: Steps, tenant_id: str, job_id: str, kind: str) -> str:
     """Run a job to its end; return "succeeded" or the code of its failure."""
-    failure = _ingest(steps, tenant_id, job_id) if kind == "ingest" else None
-    if failure:
-        # The version must be marked dead before collecting, or its points would be kept for it.
-        _until_available(steps, steps.finish, tenant_id, job_id, failure["code"], failure["detail"])
-        _until_available(steps, steps.collect, tenant_id, job_id)
-        return str(failure["code"])
-    failure = _until_available(steps, steps.collect, tenant_id, job_id) or {"code": None, "detail": None}
-    _until_available(steps, steps.finish, tenant_id, job_id, failure["code"], failure["detail"])
+    if kind == "ingest":
+        # Finished first: a failed version must be marked dead before collecting, or its points would be kept for it;
+        # and one that is live has succeeded, whatever becomes of its predecessor's remains.
+        failure = _ingest(steps, tenant_id, job_id) or _NO_FAILURE
+        _however_long(steps, steps.finish, tenant_id, job_id, failure["code"], failure["detail"])
+        _however_long(steps, steps.collect, tenant_id, job_id)
+    else:
+        failure = _however_long(steps, steps.collect, tenant_id, job_id) or _NO_FAILURE
+        _however_long(steps, steps.finish, tenant_id, job_id, failure["code"], failure["detail"])
     return str(failure["code"] or "succeeded")
 
 
@@ -115,6 +122,13 @@ def _until_available(steps: Steps, step: Step, *args: Any) -> Outcome | None:
             break
         steps.pause(min(0.2 * 2**attempt, MAX_PAUSE_S))
         outcome = step(*args)
+    return outcome
+
+
+def _however_long(steps: Steps, step: Step, *args: Any) -> Outcome | None:
+    """For what must be done in the end: a job's result is recorded and its remains are removed, when that is possible."""
+    while (outcome := _until_available(steps, step, *args)) is not None and outcome.get("retry"):
+        steps.pause(MAX_PAUSE_S)
     return outcome
 
 

@@ -95,6 +95,7 @@ class DocumentVersion(TenantOwned, table=True):
     chars: int = 0
     pages: int = 0
     parser_deaths: int = 0
+    read_starts: int = 0  #: since reading last ended
     created_at: int = Field(sa_type=sa.BigInteger)
 
 

@@ -18,7 +18,7 @@ from sqlmodel import col, select
 
 from config.clock import Clock, day, month
 from config.database import Database, HasTenant
-from config.errors import BudgetExhausted
+from config.errors import BudgetExhausted, Unavailable
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 
 HELD, STARTED, SETTLED, UNSETTLED, RELEASED = "held", "started", "settled", "unsettled", "released"
@@ -130,6 +130,12 @@ class TenantMeter:
             if entry is not None and entry.state in (HELD, STARTED):
                 close(session, entry, RELEASED, 0, self._ledger.clock())
 
+    def charged(self, entry_id: str) -> int:
+        """What this hold or debit cost in the end; 0 if it never came to that."""
+        with self._ledger.database.read(self._scope) as session:
+            entry = session.get(LedgerEntry, (self._scope.tenant_id, entry_id))
+            return entry.tokens if entry is not None and entry.state in (SETTLED, UNSETTLED) else 0
+
     def debit(self, charge_id: str, tokens: int) -> None:
         with self._ledger.database.write(self._scope) as session:
             if self._entry(session, charge_id) is not None:
@@ -159,8 +165,8 @@ class TenantMeter:
 
     def _open_entry(self, session: Session, hold_id: str) -> LedgerEntry:
         entry = self._entry(session, hold_id)
-        if entry is None or entry.state not in (HELD, STARTED):
-            raise RuntimeError(f"hold {hold_id} is started, but nothing is held")
+        if entry is None or entry.state not in (HELD, STARTED):  # its lease ran out before the call began
+            raise Unavailable(f"The hold {hold_id} has expired; the step is run again.")
         return entry
 
     def _add(self, session: Session, entry_id: str, state: str, tokens: int, lease: int | None) -> None:

@@ -70,7 +70,7 @@ def served_engine(folder: Path) -> Iterator[EngineClient]:
     server = EngineServer(EdgeStore(folder / "vectors"))
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(path, stop)))
     thread.start()
-    client = EngineClient(path, patience_s=10)
+    client = EngineClient(path, patience_s=10, timeout_s=10)
     try:
         yield client
     finally:

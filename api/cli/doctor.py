@@ -115,7 +115,7 @@ def _model(settings: Settings) -> Finding:
 def _engine(settings: Settings) -> Finding:
     from api.wiring import build_store
 
-    store = build_store(settings, patience_s=0)
+    store = build_store(settings, patience_s=0, timeout_s=5)
     health = store.health()
     store.close()
     if health.ok:

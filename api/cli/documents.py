@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, tenant_client
 from carrel_client import APIError, Carrel, JobFailedError, Passage
+from config.errors import storable
 from config.settings import Settings
 from ingestion.media import SUFFIXES
 
@@ -94,9 +95,14 @@ def _ingest_one(client: Carrel, path: Path, name: str, collection: str) -> Summa
             one.unchanged = 1
         else:
             one.chunks, one.tokens_charged, one.tokens_cached = job.chunks_total, job.tokens_charged, job.tokens_cached
-    except (APIError, JobFailedError, OSError) as error:
+    except (APIError, JobFailedError, OSError, UnicodeError) as error:
         one.documents = 0
-        one.failed.append({"path": str(path), "reason": getattr(error, "detail", None) or str(error)})
+        one.failed.append(
+            {
+                "path": ascii(str(path))[1:-1] if not storable(str(path)) else str(path),
+                "reason": getattr(error, "detail", None) or str(error),
+            }
+        )
     return one
 
 

@@ -43,7 +43,7 @@ def run() -> None:
     except ValidationError as error:  # of the settings: nothing else is validated here
         wrong = [f"CARREL_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
         _fail(SetupError("; ".join(wrong)), as_json)
-    except (CarrelError, CarrelClientError, TimeoutError, PermissionError) as error:
+    except (CarrelError, CarrelClientError, OSError, UnicodeError) as error:
         _fail(error, as_json)
 
 

@@ -144,6 +144,13 @@ def _of_json(body: Any) -> Submission:
 
 
 async def _of_form(request: Request) -> Submission:
+    try:
+        return await _of_parts(request)
+    except (UnicodeError, LookupError) as error:  # a charset that does not exist, or does not fit its bytes
+        raise InvalidInput("The multipart body cannot be decoded; send UTF-8.", field="body") from error
+
+
+async def _of_parts(request: Request) -> Submission:
     async with request.form(max_files=1, max_fields=len(FORM_FIELDS)) as form:
         if unknown := sorted(set(form) - {"file", *FORM_FIELDS}):
             raise InvalidInput(f"Unknown field {unknown[0]!r}; here are file, {', '.join(FORM_FIELDS)}.", field=unknown[0])

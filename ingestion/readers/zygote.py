@@ -55,7 +55,7 @@ def _child(order: Order, source: int, answer: int) -> None:
         _limit(order)
         outcome = _read(order, source)
         with os.fdopen(answer, "wb") as pipe:
-            pipe.write(json.dumps(outcome).encode())
+            pipe.write(json.dumps(outcome, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     finally:
         os._exit(0)  # nothing of the parent's clean-up may run here
 

@@ -8,6 +8,7 @@ secret of the tenant: nobody can learn by timing what another tenant has embedde
 from __future__ import annotations
 
 import hashlib
+import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 
 from rag.store.base import Space, Vector
 from rag.types import Scope
+
+log = logging.getLogger(__name__)
 
 CHECKSUM_BYTES = 8
 MODE_RAW = 1  # diskcache's mark of a value stored as bytes in its row
@@ -79,11 +82,11 @@ class DiskVectorCache:
 
     def put(self, scope: Scope, space: Space, vectors: Mapping[str, Vector]) -> None:
         try:
-            with self._cache.transact(retry=True):  # one transaction a batch: 70 µs a value instead of 118
+            with self._cache.transact():  # one transaction a batch: 70 µs a value instead of 118
                 for text, vector in vectors.items():
-                    self._cache.set(cache_key(scope, space, text), _encode(vector), retry=True)
-        except (diskcache.Timeout, sqlite3.Error):
-            return
+                    self._cache.set(cache_key(scope, space, text), _encode(vector))
+        except (diskcache.Timeout, sqlite3.Error) as error:
+            log.warning("vectors were not cached and will be paid for again", extra={"reason": repr(error)})
 
     def close(self) -> None:
         self._cache.close()

@@ -70,15 +70,16 @@ class EmbeddingService:
         return Embedded(np.stack([plan.known[text]]), 0, plan.cached, 0)
 
     def embed_batch(self, scope: Scope, meter: Meter, texts: Sequence[str], *, hold_id: str) -> Embedded:
-        """One batch of a job. `hold_id` must be the same whenever the same batch is tried again."""
+        """One batch of a job. `hold_id` must be the same whenever the same batch is tried again.
+
+        Savings are not counted here: the caller does that once it has kept the vectors.
+        """
         plan = self._plan(scope, texts)
         cached = plan.cached
         if plan.missing:
             vectors = self._metered(meter, plan, hold_id)
             self._cache.put(scope, self.space, vectors)
             plan.known.update(vectors)
-        if cached or plan.deduplicated:
-            meter.saved(cached, plan.deduplicated)
         matrix = np.stack([plan.known[text] for text in texts])
         return Embedded(matrix, plan.to_charge, cached, plan.deduplicated)
 

@@ -81,6 +81,7 @@ class EdgeStore:
         )
         self._index_fields(shard)
         self._unsynced.add(space.id)
+        sync_files([self._folder])
         return shard
 
     @staticmethod

@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rag.store.edge import EdgeStore, EdgeVectors, sync_files
 log = logging.getLogger(__name__)
 
 IDLE_FLUSH_S = 30.0
+MAX_UNFLUSHED_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,10 @@ class EngineServer:
         self._store = store
         self._commit: asyncio.Task[None] | None = None
         self._clients: set[asyncio.Task[None]] = set()
-        self._dirty = False
+        self._written = False
 
     async def serve(self, path: Path, stop: asyncio.Event) -> None:
-        """Listen until `stop` is set, then finish what was accepted, flush and close."""
+        """Listen until `stop` is set, then drop the connections, flush and close. What was not acknowledged is repeated."""
         path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._client, path, limit=wire.MAX_FRAME)
         os.chmod(path, 0o600)
@@ -99,6 +101,8 @@ class EngineServer:
             return [[(hit.id, hit.score, hit.document) for hit in leg] for leg in legs]
         if operation == "ids":
             return vectors.ids(header["document"])
+        if time.monotonic() > float(header["expires"]):  # one clock for all processes of a machine
+            raise wire.WireError("the caller gave this write up; carried out now it could undo a later one")
         self._write(vectors, operation, header, body)
         await self._synced()
         return None
@@ -112,12 +116,12 @@ class EngineServer:
             vectors.delete_document(str(header["document"]))
         else:
             raise wire.WireError(f"unknown operation {operation!r}")
-        self._dirty = True
+        self._written = True
 
     async def _synced(self) -> None:
         """Wait for an fsync that began after this call's write: the one under way may have missed it."""
         if self._commit is not None and not self._commit.done():
-            await self._commit
+            await asyncio.shield(self._commit)  # others wait for it too
         if self._commit is None or self._commit.done():
             self._commit = asyncio.create_task(self._sync())
         await asyncio.shield(self._commit)
@@ -132,11 +136,15 @@ class EngineServer:
             raise
 
     async def _flush_when_idle(self) -> None:
+        """After a pause in the writing, and at the latest after a few minutes of it: the log is what a start replays."""
+        waited = 0.0
         while True:
-            self._dirty = False
+            written, self._written = self._written, False
             await asyncio.sleep(IDLE_FLUSH_S)
-            if not self._dirty:
+            waited = waited + IDLE_FLUSH_S if written or waited else 0.0
+            if waited and (not self._written or waited >= MAX_UNFLUSHED_S):
                 self._store.flush()
+                waited = 0.0
 
 
 def _same_user(writer: asyncio.StreamWriter) -> bool:

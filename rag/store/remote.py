@@ -15,15 +15,21 @@ from rag.store.base import Hit, InvalidPoint, Point, Search, Space, StoreHealth,
 from rag.types import Scope
 
 CONNECTIONS = 8
-CALL_TIMEOUT_S = 30.0
 RETRY_PAUSE_S = 0.05
 
 
-class EngineClient:
-    """`patience_s`: how long a call waits for an engine that is not there; every operation may be repeated safely."""
+class _StaleConnection(Exception):
+    """A pooled connection whose engine is gone."""
 
-    def __init__(self, path: Path, *, patience_s: float) -> None:
-        self._path, self._patience_s = path, patience_s
+
+class EngineClient:
+    """`patience_s`: how long a call waits for an engine that is not there, `timeout_s` for one that does not answer.
+
+    Every operation may be repeated safely, and none is carried out after its caller gave it up (`expires`).
+    """
+
+    def __init__(self, path: Path, *, patience_s: float, timeout_s: float) -> None:
+        self._path, self._patience_s, self._timeout_s = path, patience_s, timeout_s
         self._idle: queue.LifoQueue[socket.socket | None] = queue.LifoQueue()
         for _ in range(CONNECTIONS):
             self._idle.put(None)
@@ -44,11 +50,14 @@ class EngineClient:
                 connection.close()
 
     def call(self, header: dict[str, Any], body: bytes = b"", *, patience_s: float | None = None) -> Any:
-        frame = wire.encode({**header, "protocol": wire.PROTOCOL}, body)
         deadline = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
         while True:
+            expires = time.monotonic() + self._timeout_s
+            frame = wire.encode({**header, "protocol": wire.PROTOCOL, "expires": expires}, body)
             try:
                 return _result(self._exchange(frame))
+            except _StaleConnection:
+                self._drop_idle()  # the engine was restarted since these were opened: ask the new one at once
             except (OSError, EOFError) as error:
                 if time.monotonic() >= deadline:
                     raise EngineUnavailable(
@@ -58,25 +67,38 @@ class EngineClient:
 
     def _exchange(self, frame: bytes) -> dict[str, Any]:
         try:
-            connection = self._idle.get(timeout=CALL_TIMEOUT_S)
+            connection = self._idle.get(timeout=self._timeout_s)
         except queue.Empty as error:
             raise EngineUnavailable("All connections to the vector engine are busy.", retry_after_s=1) from error
+        reused = connection is not None
         try:
             if connection is None:
                 connection = self._connect()
             connection.sendall(frame)
             answer = _read(connection)
-        except BaseException:
+        except BaseException as error:
             if connection is not None:
                 connection.close()
             self._idle.put(None)
+            if reused and isinstance(error, (ConnectionError, EOFError)):
+                raise _StaleConnection from error
             raise
         self._idle.put(connection)
         return answer
 
+    def _drop_idle(self) -> None:
+        for _ in range(CONNECTIONS):
+            try:
+                connection = self._idle.get_nowait()
+            except queue.Empty:
+                return
+            if connection is not None:
+                connection.close()
+            self._idle.put(None)
+
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(CALL_TIMEOUT_S)
+        connection.settimeout(self._timeout_s)
         try:
             connection.connect(str(self._path))
         except OSError:

@@ -145,6 +145,22 @@ def test_labels_and_collections_bound_what_a_key_sees(service: Service) -> None:
     assert [c.name for c in clerk.collections.list()] == ["minutes"]
 
 
+def test_a_version_that_failed_does_not_open_a_labelled_document(service: Service) -> None:
+    name, carrel = service.tenant()
+    live = carrel.documents.create(text="For the board only.", external_id="board", labels=["board"])
+    live.wait()
+    broken = carrel.documents.create(content=b"%PDF-1.4 broken", file_name="b.pdf", external_id="board")
+    with pytest.raises(JobFailedError):
+        broken.wait()
+    outsider = service.client(service.key(name, "query", "ingest", labels=["staff"]))
+    with pytest.raises(PermissionDeniedError):
+        outsider.documents.create(text="overwritten", external_id="board")
+    assert live.job is not None
+    with pytest.raises(NotFoundError):
+        outsider.jobs.get(live.job.id)
+    assert carrel.documents.text(live.document.id) == "For the board only."
+
+
 def test_filters_narrow_by_attributes(service: Service) -> None:
     _, carrel = service.tenant()
     for year in (2019, 2022, 2026):
@@ -179,6 +195,30 @@ def test_an_exhausted_budget_refuses_before_anything_is_kept(service: Service) -
     with pytest.raises(BudgetExhaustedError):
         carrel.query("one question more")
     assert carrel.usage().used <= 30
+
+
+def test_an_empty_budget_still_lets_labels_be_tightened_and_content_be_repeated(service: Service) -> None:
+    name, carrel = service.tenant()
+    carrel.documents.create(text="Words that are known.", external_id="known").wait()
+    with service.admin as admin:
+        admin.admin.tenants.update(name, monthly_tokens=carrel.usage().used)
+    assert carrel.documents.create(text="Words that are known.", external_id="known").job is None
+    carrel.documents.create(text="Words that are known.", external_id="known", labels=["board"]).wait()
+    assert next(carrel.documents.list()).labels == ["board"]
+    with pytest.raises(BudgetExhaustedError):
+        carrel.documents.create(text="Words that are new.")
+
+
+def test_nothing_of_a_deleted_document_stays_on_disk(service: Service) -> None:
+    _, carrel = service.tenant()
+    blobs = service.data_dir / "blobs"
+    before = {path.name for path in blobs.glob("??/*")}
+    page = b"<html><h1>Traces</h1><p>This text is extracted into a file of its own.</p></html>"
+    submitted = carrel.documents.create(content=page, file_name="traces.html")
+    submitted.wait()
+    assert len({path.name for path in blobs.glob("??/*")} - before) == 2
+    carrel.jobs.wait(carrel.documents.delete(submitted.document.id).id)
+    assert {path.name for path in blobs.glob("??/*")} - before == set()
 
 
 def test_an_unreadable_file_fails_with_a_reason_and_can_be_deleted(service: Service) -> None:
@@ -254,6 +294,11 @@ RAW: list[tuple[bytes, str, int]] = [
     (b'{"text": "x", "attributes": {"n": 1e999}}', "application/json", 422),
     (b"text=x", "application/x-www-form-urlencoded", 415),
     (b"x", "", 415),
+    (
+        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--b--\r\n',
+        "multipart/form-data; boundary=b; charset=undefined",
+        422,
+    ),
     (b"garbage", "multipart/form-data; boundary=x", 400),
 ]
 
@@ -289,6 +334,20 @@ def test_a_bad_question_names_the_field(service: Service, body: dict[str, object
     response = httpx2.post(f"{service.url}/v1/query", json=body, headers=_bearer(service.key(name)))
     assert response.status_code in (404, 422)
     assert response.json()["field"] == field
+
+
+def test_a_field_name_that_no_text_can_hold_is_still_a_problem(service: Service) -> None:
+    name, _ = service.tenant()
+    headers = {**_bearer(service.key(name)), "Content-Type": "application/json"}
+    body = b'{"query": "x", "filter": {"\\ud800": 1, "op": "eq"}}'
+    response = httpx2.post(f"{service.url}/v1/query", content=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_input")
+
+
+def test_a_budget_has_a_bound(service: Service) -> None:
+    with service.admin as admin, pytest.raises(InvalidRequestError) as refused:
+        admin.admin.tenants.create(name="too-rich", monthly_tokens=2**63)
+    assert refused.value.field == "monthly_tokens"
 
 
 def test_a_body_over_the_limit_is_refused_by_its_declared_and_by_its_real_size(service: Service) -> None:

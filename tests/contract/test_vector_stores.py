@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -16,11 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
+from rag.store import wire
 from rag.store.base import InvalidPoint, Point, Search, Space, SparseVector, TenantVectors, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Between, Condition, NoneOf, OnlyOf, SomeOf, holds
 from rag.store.edge import EdgeStore
 from rag.store.memory import MemoryStore
 from rag.store.qdrant import QdrantStore
+from rag.store.remote import EngineClient
 from tests.support import FakeScope, served_engine
 
 SPACE = Space("sp_contract", 4)
@@ -230,6 +233,30 @@ def test_a_frame_without_a_tenant_is_refused(tmp_path: Path) -> None:
         nobody = client.for_tenant(FakeScope(""), SPACE)
         with pytest.raises(InvalidPoint, match="without a tenant"):
             nobody.ids()
+
+
+def test_a_write_that_its_caller_gave_up_is_not_carried_out_later(tmp_path: Path) -> None:
+    with served_engine(tmp_path) as client:
+        header = {"op": "delete_document", "document": "doc", "tenant": ALICE.tenant_id, "space": SPACE.id}
+        client.for_tenant(ALICE, SPACE).upsert([point()])
+        late = wire.encode({**header, "dimensions": 4, "protocol": wire.PROTOCOL, "expires": time.monotonic() - 1})
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.settimeout(5)
+            raw.connect(str(tmp_path / "e.sock"))
+            raw.sendall(late)
+            assert b"gave this write up" in raw.recv(4096)
+        assert len(client.for_tenant(ALICE, SPACE).ids()) == 1
+
+
+def test_a_restarted_engine_is_asked_again_at_once(tmp_path: Path) -> None:
+    with served_engine(tmp_path) as first:
+        first.for_tenant(ALICE, SPACE).upsert([point()])
+        survivor = EngineClient(tmp_path / "e.sock", patience_s=0, timeout_s=5)
+        assert survivor.health().ok
+    with served_engine(tmp_path) as second:
+        second.for_tenant(ALICE, SPACE).ids()  # waits until it listens
+        assert survivor.health().ok  # its pooled connection belonged to the engine before
+    survivor.close()
 
 
 def test_garbage_on_the_socket_ends_that_connection_only(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def _kill(service: Service, name: str, kills: int, seed: int, disturbed: threadi
 
 def _check_tenant(service: Service, database: Database, name: str, documents: int) -> None:
     """Every document live exactly once; live chunks in SQL = points in the engine; the ledger adds up."""
-    engine = EngineClient(Settings(data_dir=service.data_dir).engine_socket, patience_s=10)
+    engine = EngineClient(Settings(data_dir=service.data_dir).engine_socket, patience_s=10, timeout_s=10)
     registry = TenantRegistry(database, system_clock)
     context = registry.context_of_job(registry.get(name).id, "check")
     with database.read(context) as session:

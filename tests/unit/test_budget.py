@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlmodel import SQLModel, select
 
 from config.database import Database
-from config.errors import BudgetExhausted
+from config.errors import BudgetExhausted, Unavailable
 from tenants.budget import HELD, RELEASED, SETTLED, STARTED, UNSETTLED, Ledger, TenantMeter
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant
@@ -164,7 +164,7 @@ def test_what_was_never_held_cannot_be_started_or_settled(ledger: Ledger, meter:
         if entry == "released":
             meter.hold(entry, 1)
             meter.release(entry)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(Unavailable):
             meter.start(entry)
         with pytest.raises(RuntimeError):
             meter.settle(entry, 1)
@@ -317,7 +317,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(scope=scopes, entry=entries)
     def start(self, scope: FakeScope, entry: str) -> None:
-        with suppress(RuntimeError):
+        with suppress(Unavailable):
             self._meter(scope).start(entry)
 
     @rule(scope=scopes, entry=entries, tokens=amounts)

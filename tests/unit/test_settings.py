@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from config.errors import SetupError
 from config.settings import Settings, private_dir
 
 
@@ -78,6 +79,6 @@ def test_a_private_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
 def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, mode: int, folder: str) -> None:
     path = private_dir(tmp_path / "parent" / "run")
     (tmp_path / folder).chmod(mode)
-    with pytest.raises(PermissionError, match="0700"):
+    with pytest.raises(SetupError, match="0700"):
         private_dir(path)
     (tmp_path / folder).chmod(0o700)

@@ -11,6 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+
     op.create_table('api_keys',
     sa.Column('id', sa.String(), nullable=False),
     sa.Column('tenant_id', sa.String(), nullable=True),
@@ -191,6 +192,7 @@ def upgrade() -> None:
     sa.Column('chars', sa.Integer(), nullable=False),
     sa.Column('pages', sa.Integer(), nullable=False),
     sa.Column('parser_deaths', sa.Integer(), nullable=False),
+    sa.Column('read_starts', sa.Integer(), nullable=False),
     sa.Column('created_at', sa.BigInteger(), nullable=False),
     sa.ForeignKeyConstraint(['document_id'], ['documents.id'], name=op.f('fk_document_versions_document_id_documents')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_document_versions')),
@@ -219,7 +221,9 @@ def upgrade() -> None:
 
 
 
+
 def downgrade() -> None:
+
     with op.batch_alter_table('version_chunks', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_version_chunks_tenant_id'))
         batch_op.drop_index(batch_op.f('ix_version_chunks_chunk_id'))
@@ -270,3 +274,4 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_api_keys_tenant_id'))
 
     op.drop_table('api_keys')
+

@@ -254,7 +254,7 @@ class Keys:
             yield Key.parse(item)
 
     def revoke(self, key_id: str) -> Key:
-        return Key.parse(self._transport.call("DELETE", _path("/v1/admin/keys", key_id)).json())
+        return Key.parse(self._transport.call("DELETE", _path("/v1/admin/keys", key_id), repeatable=True).json())
 
 
 def _path(base: str, *parts: str) -> str:

@@ -28,7 +28,7 @@ from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, Sandbox
 from ingestion.submission import MAX_TITLE_CHARS
 from ingestion.tables import Job
-from rag.chunking import Chunker, ChunkIdentity, Page, Piece
+from rag.chunking import Chunker, ChunkIdentity, Page, Piece, embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.service import EmbeddingService
@@ -169,7 +169,8 @@ class Pipeline:
         meter = self._ledger.for_tenant(context, "ingest")
         hold_id, deduplicated = f"{work.version.id}:{batch}", 0
         if chunks:
-            embedded = self._embedding.embed_batch(context, meter, [_embedded(chunk) for chunk in chunks], hold_id=hold_id)
+            texts = [embedded_text(chunk.context, chunk.text) for chunk in chunks]
+            embedded = self._embedding.embed_batch(context, meter, texts, hold_id=hold_id)
             deduplicated = embedded.deduplicated
             vectors = self._store.for_tenant(context, self._embedding.space)
             fields = FilterFields.of(work.version, work.document.collection_id, slots)
@@ -259,10 +260,6 @@ def _title(version: DocumentVersion, parsed: Parsed) -> str:
     """As it was given, or the content's own, or the last part of its source's name."""
     name = (version.source or "").rstrip("/").rpartition("/")[2]
     return (version.title or parsed.title or name)[:MAX_TITLE_CHARS]
-
-
-def _embedded(chunk: Chunk) -> str:
-    return f"{chunk.context}\n\n{chunk.text}" if chunk.context else chunk.text
 
 
 def _batch_of(version_id: str, batch: int) -> SelectOfScalar[Chunk]:

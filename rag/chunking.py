@@ -40,6 +40,11 @@ class Page:
     start: int  #: offset of its first character
 
 
+def embedded_text(context: str, text: str) -> str:
+    """What the model reads of a chunk: part of its identity, so a change here is a change of PIPELINE_VERSION."""
+    return f"{context}\n\n{text}" if context else text
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One chunk of a text. `context` is embedded before `text` and is no part of it."""
@@ -55,7 +60,7 @@ class Piece:
 
     @property
     def embedded(self) -> str:
-        return f"{self.context}\n\n{self.text}" if self.context else self.text
+        return embedded_text(self.context, self.text)
 
 
 class Chunker:

@@ -117,6 +117,30 @@ class Database:
         self.engine.dispose()
 
 
+def add_last(session: Session, row: TenantOwned) -> None:
+    """Insert the row right before the session commits, so that numbers given by the database follow the order of commits."""
+    session.info.setdefault(_LAST, []).append(row)
+
+
+_LAST = "carrel_last"
+
+
+@event.listens_for(TenantSession, "before_commit")
+def _insert_last(session: Session) -> None:
+    if rows := session.info.pop(_LAST, None):
+        if session.get_bind().dialect.name == "postgresql":
+            for tenant_id in sorted({row.tenant_id for row in rows}):
+                # Held until the commit: without it a later number could be seen first, and a reader would pass over the other.
+                session.connection().execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(tenant_id, 0))))
+        session.add_all(rows)
+        session.flush()
+
+
+@event.listens_for(TenantSession, "after_rollback")
+def _forget_last(session: Session) -> None:
+    session.info.pop(_LAST, None)
+
+
 def _set_pragmas(connection: Any, synchronous: str) -> None:
     for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

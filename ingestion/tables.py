@@ -1,9 +1,10 @@
-"""The table of jobs: what a user sees of work in progress. The durable queue keeps its own tables beside it."""
+"""The tables of work in progress: jobs as users see them, and the processes that do them. The durable queue keeps its own
+tables beside these."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlmodel import Field
+from sqlmodel import Field, SQLModel
 
 from config.database import TenantOwned
 
@@ -20,11 +21,31 @@ class Job(TenantOwned, table=True):
     version_id: str | None = Field(default=None, index=True)
     state: str = "queued"
     stage: str = "waiting"
+    #: Rises whenever a worker takes the job up. Whoever holds an earlier one has lost it and can change nothing any more.
+    epoch: int = 0
+    retry_of: str | None = None
+    pages: int = 0
     chunks_total: int = 0
     chunks_done: int = 0
+    tokens_total: int = 0  #: of all chunks, as the model counts them
+    tokens_done: int = 0
     tokens_charged: int = 0
     tokens_cached: int = 0
     error_code: str | None = None
     error_detail: str | None = None
     created_at: int = Field(sa_type=sa.BigInteger)
     updated_at: int = Field(sa_type=sa.BigInteger)
+    embedding_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: when embedding began: what an ETA is reckoned from
+    finished_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+
+
+class Instance(SQLModel, table=True):
+    """A running process. One that has not been seen for a while is dead, and its work is taken over."""
+
+    __tablename__ = "instances"
+
+    id: str = Field(primary_key=True)
+    kind: str  #: api or worker
+    executor: str | None = None  #: name under which a worker owns durable jobs
+    started_at: int = Field(sa_type=sa.BigInteger)
+    seen_at: int = Field(sa_type=sa.BigInteger)

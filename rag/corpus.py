@@ -77,7 +77,10 @@ class DocumentVersion(TenantOwned, table=True):
     """One content of a document with its metadata. States: queued → live → superseded, or failed, or cancelled."""
 
     __tablename__ = "document_versions"
-    __table_args__ = (sa.UniqueConstraint("document_id", "number"),)
+    __table_args__ = (
+        sa.UniqueConstraint("document_id", "number"),
+        sa.Index("ix_document_versions_content_blob", "content_blob"),
+    )
 
     id: str = Field(primary_key=True)
     document_id: str = Field(foreign_key="documents.id")
@@ -97,6 +100,7 @@ class DocumentVersion(TenantOwned, table=True):
     parser_deaths: int = 0
     read_starts: int = 0  #: since reading last ended
     created_at: int = Field(sa_type=sa.BigInteger)
+    ended_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: when it failed or was cancelled
 
 
 class Chunk(TenantOwned, table=True):

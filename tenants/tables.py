@@ -59,6 +59,7 @@ class LedgerEntry(TenantOwned, table=True):
     operation: str
     state: str
     tokens: int  #: reserved while open, charged once settled
+    epoch: int = 0  #: of the job's owner that reserved last: an earlier one can neither start nor settle
     lease_until: int | None = Field(default=None, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)
 
@@ -92,3 +93,37 @@ class AuditEntry(SQLModel, table=True):
     decision: str  #: allowed or denied
     status: int
     detail: dict[str, Any] = Field(default_factory=dict, sa_type=sa.JSON)
+
+
+class Event(TenantOwned, table=True):
+    """A change of state, written in the transaction that made it. A tenant's numbers rise in the order of its commits."""
+
+    __tablename__ = "events"
+    __table_args__ = (sa.Index("ix_events_tenant_seq", "tenant_id", "seq"), {"sqlite_autoincrement": True})
+
+    seq: int | None = Field(
+        default=None, sa_column=sa.Column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
+    )
+    tenant_id: str
+    id: str = Field(unique=True)
+    at: int = Field(sa_type=sa.BigInteger)
+    type: str  #: noun and verb, as "document.live"
+    subject: str  #: id of what changed
+    data: dict[str, Any] = Field(default_factory=dict, sa_type=sa.JSON)  #: ids, states and counts; never content
+
+
+class IdempotencyRecord(SQLModel, table=True):
+    """The first result of a request that came with an `Idempotency-Key`, for whoever repeats it."""
+
+    __tablename__ = "idempotency_records"
+
+    owner: str = Field(primary_key=True)  #: the tenant's id, or "operator"
+    route: str = Field(primary_key=True)  #: method and path as they were called
+    key: str = Field(primary_key=True)
+    tenant_id: str | None = Field(default=None, index=True)
+    body_sha256: bytes
+    claim: str  #: names the request that runs; only it may write the result
+    lease_until: int = Field(sa_type=sa.BigInteger)  #: after it, a claim without a result can be taken over
+    status: int | None = None  #: HTTP status of the result; None while it is worked out
+    response: bytes | None = None  #: its body, sealed
+    created_at: int = Field(sa_type=sa.BigInteger, index=True)

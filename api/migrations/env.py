@@ -18,6 +18,11 @@ def render(kind: str, item: Any, _context: object) -> str | Literal[False]:
     return "sa.String()" if kind == "type" and isinstance(item, AutoString) else False
 
 
+def is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """The job queue's tables stand in the same database and are its own."""
+    return kind != "table" or name in SQLModel.metadata.tables
+
+
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
@@ -25,6 +30,7 @@ context.configure(
     render_as_batch=True,  # SQLite cannot alter most things in place
     compare_type=True,
     render_item=render,
+    include_name=is_ours,
 )
 with context.begin_transaction():
     context.run_migrations()

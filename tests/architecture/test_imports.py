@@ -39,6 +39,7 @@ VENDORS = {
 
 #: Code that acts before a tenant is known or across tenants.
 WITHOUT_A_TENANT = {
+    "ingestion/instances.py",  # processes belong to no tenant
     "tenants/registry.py",
     "tenants/keys.py",
     "tenants/identity.py",
@@ -131,4 +132,4 @@ def test_nothing_is_pickled_or_evaluated() -> None:
 
 
 def test_only_the_queue_takes_a_sessions_connection_past_the_wall() -> None:
-    assert _where(lambda node: _calls(node, "session.connection")) == {"ingestion/durable.py"}
+    assert _where(lambda node: _calls(node, "session.connection")) == {"ingestion/durable.py", "config/database.py"}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from api.row_security import make_roles, raise_walls
 from config.database import Database
 from ingestion.durable import migrate_queue_tables
 
@@ -22,11 +23,19 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def upgrade(database: Database) -> None:
     """Apply what is missing. Safe to call from several processes at once."""
     with _one_at_a_time(database):
-        config = _config()
-        with database.engine.connect() as connection:
+        current, newest = revision(database)
+        if current != newest and database.is_postgresql:
+            with database.engine.begin() as connection:
+                make_roles(connection)
+        migrate_queue_tables(database)
+        if current == newest:
+            return  # to raise the walls again would lock tables that others are using
+        with database.engine.begin() as connection:
+            config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        migrate_queue_tables(database)
+            if database.is_postgresql:
+                raise_walls(connection)
 
 
 def revision(database: Database) -> tuple[str | None, str | None]:
@@ -45,13 +54,20 @@ def _config() -> Config:
 @contextmanager
 def _one_at_a_time(database: Database) -> Iterator[None]:
     """Processes that start together would both see an empty database."""
-    name = database.engine.url.database or "database"
-    path = (
-        Path(f"{name}.migrating")
-        if database.engine.dialect.name == "sqlite"
-        else Path(tempfile.gettempdir(), "carrel.migrating")
-    )
+    if database.is_postgresql:
+        # Outside any transaction: the queue builds indexes concurrently, which waits for every transaction to end.
+        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(_MIGRATION_LOCK)))
+        return
+    path = Path(f"{database.engine.url.database}.migrating")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+_MIGRATION_LOCK = 0x63617272656C  # "carrel": advisory locks of PostgreSQL have numbers

@@ -2,7 +2,10 @@
 
 `Database.read/write` give a session for one tenant: every ORM statement on a `TenantOwned` table gets that tenant's
 condition, and a row of another tenant cannot be added. `system_read/system_write` are for the few places that act before
-a tenant is known or across tenants (identity, administration, sweeping); a test lists those places.
+a tenant is known or across tenants (administration, sweeping); a test lists those places.
+
+On PostgreSQL the database itself is a second wall: each transaction takes on TENANT_ROLE with its tenant, or SYSTEM_ROLE,
+and row level security decides (`api.row_security`), whatever the statement says.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ NAMING = {
 SQLModel.metadata.naming_convention = NAMING
 
 BUSY_TIMEOUT_MS = 30_000
+TENANT_ROLE, SYSTEM_ROLE = "carrel_tenant", "carrel_system"  # of PostgreSQL; nobody can log in as either
+TENANT_SETTING = "app.tenant_id"
 _UPSERTS = (sqlite.dml.OnConflictDoUpdate, postgresql.dml.OnConflictDoUpdate)
 
 
@@ -64,11 +69,16 @@ class TenantSession(Session):
 
 class Database:
     def __init__(self, url: str, *, synchronous: str = "normal", pool_size: int = 24) -> None:
-        self.url, self._synchronous, self._pool_size = url, synchronous, pool_size
-        self.engine = sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30)
-        if self.engine.dialect.name == "sqlite":
+        self.url, self._synchronous, self._pool_size = with_driver(url), synchronous, pool_size
+        self.engine = self._new_engine()
+        self.is_postgresql = self.engine.dialect.name == "postgresql"
+        if not self.is_postgresql:
             _set_up_sqlite(self.engine, synchronous)
         self._writer = self.engine.execution_options(carrel_write=True)
+
+    def _new_engine(self) -> sa.Engine:
+        size = self._pool_size
+        return sa.create_engine(self.url, pool_size=size, max_overflow=size, pool_timeout=30, hide_parameters=True)
 
     @contextmanager
     def read(self, scope: HasTenant) -> Iterator[Session]:
@@ -92,15 +102,23 @@ class Database:
             yield session
 
     @contextmanager
+    def lookup(self) -> Iterator[Session]:
+        """For finding out who asks: on PostgreSQL it may call the one function for that and sees no table of any tenant."""
+        with self._session(self.engine, None) as session:
+            session.info["role"] = TENANT_ROLE
+            yield session
+
+    @contextmanager
     def _session(self, engine: sa.Engine, tenant_id: str | None) -> Iterator[Session]:
         with TenantSession(engine, expire_on_commit=False) as session:
             session.bind_tenant(tenant_id)
+            session.info["role"] = SYSTEM_ROLE if tenant_id is None else TENANT_ROLE
             yield session
 
     def queue_engine(self) -> sa.Engine:
         """An engine for a library that manages its own transactions on the same database: the driver begins them."""
-        engine = sa.create_engine(self.url, pool_size=self._pool_size, max_overflow=self._pool_size)
-        if engine.dialect.name == "sqlite":
+        engine = self._new_engine()
+        if not self.is_postgresql:
 
             @event.listens_for(engine, "connect")
             def _connect(connection: Any, _record: object) -> None:
@@ -115,6 +133,36 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def with_driver(url: str) -> str:
+    """`postgresql://` and `postgres://` mean psycopg 3 here, SQLAlchemy's default another driver."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgresql", "postgres") else url
+
+
+@event.listens_for(TenantSession, "after_begin")
+def _take_on_role(session: Session, _transaction: object, connection: sa.Connection) -> None:
+    """Until the end of the transaction, and no longer: the next user of the connection starts as nobody."""
+    if connection.dialect.name == "postgresql":
+        _set_role(connection, session.info["role"], session.info.get("tenant_id"))
+
+
+def _set_role(connection: sa.Connection, role: str, tenant_id: str | None) -> None:
+    settings = sa.func.set_config("role", role, True), sa.func.set_config(TENANT_SETTING, tenant_id or "", True)
+    connection.execute(sa.select(*settings))
+
+
+@contextmanager
+def past_the_wall(session: Session) -> Iterator[sa.Connection]:
+    """The session's connection for tables that belong to no tenant, in the same transaction: the job queue's."""
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
+        yield connection
+        return
+    _set_role(connection, SYSTEM_ROLE, None)
+    yield connection
+    _set_role(connection, session.info["role"], session.info.get("tenant_id"))
 
 
 def add_last(session: Session, row: TenantOwned) -> None:

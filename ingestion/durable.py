@@ -15,7 +15,7 @@ from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
 from dbos._serialization import Serializer
 from sqlalchemy.orm import Session
 
-from config.database import Database
+from config.database import SYSTEM_ROLE, Database, past_the_wall
 from ingestion.pipeline import Pipeline
 from ingestion.tables import Job
 from ingestion.workflow import ContextOfJob, Outcome, Step, Steps, process
@@ -47,14 +47,16 @@ class DurableQueue:
 
     def enqueue(self, session: Session, job: Job) -> None:
         options = EnqueueOptions(queue_name=QUEUE, workflow_name=WORKFLOW, workflow_id=job.id, app_version=APPLICATION_VERSION)
-        self._client.enqueue_in_transaction(session.connection(), options, job.tenant_id, job.id, job.kind)
+        with past_the_wall(session) as connection:
+            self._client.enqueue_in_transaction(connection, options, job.tenant_id, job.id, job.kind)
 
     def close(self) -> None:
         self._client.destroy()
 
 
 def migrate_queue_tables(database: Database) -> None:
-    DBOS.migrate(system_database_url=database.url)
+    role = SYSTEM_ROLE if database.is_postgresql else None
+    DBOS.migrate(system_database_url=database.url, application_role=role)
 
 
 class DurableWorker:

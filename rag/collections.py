@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -30,16 +31,15 @@ class Collections:
     def register_space(self) -> None:
         """Make the loaded model's space known to SQL; called once when the service starts."""
         space = self._fingerprint.space
-        with self._database.system_write() as session:
-            if session.get(SpaceRow, space.id) is None:
-                session.add(
-                    SpaceRow(
-                        id=space.id,
-                        dimensions=space.dimensions,
-                        description=self._fingerprint.describe(),
-                        created_at=self._clock(),
-                    )
-                )
+        row = SpaceRow(
+            id=space.id, dimensions=space.dimensions, description=self._fingerprint.describe(), created_at=self._clock()
+        )
+        with self._database.system_read() as session:
+            known = session.get(SpaceRow, space.id) is not None
+        if not known:
+            with suppress(IntegrityError):  # another process starts at the same moment
+                with self._database.system_write() as session:
+                    session.add(row)
 
     def for_tenant(self, scope: Reader) -> TenantCollections:
         return TenantCollections(self._database, self._clock, self._fingerprint.space, scope)

@@ -25,6 +25,11 @@ class Event:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    tenant_id: str
+
+
 class AuditLog:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
@@ -43,7 +48,8 @@ class AuditLog:
             status=event.status,
             detail=event.detail,
         )
-        with self._database.system_write() as session:
+        confined = self._database.write(_Owner(event.tenant_id)) if event.tenant_id else self._database.system_write()
+        with confined as session:
             session.add(entry)
 
     def of(self, tenant_id: str | None, *, limit: int = 100) -> list[AuditEntry]:

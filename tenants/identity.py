@@ -20,6 +20,13 @@ class Identity:
     tenant: TenantContext | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    """The tenant that a genuine key or token names."""
+
+    tenant_id: str
+
+
 class Identifier:
     def __init__(self, database: Database, keys: KeyRing, tokens: TokenSigner) -> None:
         self._database, self._keys, self._tokens = database, keys, tokens
@@ -41,7 +48,7 @@ class Identifier:
         return Identity(principal, self._context(key.tenant_id, principal, key))
 
     def _context(self, tenant_id: str, principal: Principal, key: ApiKey | None = None) -> TenantContext:
-        with self._database.system_read() as session:
+        with self._database.read(_Claimed(tenant_id)) as session:
             tenant = session.get(Tenant, tenant_id)
         if tenant is None:
             raise Unauthenticated("Send a valid key as `Authorization: Bearer <key>`.")

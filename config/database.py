@@ -65,7 +65,7 @@ class TenantSession(Session):
 class Database:
     def __init__(self, url: str, *, synchronous: str = "normal", pool_size: int = 24) -> None:
         self.url, self._synchronous, self._pool_size = url, synchronous, pool_size
-        self.engine = sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30)
+        self.engine = sa.create_engine(url, hide_parameters=True, pool_size=pool_size, max_overflow=pool_size, pool_timeout=30)
         if self.engine.dialect.name == "sqlite":
             _set_up_sqlite(self.engine, synchronous)
         self._writer = self.engine.execution_options(carrel_write=True)
@@ -99,7 +99,7 @@ class Database:
 
     def queue_engine(self) -> sa.Engine:
         """An engine for a library that manages its own transactions on the same database: the driver begins them."""
-        engine = sa.create_engine(self.url, pool_size=self._pool_size, max_overflow=self._pool_size)
+        engine = sa.create_engine(self.url, hide_parameters=True, pool_size=self._pool_size, max_overflow=self._pool_size)
         if engine.dialect.name == "sqlite":
 
             @event.listens_for(engine, "connect")

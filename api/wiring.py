@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from api.cursors import CursorSeal
 from api.schema import upgrade
 from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import SetupError
 from config.ids import new_id
-from config.secrets import secret_file
+from config.secrets import build_vault, secret_file
 from config.settings import Settings
+from config.vault import Vault
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
@@ -35,7 +37,7 @@ from tenants.identity import Identifier
 from tenants.keys import KeyRing, make_secret
 from tenants.rates import RateLimiter
 from tenants.registry import TenantRegistry
-from tenants.tokens import TokenSigner, make_signing_key
+from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
 
 #: How long the engine is waited for while it restarts, and for an answer.
@@ -51,6 +53,7 @@ class Core:
 
     settings: Settings
     clock: Clock
+    vault: Vault
     database: Database
     registry: TenantRegistry
     ledger: Ledger
@@ -59,6 +62,7 @@ class Core:
 @dataclass(frozen=True, slots=True)
 class ApiServices:
     core: Core
+    cursors: CursorSeal
     keys: KeyRing
     tokens: TokenSigner
     identifier: Identifier
@@ -97,24 +101,25 @@ class WorkerServices:
 
 def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    vault = build_vault(settings)
     database = Database(settings.sql_url, synchronous=settings.sqlite_synchronous)
     upgrade(database)
     ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds)
-    return Core(settings, clock, database, TenantRegistry(database, clock), ledger)
+    return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger)
 
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
     keys = KeyRing(core.database, core.clock)
     keys.ensure_operator(operator_key(settings))
-    signing_key = secret_file(settings.data_dir / "secrets" / "tokens.key", make_signing_key)
-    tokens = TokenSigner(signing_key, core.clock)
+    tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
     embedding = build_embedding(settings)
     collections = _collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
     queue = DurableQueue(core.database)
     return ApiServices(
         core=core,
+        cursors=CursorSeal(core.vault.derive("cursors")),
         keys=keys,
         tokens=tokens,
         identifier=Identifier(core.database, keys, tokens),

@@ -8,8 +8,10 @@ import sys
 from contextvars import ContextVar
 
 from config.clock import isoformat, system_clock
+from config.redaction import redact_field, redact_text
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -20,19 +22,28 @@ class JsonLines(logging.Formatter):
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        event = {
+        event: dict[str, object] = {
             "at": isoformat(system_clock()),
             "level": record.levelname.lower(),
             "process": self._process,
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": redact_text(_message(record)),
         }
-        if (current := request_id.get()) is not None:
-            event["request_id"] = current
-        event |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        for name, current in (("request_id", request_id.get()), ("job_id", job_id.get())):
+            if current is not None:
+                event[name] = redact_text(current)  # a caller may have given it
+        event |= {redact_text(name): redact_field(name, value) for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
-        return json.dumps(event, ensure_ascii=True, default=str)
+            event["exception"] = redact_text(self.formatException(record.exc_info))
+        return json.dumps(event, ensure_ascii=True).replace("\x7f", "\\u007f")  # the one control character that JSON allows
+
+
+def _message(record: logging.LogRecord) -> str:
+    """A line whose arguments do not fit is logged without them: the standard handler would print them as they are."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError, IndexError):
+        return str(record.msg)
 
 
 def configure_logging(process: str, level: str) -> None:
@@ -41,3 +52,5 @@ def configure_logging(process: str, level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("httpx", "httpx2", "sentence_transformers", "alembic", "uvicorn.access", "dbos"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    queue = logging.getLogger("dbos")  # to a logger that has no handler it would give its own, with lines of its own
+    queue.handlers, queue.propagate = [handler], False

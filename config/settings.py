@@ -36,6 +36,13 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         None, description="Key the CLI uses; without one it uses the operator key on this machine."
     )
+    secret_key: SecretStr | None = Field(
+        None, description="Master key, the base64 of 32 bytes; without one, it is made in the data directory."
+    )
+    secret_key_file: Path | None = Field(None, description="File that holds the master key, instead of CARREL_SECRET_KEY.")
+    previous_secret_keys: SecretStr | None = Field(
+        None, description="Former master keys, separated by commas: they open what they sealed and seal nothing new."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
     embedding_runtime: Literal["sentence-transformers", "hash"] = Field(
@@ -77,7 +84,12 @@ class Settings(BaseSettings):
 
     @property
     def sql_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'carrel.db'}"
+        return self.database_url or f"sqlite:///{self.database_file.resolve()}"
+
+    @property
+    def database_file(self) -> Path:
+        """Of SQLite, where no other database is named."""
+        return self.data_dir / "carrel.db"
 
     @property
     def service_file(self) -> Path:
@@ -87,6 +99,10 @@ class Settings(BaseSettings):
     @property
     def operator_key_file(self) -> Path:
         return self.data_dir / "operator.key"
+
+    @property
+    def master_key_file(self) -> Path:
+        return self.data_dir / "secrets" / "master.key"
 
     @property
     def runtime_dir(self) -> Path:

@@ -127,3 +127,15 @@ class IdempotencyRecord(SQLModel, table=True):
     status: int | None = None  #: HTTP status of the result; None while it is worked out
     response: bytes | None = None  #: its body, sealed
     created_at: int = Field(sa_type=sa.BigInteger, index=True)
+
+
+class TenantSecret(TenantOwned, table=True):
+    """A secret that a tenant entrusted to the service, sealed for this tenant and name."""
+
+    __tablename__ = "tenant_secrets"
+
+    tenant_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    sealed: bytes
+    created_at: int = Field(sa_type=sa.BigInteger)
+    updated_at: int = Field(sa_type=sa.BigInteger)

@@ -18,10 +18,6 @@ ALGORITHM = "HS256"
 MAX_LIFETIME_S = 3600
 
 
-def make_signing_key() -> str:
-    return secrets.token_hex(32)
-
-
 @dataclass(frozen=True, slots=True)
 class Claims:
     id: str
@@ -32,7 +28,7 @@ class Claims:
 
 
 class TokenSigner:
-    def __init__(self, signing_key: str, clock: Clock) -> None:
+    def __init__(self, signing_key: bytes, clock: Clock) -> None:
         self._key, self._clock = signing_key, clock
 
     def issue(self, tenant_id: str, *, issued_by: str, scopes: Sequence[Scope], lifetime_s: int) -> tuple[str, Claims]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from carrel_client import Carrel
 from rag.store.edge import EdgeStore
@@ -156,9 +156,10 @@ def running_service(data_dir: Path, **settings: object) -> Iterator[Service]:
         service.stop()
 
 
-def start_service(data_dir: Path, env: dict[str, str]) -> Service:
+def start_service(data_dir: Path, env: dict[str, str], *, stderr: IO[str] | None = None) -> Service:
+    """`stderr`: where its log goes, instead of this process's own."""
     command = [sys.executable, "-P", "-m", "api.cli.main", "serve", "--json", "--supervised"]
-    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, f"the service did not start (exit {process.wait()})"

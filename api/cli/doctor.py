@@ -34,9 +34,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check model, engine, database, disk and versions; say what is wrong and what to do. Exits 1 if anything is."""
+    """Check versions, disk, keys, database, model and engine; say what is wrong and what to do. Exits 1 if anything is."""
     settings = Settings()
-    findings = [_guarded(check, settings) for check in (_versions, _disk, _database, _model, _engine, _service)]
+    findings = [_guarded(check, settings) for check in (_versions, _disk, _secrets, _database, _model, _engine, _service)]
     if as_json:
         print_json({"ok": all(finding.ok for finding in findings), "findings": findings_as_dicts(findings)})
     else:
@@ -81,11 +81,24 @@ def _disk(settings: Settings) -> Finding:
     return Finding("disk", True, detail)
 
 
+def _secrets(settings: Settings) -> Finding:
+    from config.secrets import build_vault, find_master_key
+
+    found = find_master_key(settings)
+    if found.key is None:
+        return Finding("secrets", True, f"no master key yet: the first start makes {found.source}")
+    detail = f"master key {build_vault(settings).key_id} from {found.source}"
+    path = settings.master_key_file
+    if found.source == str(path) and path.stat().st_mode & 0o077:
+        return Finding("secrets", False, detail, f"Others may read it: chmod 600 {path}")
+    return Finding("secrets", True, detail)
+
+
 def _database(settings: Settings) -> Finding:
     from api.schema import revision
     from config.database import Database
 
-    if settings.database_url is None and not (settings.data_dir / "carrel.db").exists():
+    if settings.database_url is None and not settings.database_file.exists():
         return Finding("database", True, "SQLite, not made yet: the first start makes it")
     database = Database(settings.sql_url)
     try:

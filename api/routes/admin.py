@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from fastapi import Request
 
-from fastapi import Query, Request
-
+from api.cursors import Cursor, Limit
 from api.routing import Caller, Services, in_thread, router, scope
 from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, TenantIn, TenantOut, TenantPatch, Text, TokenIn, TokenOut
 from config.clock import isoformat
 from tenants.context import Scope
 
 routes = router("Administration")
-Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @routes.post(
@@ -29,9 +27,9 @@ async def create_tenant(body: TenantIn, services: Services) -> TenantOut:
 
 
 @routes.get("/v1/admin/tenants", operation_id="list_tenants", summary="List tenants", **scope(Scope.OPERATE))
-async def list_tenants(services: Services, after: Text | None = None, limit: Limit = 20) -> Page[TenantOut]:
-    rows = await in_thread(lambda: services.core.registry.list(after=after, limit=limit))
-    return Page(data=[TenantOut.of(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+async def list_tenants(services: Services, cursor: Cursor, limit: Limit = 20) -> Page[TenantOut]:
+    rows = await in_thread(lambda: services.core.registry.list(after=cursor.position, limit=limit))
+    return Page(data=[TenantOut.of(row) for row in rows], next=cursor.next(rows[-1].id if len(rows) == limit else None))
 
 
 @routes.get(
@@ -88,10 +86,10 @@ async def create_key(body: KeyIn, services: Services, request: Request) -> NewKe
 
 
 @routes.get("/v1/admin/keys", operation_id="list_keys", summary="List a tenant's keys", **scope(Scope.OPERATE))
-async def list_keys(services: Services, tenant: Text, after: Text | None = None, limit: Limit = 20) -> Page[KeyOut]:
+async def list_keys(services: Services, tenant: Text, cursor: Cursor, limit: Limit = 20) -> Page[KeyOut]:
     found = await in_thread(services.core.registry.get, tenant)
-    rows = await in_thread(lambda: services.keys.list(found.id, after=after, limit=limit))
-    return Page(data=[KeyOut.of(row) for row in rows], next=rows[-1].id if len(rows) == limit else None)
+    rows = await in_thread(lambda: services.keys.list(found.id, after=cursor.position, limit=limit))
+    return Page(data=[KeyOut.of(row) for row in rows], next=cursor.next(rows[-1].id if len(rows) == limit else None))
 
 
 @routes.delete(

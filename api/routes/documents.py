@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
+from api.cursors import Cursor, Limit
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import DeletedOut, DocumentIn, DocumentOut, JobOut, Page, SubmittedOut, Text, TextOut
 from config.errors import InvalidInput, UnsupportedMedia
@@ -69,13 +70,13 @@ async def create_document(request: Request, response: Response, services: Servic
 async def list_documents(
     services: Services,
     tenant: Tenant,
+    cursor: Cursor,
     collection: Text | None = None,
-    after: Text | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Limit = 20,
 ) -> Page[DocumentOut]:
     handle = services.documents.for_tenant(tenant)
-    shown, following = await in_thread(lambda: handle.list(collection=collection, after=after, limit=limit))
-    return Page(data=[DocumentOut.of(item) for item in shown], next=following)
+    shown, following = await in_thread(lambda: handle.list(collection=collection, after=cursor.position, limit=limit))
+    return Page(data=[DocumentOut.of(item) for item in shown], next=cursor.next(following))
 
 
 @routes.get("/v1/documents/{document_id}", operation_id="get_document", summary="Show a document", **scope(Scope.QUERY))

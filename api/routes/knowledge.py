@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from fastapi import Request
 
-from fastapi import Query, Request
-
+from api.cursors import Cursor, Limit
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import CollectionIn, CollectionOut, Page, QueryIn, QueryOut, Text, UsageOut
+from api.schemas import CollectionIn, CollectionOut, Page, QueryIn, QueryOut, UsageOut
 from config.ids import new_id
 from rag.filters import parse
 from rag.retrieval import Question
@@ -42,15 +41,10 @@ async def create_collection(body: CollectionIn, services: Services, tenant: Tena
 
 
 @routes.get("/v1/collections", operation_id="list_collections", summary="List collections", **scope(Scope.QUERY))
-async def list_collections(
-    services: Services,
-    tenant: Tenant,
-    after: Text | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> Page[CollectionOut]:
+async def list_collections(services: Services, tenant: Tenant, cursor: Cursor, limit: Limit = 20) -> Page[CollectionOut]:
     handle = services.collections.for_tenant(tenant)
-    rows = await in_thread(lambda: handle.list(after=after, limit=limit))
-    following = rows[-1][0].id if len(rows) == limit else None
+    rows = await in_thread(lambda: handle.list(after=cursor.position, limit=limit))
+    following = cursor.next(rows[-1][0].id if len(rows) == limit else None)
     return Page(data=[CollectionOut.of(row, documents) for row, documents in rows], next=following)
 
 

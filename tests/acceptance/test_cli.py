@@ -65,6 +65,7 @@ def test_doctor_finds_a_healthy_service_healthy(service: Service) -> None:
     assert {finding["part"] for finding in findings["findings"]} == {
         "versions",
         "disk",
+        "secrets",
         "database",
         "model",
         "engine",

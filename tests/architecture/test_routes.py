@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,8 +17,10 @@ from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
 from api.app import create_app, create_service
+from api.cursors import _cursor
 from api.middleware import PUBLIC
 from api.routing import SCOPE_KEY, ScopedRoute
+from api.schemas import Page
 from api.wiring import ApiServices
 from config.clock import system_clock
 from config.database import Database
@@ -29,7 +32,7 @@ from tenants.keys import KeyRing, make_secret
 from tenants.rates import RateLimiter
 from tenants.registry import TenantRegistry
 from tenants.tables import AuditEntry
-from tenants.tokens import TokenSigner, make_signing_key
+from tenants.tokens import TokenSigner
 
 APP = create_app(cast(ApiServices, None))
 DOCUMENTATION = {"/openapi.json", "/docs"}
@@ -75,7 +78,7 @@ class Stand:
         self.database = Database(f"sqlite:///{folder / 'carrel.db'}")
         SQLModel.metadata.create_all(self.database.engine)
         keys = KeyRing(self.database, system_clock)
-        tokens = TokenSigner(make_signing_key(), system_clock)
+        tokens = TokenSigner(secrets.token_bytes(32), system_clock)
         tenant = TenantRegistry(self.database, system_clock).create("a", monthly_tokens=None)
         self.keys = {scope: keys.create(tenant.id, name="t", scopes=[scope]).secret for scope in TENANT_SCOPES}
         self.keys[Scope.OPERATE] = keys.create(None, name="o", scopes=[Scope.OPERATE]).secret
@@ -137,11 +140,34 @@ def test_reading_never_needs_more_than_changing() -> None:
             assert scope == ("query" if method == "GET" else "ingest"), path
 
 
+def _is_page(model: object) -> bool:
+    return isinstance(model, type) and issubclass(model, Page)
+
+
+def test_every_list_goes_on_by_a_sealed_cursor_and_is_bounded() -> None:
+    lists = {route.path for route in ROUTES if "GET" in route.methods and _is_page(route.response_model)}
+    sealed = {route.path for route in ROUTES if any(inner.call is _cursor for inner in route.dependant.dependencies)}
+    assert lists == sealed
+    assert len(lists) >= 4
+    for path in lists:
+        given = {item["name"]: item["schema"] for item in APP.openapi()["paths"][path]["get"]["parameters"]}
+        assert {"after", "limit"} <= given.keys()
+        assert given["limit"]["maximum"] <= 100
+    for (method, path), operation in _operations().items():
+        named = {item["name"] for item in operation.get("parameters", ())}
+        assert "after" not in named or (method == "GET" and path in lists), path
+
+
+def _operations() -> dict[tuple[str, str], Any]:
+    paths = APP.openapi()["paths"]
+    return {(method.upper(), path): item for path, methods in paths.items() for method, item in methods.items()}
+
+
 def test_the_openapi_document_declares_scopes_and_refusals() -> None:
     document = APP.openapi()
     json.dumps(document)
     assert document["security"] == [{"key": []}]
-    operations = {(m.upper(), path): item for path, methods in document["paths"].items() for m, item in methods.items()}
+    operations = _operations()
     assert set(operations) == set(CALLS)
     for (_, path), operation in operations.items():
         assert operation[SCOPE_KEY] == _scopes()[_, path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,10 @@ from config.errors import InvalidInput, Unauthenticated
 from tenants.context import TENANT_SCOPES, PrincipalKind, Scope
 from tenants.identity import Identifier, Identity
 from tenants.keys import KeyRing, make_secret
-from tenants.tokens import ALGORITHM, AUDIENCE, MAX_LIFETIME_S, TokenSigner, make_signing_key
+from tenants.tokens import ALGORITHM, AUDIENCE, MAX_LIFETIME_S, TokenSigner
 from tests.unit.conftest import SetClock
 
-SIGNING_KEY = make_signing_key()
+SIGNING_KEY = secrets.token_bytes(32)
 
 
 @dataclass
@@ -155,7 +156,7 @@ def test_forged_tokens_are_refused(world: World) -> None:
         f"{_part({'alg': 'none', 'typ': 'JWT'})}.{body}.",
         f"{_part({'alg': 'None'})}.{body}.{signature}",
         jwt.encode(_payload(), None, "none"),
-        jwt.encode(_payload(), make_signing_key(), ALGORITHM),
+        jwt.encode(_payload(), secrets.token_bytes(32), ALGORITHM),
         jwt.encode(_payload(), SIGNING_KEY + SIGNING_KEY, "HS512"),
     ]
     for token in forged:

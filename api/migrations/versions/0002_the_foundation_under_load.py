@@ -51,6 +51,14 @@ def upgrade() -> None:
     sa.Column('seen_at', sa.BigInteger(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_instances'))
     )
+    op.create_table('tenant_secrets',
+    sa.Column('tenant_id', sa.String(), nullable=False),
+    sa.Column('name', sa.String(), nullable=False),
+    sa.Column('sealed', sa.LargeBinary(), nullable=False),
+    sa.Column('created_at', sa.BigInteger(), nullable=False),
+    sa.Column('updated_at', sa.BigInteger(), nullable=False),
+    sa.PrimaryKeyConstraint('tenant_id', 'name', name=op.f('pk_tenant_secrets'))
+    )
     with op.batch_alter_table('document_versions', schema=None) as batch_op:
         batch_op.add_column(sa.Column('ended_at', sa.BigInteger(), nullable=True))
         batch_op.create_index('ix_document_versions_content_blob', ['content_blob'], unique=False)
@@ -80,6 +88,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_document_versions_content_blob')
         batch_op.drop_column('ended_at')
 
+    op.drop_table('tenant_secrets')
     op.drop_table('instances')
     op.drop_table('idempotency_records')
     op.drop_table('events')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import secrets
 from dataclasses import dataclass
 
 from api.schema import upgrade
@@ -11,6 +13,7 @@ from config.errors import SetupError
 from config.ids import new_id
 from config.secrets import secret_file
 from config.settings import Settings
+from config.vault import KEY_BYTES, Vault
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
@@ -31,6 +34,7 @@ from rag.store.qdrant import QdrantStore
 from rag.store.remote import EngineClient
 from tenants.audit import AuditLog
 from tenants.budget import Ledger
+from tenants.idempotency import IdempotencyStore
 from tenants.identity import Identifier
 from tenants.keys import KeyRing, make_secret
 from tenants.rates import RateLimiter
@@ -54,6 +58,8 @@ class Core:
     database: Database
     registry: TenantRegistry
     ledger: Ledger
+    vault: Vault
+    idempotency: IdempotencyStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,16 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     database = Database(settings.sql_url, synchronous=settings.sqlite_synchronous)
     upgrade(database)
     ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds)
-    return Core(settings, clock, database, TenantRegistry(database, clock), ledger)
+    vault = build_vault(settings)
+    idempotency = IdempotencyStore(database, clock, vault)
+    return Core(settings, clock, database, TenantRegistry(database, clock), ledger, vault, idempotency)
+
+
+def build_vault(settings: Settings) -> Vault:
+    made = secret_file(
+        settings.data_dir / "secrets" / "master.key", lambda: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+    )
+    return Vault([base64.b64decode(made)])
 
 
 def build_api(settings: Settings) -> ApiServices:

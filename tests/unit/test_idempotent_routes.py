@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from api import idempotency
-from api.idempotency import Once
+from api.idempotency import ChargeId, Once
 from api.problems import install_handlers
 from api.routing import in_thread, router, scope
 from config.database import Database
@@ -30,11 +30,12 @@ from config.errors import (
     RateLimited,
 )
 from config.vault import Vault
+from tenants.budget import Ledger
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tenants.idempotency import IdempotencyStore
 from tenants.identity import Identity
 from tenants.registry import TenantRegistry
-from tenants.tables import Tenant
+from tenants.tables import BudgetWindow, Tenant
 from tests.unit.conftest import SetClock
 
 OPERATOR = Identity(Principal(PrincipalKind.OPERATOR, "key_op", frozenset({Scope.INGEST})), None)
@@ -66,6 +67,10 @@ class Stand:
             self.runs += 1
             return await self.act(request, once)
 
+        @routes.post("/v1/ask", **scope(Scope.INGEST, retrieval=True))
+        async def ask(charge_id: ChargeId) -> Out:
+            return Out(value=charge_id)
+
         self.app.include_router(routes)
         install_handlers(self.app)
 
@@ -76,10 +81,10 @@ class Stand:
         scope.setdefault("state", {})["identity"] = self.identity
         await self.app(scope, receive, send)
 
-    async def post(self, key: str | None = "k", **options: Any) -> httpx2.Response:
+    async def post(self, key: str | None = "k", *, path: str = "/v1/act", **options: Any) -> httpx2.Response:
         headers = options.pop("headers", {}) | ({} if key is None else {"Idempotency-Key": key})
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self), base_url="http://test") as client:
-            return await client.post("/v1/act", headers=headers, **options)
+            return await client.post(path, headers=headers, **options)
 
     def send(self, key: str | None = "k", **options: Any) -> httpx2.Response:
         return asyncio.run(self.post(key, **options))
@@ -255,3 +260,21 @@ def test_a_form_is_the_same_whatever_its_boundary(stand: Stand) -> None:
 def test_what_differs_is_not_the_same_request(stand: Stand, one: dict[str, Any], other: dict[str, Any]) -> None:
     assert stand.send(**one).status_code == 201
     assert stand.send(**other).json()["code"] == "idempotency_key_reused"
+
+
+def test_what_is_asked_again_is_charged_under_one_name(stand: Stand, database: Database, clock: SetClock) -> None:
+    def charge(key: str | None, question: str, tenant: str = "a") -> str:
+        stand.identity = of_tenant(tenant)
+        name: str = stand.send(key, path="/v1/ask", content=question.encode()).json()["value"]
+        return name
+
+    again = charge("k", "why?")
+    assert charge("k", "why?") == again
+    others = [charge("l", "why?"), charge("k", "how?"), charge("k", "why?", "b"), charge(None, "why?"), charge(None, "why?")]
+    assert len({again, *others}) == 6
+    meter = Ledger(database, clock, lease_s=60).for_tenant(of_tenant("a").tenant, "query")  # type: ignore[arg-type]
+    for _ in range(2):
+        meter.debit(again, 7)
+    assert meter.charged(again) == 7
+    with database.system_read() as session:
+        assert [window.used for window in session.scalars(select(BudgetWindow))] == [7]

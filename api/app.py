@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import middleware
+from api import idempotency, middleware
 from api.problems import install_handlers
 from api.routes import admin, documents, health, knowledge
+from api.routing import RETRIEVAL_KEY
 from api.version import VERSION
 from api.wiring import ApiServices
 
@@ -58,5 +59,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]
+        idempotency.described(schema, RETRIEVAL_KEY)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -71,10 +71,14 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
 
 
-async def _domain(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, CarrelError) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+def refusal(error: CarrelError) -> Response:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request could not be served", exc_info=error)
-    return problem_response(error) if isinstance(error, CarrelError) else unexpected(error)
+    return problem_response(error)
+
+
+async def _domain(_request: Request, error: Exception) -> Response:
+    return refusal(error) if isinstance(error, CarrelError) else unexpected(error)
 
 
 async def _validation(_request: Request, error: Exception) -> Response:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -15,19 +14,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api.idempotency import Handler, once
 from api.problems import Problem, unexpected
 from api.wiring import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
 from tenants.context import Principal, Scope, TenantContext
 from tenants.identity import Identity
 
-SCOPE_KEY = "x-carrel-scope"
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+SCOPE_KEY, RETRIEVAL_KEY = "x-carrel-scope", "x-carrel-retrieval"
 
 
-def scope(needed: Scope) -> dict[str, Any]:
-    """Declare a route's scope: `@router.post("/v1/query", **scope(Scope.QUERY))`. Shown in the OpenAPI document."""
-    return {"openapi_extra": {SCOPE_KEY: str(needed)}}
+def scope(needed: Scope, *, retrieval: bool = False) -> dict[str, Any]:
+    """Declare a route's scope: `@router.post("/v1/collections", **scope(Scope.INGEST))`. Shown in the OpenAPI document.
+
+    `retrieval` is for a POST that changes nothing: its answer is not kept for repetitions with the same `Idempotency-Key`.
+    """
+    return {"openapi_extra": {SCOPE_KEY: str(needed)} | ({RETRIEVAL_KEY: True} if retrieval else {})}
 
 
 def public() -> dict[str, Any]:
@@ -37,22 +39,32 @@ def public() -> dict[str, Any]:
 
 class ScopedRoute(APIRoute):
     def get_route_handler(self) -> Handler:
-        inner = super().get_route_handler()
-        needed = (self.openapi_extra or {})[SCOPE_KEY]
+        extra = self.openapi_extra or {}
+        needed = extra[SCOPE_KEY]
+        inner = _answered(super().get_route_handler())
+        if "POST" in (self.methods or ()) and needed != "none" and not extra.get(RETRIEVAL_KEY):
+            inner = _answered(once(inner))
 
         async def handler(request: Request) -> Response:
             if needed != "none":
                 _require(request.state.identity, Scope(needed))
-            try:
-                return await inner(request)
-            except (CarrelError, RequestValidationError, HTTPException, ClientDisconnect):
-                raise
-            except (OperationalError, PoolTimeout) as error:
-                raise Unavailable("The database does not answer.", retry_after_s=2) from error
-            except Exception as error:  # noqa: BLE001  answered here, so that audit and request id still see it
-                return unexpected(error)
+            return await inner(request)
 
         return handler
+
+
+def _answered(inner: Handler) -> Handler:
+    async def handler(request: Request) -> Response:
+        try:
+            return await inner(request)
+        except (CarrelError, RequestValidationError, HTTPException, ClientDisconnect):
+            raise
+        except (OperationalError, PoolTimeout) as error:
+            raise Unavailable("The database does not answer.", retry_after_s=2) from error
+        except Exception as error:  # noqa: BLE001  answered here, so that audit and request id still see it
+            return unexpected(error)
+
+    return handler
 
 
 def _require(identity: Identity, needed: Scope) -> None:
@@ -67,7 +79,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         (402, "The token budget does not cover this."),
         (403, "The key lacks the scope."),
         (404, "No such thing, or not yours: the two are not told apart."),
-        (409, "It exists already, or has changed."),
+        (409, "It exists already, has changed, or a request with the same key is still running."),
         (413, "Too large."),
         (415, "A kind of content that cannot be read."),
         (422, "Not valid; `field` and `limit` say where and why."),

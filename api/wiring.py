@@ -33,6 +33,7 @@ from rag.store.qdrant import QdrantStore
 from rag.store.remote import EngineClient
 from tenants.audit import AuditLog
 from tenants.budget import Ledger
+from tenants.idempotency import IdempotencyStore
 from tenants.identity import Identifier
 from tenants.keys import KeyRing, make_secret
 from tenants.rates import RateLimiter
@@ -57,6 +58,7 @@ class Core:
     database: Database
     registry: TenantRegistry
     ledger: Ledger
+    idempotency: IdempotencyStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     database = Database(settings.sql_url, synchronous=settings.sqlite_synchronous)
     upgrade(database)
     ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds)
-    return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger)
+    idempotency = IdempotencyStore(database, clock, vault)
+    return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency)
 
 
 def build_api(settings: Settings) -> ApiServices:

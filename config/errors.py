@@ -3,9 +3,10 @@
 CarrelError
 ├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
 │   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
-│   └── UnsupportedMedia (415) ├── NotFound (404)             │   └── ModelUnavailable
-├── BudgetExhausted (402)      ├── Conflict (409)             ├── UnreadableDocument (422, a job's outcome)
-└── RateLimited (429)          └── SpaceMismatch (422)        └── SetupError (start-up: what to do next)
+│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   └── ModelUnavailable
+│   └── IdempotencyKeyReused   ├── Conflict (409)             ├── UnreadableDocument (422, a job's outcome)
+├── BudgetExhausted (402)      ├── SpaceMismatch (422)        └── SetupError (start-up: what to do next)
+└── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class UnsupportedMedia(InvalidInput):
     status, code, title = 415, "unsupported_media_type", "This kind of content cannot be read"
 
 
+class IdempotencyKeyReused(InvalidInput):
+    code, title = "idempotency_key_reused", "The idempotency key stands for another request"
+
+
 class Unauthenticated(CarrelError):
     status, code, title = 401, "unauthenticated", "A valid key is required"
 
@@ -75,6 +80,12 @@ class NotFound(CarrelError):
 
 class Conflict(CarrelError):
     status, code, title = 409, "conflict", "The thing already exists or has changed"
+
+
+class IdempotencyInProgress(CarrelError):
+    """The same request is being worked on; repeated a little later, it gets that one's result."""
+
+    status, code, title, retryable = 409, "idempotency_in_progress", "A request with this key is still running", True
 
 
 class SpaceMismatch(CarrelError):

@@ -7,6 +7,7 @@ document is never without a job, and a refused one leaves nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,8 +77,11 @@ class TenantDocuments:
         self._parts, self._context = parts, context
         self._collections = parts.collections.for_tenant(context)
 
-    def submit(self, submission: Submission) -> Submitted:
-        """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection) or BudgetExhausted; then nothing is kept."""
+    def submit(self, submission: Submission, *, record: Callable[[Session, Submitted], None] | None = None) -> Submitted:
+        """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection) or BudgetExhausted; then nothing is kept.
+
+        `record` writes something of the submission in its transaction, last; what is live already needs no transaction.
+        """
         checked = check(submission, max_bytes=self._parts.limits.max_bytes)
         if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
             raise Forbidden("The key does not hold all of these labels.", field="labels")
@@ -95,7 +99,10 @@ class TenantDocuments:
         version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
             with self._parts.database.write(self._context) as session:
-                return self._record(session, collection, checked.external_id, version)
+                submitted = self._record(session, collection, checked.external_id, version)
+                if record is not None:
+                    record(session, submitted)
+                return submitted
         except BaseException:
             self._parts.blobs.delete_owned(version.id)
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import sqlalchemy as sa
@@ -49,7 +49,8 @@ class TenantCollections:
     def __init__(self, database: Database, clock: Clock, space: Space, scope: Reader) -> None:
         self._database, self._clock, self._space, self._scope = database, clock, space, scope
 
-    def create(self, name: str) -> Collection:
+    def create(self, name: str, *, record: Callable[[Session, Collection], None] | None = None) -> Collection:
+        """`record` writes something of the new collection in its transaction, last."""
         if not NAME.fullmatch(name):
             raise InvalidInput("A collection's name is 1 to 100 of letters, digits, `.`, `_` and `-`.", field="name", limit=100)
         if not self._sees(name):
@@ -64,6 +65,8 @@ class TenantCollections:
         try:
             with self._database.write(self._scope) as session:
                 session.add(row)
+                if record is not None:
+                    record(session, row)
         except IntegrityError as error:
             raise Conflict(f"A collection named {name!r} exists.", field="name") from error
         return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -45,8 +45,12 @@ class KeyRing:
         collections: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
         secret: str | None = None,
+        record: Callable[[Session, NewKey], None] | None = None,
     ) -> NewKey:
-        """`tenant_id` None makes an operator key. `secret` is given only for the first operator key, from its file."""
+        """`tenant_id` None makes an operator key. `secret` is given only for the first operator key, from its file.
+
+        `record` writes something of the new key in its transaction, last.
+        """
         _check(tenant_id, name, scopes, collections, labels)
         key_id = new_id("key") if secret is None else key_id_of(secret)
         secret = secret or make_secret(key_id)
@@ -60,9 +64,12 @@ class KeyRing:
             labels=None if labels is None else list(labels),
             created_at=self._clock(),
         )
+        new = NewKey(row, secret)
         with self._database.system_write() as session:
             session.add(row)
-        return NewKey(row, secret)
+            if record is not None:
+                record(session, new)
+        return new
 
     def find(self, secret: str) -> ApiKey | None:
         """The unrevoked key of this secret. Compares in constant time, against a dummy where there is no such key."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock
@@ -23,7 +25,10 @@ class TenantRegistry:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
 
-    def create(self, name: str, *, monthly_tokens: int | None) -> Tenant:
+    def create(
+        self, name: str, *, monthly_tokens: int | None, record: Callable[[Session, Tenant], None] | None = None
+    ) -> Tenant:
+        """`record` writes something of the new tenant in its transaction, last."""
         if not NAME.fullmatch(name):
             raise InvalidInput("A tenant's name is 1 to 63 of a-z, 0-9 and -.", field="name", limit=63)
         tenant = Tenant(
@@ -36,6 +41,8 @@ class TenantRegistry:
         try:
             with self._database.system_write() as session:
                 session.add(tenant)
+                if record is not None:
+                    record(session, tenant)
         except IntegrityError as error:
             raise Conflict(f"A tenant named {name!r} exists.", field="name") from error
         return tenant

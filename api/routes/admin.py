@@ -5,10 +5,12 @@ from __future__ import annotations
 from fastapi import Request
 
 from api.cursors import Cursor, Limit
+from api.idempotency import Once
 from api.routing import Caller, Services, in_thread, router, scope
 from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, TenantIn, TenantOut, TenantPatch, Text, TokenIn, TokenOut
 from config.clock import isoformat
 from tenants.context import Scope
+from tenants.keys import NewKey
 
 routes = router("Administration")
 
@@ -20,10 +22,11 @@ routes = router("Administration")
     status_code=201,
     **scope(Scope.OPERATE),
 )
-async def create_tenant(body: TenantIn, services: Services) -> TenantOut:
+async def create_tenant(body: TenantIn, services: Services, once: Once) -> TenantOut:
     given = "monthly_tokens" in body.model_fields_set
     tokens = body.monthly_tokens if given else services.core.settings.monthly_tokens
-    return TenantOut.of(await in_thread(lambda: services.core.registry.create(body.name, monthly_tokens=tokens)))
+    registry, record = services.core.registry, once.records(TenantOut.of, status=201)
+    return TenantOut.of(await in_thread(lambda: registry.create(body.name, monthly_tokens=tokens, record=record)))
 
 
 @routes.get("/v1/admin/tenants", operation_id="list_tenants", summary="List tenants", **scope(Scope.OPERATE))
@@ -74,14 +77,23 @@ async def create_tenant_token(tenant: Text, body: TokenIn, services: Services, c
     status_code=201,
     **scope(Scope.OPERATE),
 )
-async def create_key(body: KeyIn, services: Services, request: Request) -> NewKeyOut:
+async def create_key(body: KeyIn, services: Services, request: Request, once: Once) -> NewKeyOut:
     tenant = await in_thread(services.core.registry.get, body.tenant)
     new = await in_thread(
         lambda: services.keys.create(
-            tenant.id, name=body.name, scopes=body.scopes, collections=body.collections, labels=body.labels
+            tenant.id,
+            name=body.name,
+            scopes=body.scopes,
+            collections=body.collections,
+            labels=body.labels,
+            record=once.records(_new_key, status=201),
         )
     )
     request.state.audit = {"tenant": tenant.id, "key": new.row.id, "scopes": new.row.scopes}
+    return _new_key(new)
+
+
+def _new_key(new: NewKey) -> NewKeyOut:
     return NewKeyOut(**KeyOut.fields_of(new.row), secret=new.secret)
 
 

@@ -11,9 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
 from api.cursors import Cursor, Limit
+from api.idempotency import Once
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import DeletedOut, DocumentIn, DocumentOut, JobOut, Page, SubmittedOut, Text, TextOut
 from config.errors import InvalidInput, UnsupportedMedia
+from ingestion.documents import Submitted
 from ingestion.submission import Submission, text_media_type
 from tenants.context import Scope
 
@@ -57,11 +59,20 @@ def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
     responses={200: {"model": SubmittedOut, "description": "This content is live already; nothing is charged."}},
     **_with_body(scope(Scope.INGEST)),
 )
-async def create_document(request: Request, response: Response, services: Services, tenant: Tenant) -> SubmittedOut:
+async def create_document(request: Request, response: Response, services: Services, tenant: Tenant, once: Once) -> SubmittedOut:
     submission = await _submission(request)
-    submitted = await in_thread(services.documents.for_tenant(tenant).submit, submission)
+    handle, record = services.documents.for_tenant(tenant), once.records(_submitted, status=_status)
+    submitted = await in_thread(lambda: handle.submit(submission, record=record))
     request.state.audit = {"document": submitted.shown.document.id, "version": submitted.shown.version.number}
-    response.status_code = 200 if submitted.job is None else 202
+    response.status_code = _status(submitted)
+    return _submitted(submitted)
+
+
+def _status(submitted: Submitted) -> int:
+    return 200 if submitted.job is None else 202
+
+
+def _submitted(submitted: Submitted) -> SubmittedOut:
     job = None if submitted.job is None else JobOut.of(submitted.job)
     return SubmittedOut(document=DocumentOut.of(submitted.shown), job=job)
 

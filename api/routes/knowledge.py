@@ -5,9 +5,10 @@ from __future__ import annotations
 from fastapi import Request
 
 from api.cursors import Cursor, Limit
+from api.idempotency import ChargeId, Once
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import CollectionIn, CollectionOut, Page, QueryIn, QueryOut, UsageOut
-from config.ids import new_id
+from rag.corpus import Collection
 from rag.filters import parse
 from rag.retrieval import Question
 from tenants.context import Scope
@@ -15,8 +16,13 @@ from tenants.context import Scope
 routes = router("Knowledge")
 
 
-@routes.post("/v1/query", operation_id="query", summary="Find the passages that answer a question", **scope(Scope.QUERY))
-async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant) -> QueryOut:
+@routes.post(
+    "/v1/query",
+    operation_id="query",
+    summary="Find the passages that answer a question",
+    **scope(Scope.QUERY, retrieval=True),
+)
+async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> QueryOut:
     question = Question(
         text=body.query,
         collections=tuple(dict.fromkeys(body.collections)),
@@ -24,7 +30,7 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
         filter=None if body.filter is None else parse(body.filter),
     )
     retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
-    answer = await in_thread(lambda: QueryOut.of(retriever.query(question, charge_id=new_id("charge"))))
+    answer = await in_thread(lambda: QueryOut.of(retriever.query(question, charge_id=charge_id)))
     request.state.audit = {"passages": [passage.id for passage in answer.passages]}
     return answer
 
@@ -36,8 +42,13 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
     status_code=201,
     **scope(Scope.INGEST),
 )
-async def create_collection(body: CollectionIn, services: Services, tenant: Tenant) -> CollectionOut:
-    return CollectionOut.of(await in_thread(services.collections.for_tenant(tenant).create, body.name), 0)
+async def create_collection(body: CollectionIn, services: Services, tenant: Tenant, once: Once) -> CollectionOut:
+    handle, record = services.collections.for_tenant(tenant), once.records(_empty, status=201)
+    return _empty(await in_thread(lambda: handle.create(body.name, record=record)))
+
+
+def _empty(row: Collection) -> CollectionOut:
+    return CollectionOut.of(row, 0)
 
 
 @routes.get("/v1/collections", operation_id="list_collections", summary="List collections", **scope(Scope.QUERY))

@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 
 from api.app import create_app, create_service
 from api.cursors import _cursor
+from api.idempotency import _recorder
 from api.middleware import PUBLIC
-from api.routing import SCOPE_KEY, ScopedRoute
+from api.routing import RETRIEVAL_KEY, SCOPE_KEY, ScopedRoute
 from api.schemas import Page
 from api.wiring import ApiServices
 from config.clock import system_clock
@@ -33,6 +34,7 @@ from tenants.rates import RateLimiter
 from tenants.registry import TenantRegistry
 from tenants.tables import AuditEntry
 from tenants.tokens import TokenSigner
+from tests.changes import CHANGES
 
 APP = create_app(cast(ApiServices, None))
 DOCUMENTATION = {"/openapi.json", "/docs"}
@@ -60,6 +62,35 @@ def _scopes() -> dict[tuple[str, str], str]:
 
 def _name(value: object) -> str | None:
     return " ".join(value) if isinstance(value, tuple) else None
+
+
+#: POST routes whose answer is not recorded with an effect in one transaction, each with its reason.
+WITHOUT_AN_EFFECT = {
+    "/v1/query": "changes nothing but a charge, whose id comes from the key",
+    "/v1/admin/tenants/{tenant}/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
+}
+
+
+def test_every_post_has_its_effect_and_its_answer_in_one_transaction_or_a_reason() -> None:
+    posts = {route.path: route for route in ROUTES if "POST" in route.methods}
+    recording = {
+        path for path, route in posts.items() if any(given.call is _recorder for given in route.dependant.dependencies)
+    }
+    assert recording | set(WITHOUT_AN_EFFECT) == set(posts)
+    assert not recording & set(WITHOUT_AN_EFFECT)
+    died_in = {change.route for change in CHANGES.values()}
+    assert recording <= died_in, "tests/changes.py lacks a route: the API must die at every point of it"
+
+
+def test_what_is_not_kept_for_repetitions_changes_nothing() -> None:
+    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {"/v1/query"}
+
+
+def test_every_post_offers_the_key() -> None:
+    for path, methods in APP.openapi()["paths"].items():
+        for method, operation in methods.items():
+            named = [given["name"] for given in operation.get("parameters", []) if given["in"] == "header"]
+            assert named == (["Idempotency-Key"] if method == "post" else []), path
 
 
 class Reached(Exception):

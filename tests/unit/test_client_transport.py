@@ -189,16 +189,54 @@ def test_silence_is_tried_again_where_repeating_is_safe(server: Server, carrel: 
     assert [method for method, _, _ in server.asked] == ["GET", "GET", "POST", "POST"]
 
 
-NOT_REPEATABLE: list[Callable[[Carrel], object]] = [
-    _create,
-    lambda carrel: carrel.admin.tenants.create(name="x"),
-    lambda carrel: carrel.admin.keys.create(tenant="x", name="x", scopes=["query"]),
-    lambda carrel: carrel.admin.tenants.token("x", scopes=["query"]),
+COLLECTION = {"id": "col_1", "name": "x", "documents": 0, "space": "s", "placement": "shared", "created_at": ""}
+TENANT = {"id": "ten_1", "name": "x", "monthly_tokens": None, "created_at": ""}
+KEY = {"id": "key_1", "tenant_id": "ten_1", "name": "x", "scopes": [], "collections": None, "labels": None, "secret": "s"}
+KEY |= {"created_at": "", "revoked_at": None}
+DOCUMENT = {"id": "doc_1", "external_id": "x", "collection": "default", "state": "live", "version": 1, "title": "", "bytes": 1}
+DOCUMENT |= {"source": None, "media_type": "", "attributes": {}, "labels": [], "chars": 1, "pages": 0, "created_at": ""}
+SUBMITTED = {"document": DOCUMENT, "job": None}
+TOKEN = {"token": "t", "expires_at": "", "scopes": []}
+
+CREATING: list[tuple[Callable[..., object], dict[str, Any]]] = [
+    (lambda carrel, **more: carrel.collections.create(name="x", **more), COLLECTION),
+    (lambda carrel, **more: carrel.documents.create(text="x", **more), SUBMITTED),
+    (lambda carrel, **more: carrel.documents.create(content=b"x", **more), SUBMITTED),
+    (lambda carrel, **more: carrel.admin.tenants.create(name="x", **more), TENANT),
+    (lambda carrel, **more: carrel.admin.keys.create(tenant="x", name="x", scopes=["query"], **more), KEY),
+    (lambda carrel, **more: carrel.admin.tenants.token("x", scopes=["query"], **more), TOKEN),
 ]
 
 
 @pytest.mark.parametrize("silence", SILENCES, ids=["cut before the answer", "cut inside the answer"])
-@pytest.mark.parametrize("call", NOT_REPEATABLE)
+@pytest.mark.parametrize(("create", "answer"), CREATING)
+def test_a_creation_is_tried_again_under_the_key_of_its_first_try(
+    server: Server, carrel: Carrel, create: Callable[..., object], answer: dict[str, Any], silence: Answer
+) -> None:
+    server.answers = [silence, BUSY, _json(201, answer)]
+    create(carrel)
+    create(carrel)
+    create(carrel, idempotency_key="mine")
+    first, *rest = [headers["idempotency-key"] for headers in server.headers]
+    assert len(first) >= 32
+    assert rest[:2] == [first, first]
+    assert len({first, rest[2]}) == 2
+    assert rest[3] == "mine"
+
+
+def test_what_changes_nothing_or_is_no_post_carries_no_key(server: Server, carrel: Carrel) -> None:
+    server.answers = [_json(200, {"passages": [], "usage": {}, "timings_ms": {}}), _json(404, _problem(404))]
+    carrel.query("x")
+    with pytest.raises(NotFoundError):
+        carrel.documents.delete("doc_1")
+    assert [headers.get("idempotency-key") for headers in server.headers] == [None, None]
+
+
+@pytest.mark.parametrize("silence", SILENCES, ids=["cut before the answer", "cut inside the answer"])
+@pytest.mark.parametrize(
+    "call",
+    [lambda carrel: carrel.documents.delete("doc_1"), lambda carrel: carrel.admin.tenants.update("x", monthly_tokens=1)],
+)
 def test_silence_on_what_must_not_be_repeated_is_raised(
     server: Server, carrel: Carrel, call: Callable[[Carrel], object], silence: Answer
 ) -> None:
@@ -223,8 +261,8 @@ def test_a_file_is_sent_whole_each_time(server: Server, carrel: Carrel) -> None:
 
 
 def test_lists_are_fetched_page_by_page(server: Server, carrel: Carrel) -> None:
-    item = {"id": "col_1", "name": "x", "documents": 0, "space": "s", "placement": "shared", "created_at": ""}
-    server.answers = [_json(200, {"data": [item, item], "next": "col_1"}), _json(200, {"data": [item], "next": None})]
+    pages = [{"data": [COLLECTION, COLLECTION], "next": "col_1"}, {"data": [COLLECTION], "next": None}]
+    server.answers = [_json(200, page) for page in pages]
     assert len(list(carrel.collections.list(page_size=2))) == 3
     assert [path for _, path, _ in server.asked] == ["/v1/collections?limit=2", "/v1/collections?after=col_1&limit=2"]
 

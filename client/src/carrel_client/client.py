@@ -1,4 +1,8 @@
-"""`Carrel`: noun.verb, keyword-only, typed answers and errors."""
+"""`Carrel`: noun.verb, keyword-only, typed answers and errors.
+
+What creates takes an `idempotency_key`: calls with one key and the same arguments create once, however often and from
+wherever they are made. Without one each call gets a key of its own, for its retries.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +111,7 @@ class Documents:
         source: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         labels: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
     ) -> Submitted:
         """Bring a document: `text` (format "text" or "markdown"), a `file` by path, or `content` with a `file_name`.
 
@@ -123,16 +128,15 @@ class Documents:
             "labels": list(labels or []),
         }
         if text is not None:
-            body = {**fields, "text": text, "format": format}
-            response = self._transport.call("POST", "/v1/documents", json=body, repeatable=True)
+            sent: dict[str, Any] = {"json": {**fields, "text": text, "format": format}}
         else:
             path = Path(file) if file is not None else None
             raw = path.read_bytes() if path is not None else content
             name = file_name or (path.name if path is not None else "document")
             form = {key: value for key, value in fields.items() if isinstance(value, str)}
             form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
-            response = self._transport.call("POST", "/v1/documents", files={"file": (name, raw)}, data=form, repeatable=True)
-        answer = response.json()
+            sent = {"files": {"file": (name, raw)}, "data": form}
+        answer = self._transport.call("POST", "/v1/documents", **sent, idempotency_key=idempotency_key).json()
         job = None if answer["job"] is None else Job.parse(answer["job"])
         return Submitted(Document.parse(answer["document"]), job, self._jobs)
 
@@ -181,8 +185,9 @@ class Collections:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, *, name: str) -> Collection:
-        return Collection.parse(self._transport.call("POST", "/v1/collections", json={"name": name}).json())
+    def create(self, *, name: str, idempotency_key: str | None = None) -> Collection:
+        answer = self._transport.call("POST", "/v1/collections", json={"name": name}, idempotency_key=idempotency_key)
+        return Collection.parse(answer.json())
 
     def list(self, *, page_size: int = 100) -> Iterator[Collection]:
         for item in _pages(self._transport, "/v1/collections", page_size):
@@ -201,12 +206,13 @@ class Tenants:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, *, name: str, monthly_tokens: int | None = None) -> Tenant:
+    def create(self, *, name: str, monthly_tokens: int | None = None, idempotency_key: str | None = None) -> Tenant:
         """`monthly_tokens` None leaves it to the service's default; `update` can lift a limit."""
         body: dict[str, Any] = {"name": name}
         if monthly_tokens is not None:
             body["monthly_tokens"] = monthly_tokens
-        return Tenant.parse(self._transport.call("POST", "/v1/admin/tenants", json=body).json())
+        answer = self._transport.call("POST", "/v1/admin/tenants", json=body, idempotency_key=idempotency_key)
+        return Tenant.parse(answer.json())
 
     def get(self, tenant: str) -> Tenant:
         """By id or name."""
@@ -220,10 +226,13 @@ class Tenants:
         body = {"monthly_tokens": monthly_tokens}
         return Tenant.parse(self._transport.call("PATCH", _path("/v1/admin/tenants", tenant), json=body).json())
 
-    def token(self, tenant: str, *, scopes: Sequence[str], lifetime_seconds: int = 900) -> Token:
+    def token(
+        self, tenant: str, *, scopes: Sequence[str], lifetime_seconds: int = 900, idempotency_key: str | None = None
+    ) -> Token:
         """A short-lived credential to act as this tenant; the exchange is audited."""
         body = {"scopes": list(scopes), "lifetime_seconds": lifetime_seconds}
-        return Token.parse(self._transport.call("POST", _path("/v1/admin/tenants", tenant, "tokens"), json=body).json())
+        path = _path("/v1/admin/tenants", tenant, "tokens")
+        return Token.parse(self._transport.call("POST", path, json=body, idempotency_key=idempotency_key).json())
 
 
 class Keys:
@@ -238,6 +247,7 @@ class Keys:
         scopes: Sequence[str],
         collections: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
+        idempotency_key: str | None = None,
     ) -> NewKey:
         """The answer's `secret` is shown this once."""
         body = {
@@ -247,7 +257,7 @@ class Keys:
             "collections": None if collections is None else list(collections),
             "labels": None if labels is None else list(labels),
         }
-        return NewKey.parse(self._transport.call("POST", "/v1/admin/keys", json=body).json())
+        return NewKey.parse(self._transport.call("POST", "/v1/admin/keys", json=body, idempotency_key=idempotency_key).json())
 
     def list(self, *, tenant: str, page_size: int = 100) -> Iterator[Key]:
         for item in _pages(self._transport, "/v1/admin/keys", page_size, tenant=tenant):

@@ -1,10 +1,14 @@
 """One HTTP call with retries. Retried are refusals that the service calls retryable, and, for calls that may be repeated
-safely, silence; waiting honours Retry-After and is otherwise exponential with full jitter."""
+safely, silence; waiting honours Retry-After and is otherwise exponential with full jitter.
+
+A POST may be repeated because all of its tries carry one idempotency key: the service carries out the first that arrives.
+"""
 
 from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,15 +42,20 @@ class Transport:
         files: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
         repeatable: bool = False,
+        idempotency_key: str | None = None,
     ) -> httpx2.Response:
-        """Return a 2xx response or raise. `repeatable`: a POST whose repetition changes nothing."""
+        """Return a 2xx response or raise. `repeatable`: a call whose repetition changes nothing; another POST gets a key."""
+        headers = {}
+        if method == "POST" and not repeatable:
+            headers["Idempotency-Key"] = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+        silence_repeats = repeatable or bool(headers) or method in _SAFE
         given = {name: value for name, value in (params or {}).items() if value is not None}
         for attempt in range(self._max_retries + 1):
             last = attempt == self._max_retries
             try:
-                response = self._http.request(method, path, json=json, params=given, files=files, data=data)
+                response = self._http.request(method, path, json=json, params=given, files=files, data=data, headers=headers)
             except httpx2.TransportError as error:
-                if last or not (repeatable or method in _SAFE):
+                if last or not silence_repeats:
                     raise TransportError(f"{method} {self._http.base_url}{path}: {error or type(error).__name__}") from error
                 time.sleep(_pause(attempt, None))
                 continue

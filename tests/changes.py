@@ -1,0 +1,93 @@
+"""Every POST that changes something: how to send it under a name, and how to count what it left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from sqlmodel import SQLModel, col, func, select
+
+from config.database import Database
+from ingestion.tables import Job
+from rag.corpus import Collection, Document, DocumentVersion
+from tenants.tables import ApiKey, Tenant
+
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    route: str  #: the template
+    send: Callable[[str, str], tuple[str, Options]]  #: tenant and name → path and what httpx2 sends
+    effects: Callable[[Database, str], list[int]]  #: of one request with this name: a list of ones
+    operator: bool = False
+    status: int = 201
+
+
+def _count(table: type[SQLModel], column: Any) -> Callable[[Database, str], list[int]]:
+    def count(database: Database, name: str) -> list[int]:
+        with database.system_read() as session:
+            return [session.scalar(select(func.count()).select_from(table).where(column == name)) or 0]
+
+    return count
+
+
+def _documents(database: Database, name: str) -> list[int]:
+    """How many documents, versions and jobs."""
+    mine = select(col(Document.id)).where(col(Document.external_id) == name)
+    with database.system_read() as session:
+        ids = session.scalars(mine).all()
+        owned = [
+            session.scalar(select(func.count()).select_from(table).where(col(table.document_id).in_(ids))) or 0
+            for table in (DocumentVersion, Job)
+        ]
+    return [len(ids), *owned]
+
+
+def _form(name: str) -> Options:
+    return {"files": {"file": (f"{name}.txt", f"The file {name}.".encode())}, "data": {"external_id": name}}
+
+
+def _key(tenant: str, name: str) -> tuple[str, Options]:
+    return "/v1/admin/keys", {"json": {"tenant": tenant, "name": name, "scopes": ["query"]}}
+
+
+CHANGES = {
+    "document": Change(
+        "/v1/documents",
+        lambda _, name: ("/v1/documents", {"json": {"text": f"The text {name}.", "external_id": name}}),
+        _documents,
+        status=202,
+    ),
+    "file": Change("/v1/documents", lambda _, name: ("/v1/documents", _form(name)), _documents, status=202),
+    "collection": Change(
+        "/v1/collections",
+        lambda _, name: ("/v1/collections", {"json": {"name": name}}),
+        _count(Collection, col(Collection.name)),
+    ),
+    "tenant": Change(
+        "/v1/admin/tenants",
+        lambda _, name: ("/v1/admin/tenants", {"json": {"name": name}}),
+        _count(Tenant, col(Tenant.name)),
+        operator=True,
+    ),
+    "key": Change("/v1/admin/keys", _key, _count(ApiKey, col(ApiKey.name)), operator=True),
+    "token": Change(
+        "/v1/admin/tenants/{tenant}/tokens",
+        lambda tenant, _: (f"/v1/admin/tenants/{tenant}/tokens", {"json": {"scopes": ["query"]}}),
+        lambda _database, _name: [],
+        operator=True,
+    ),
+}
+
+
+def post(url: str, credential: str, path: str, key: str | None, options: Options) -> httpx2.Response:
+    """On a connection of its own, as a client that starts anew would."""
+    headers = {"Authorization": f"Bearer {credential}"} | ({} if key is None else {"Idempotency-Key": key})
+    return httpx2.post(url + path, headers=headers | options.get("headers", {}), timeout=60, **_without_headers(options))
+
+
+def _without_headers(options: Options) -> Options:
+    return {name: value for name, value in options.items() if name != "headers"}

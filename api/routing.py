@@ -42,7 +42,7 @@ class ScopedRoute(APIRoute):
 
         async def handler(request: Request) -> Response:
             if needed != "none":
-                _require(request.state.identity, Scope(needed))
+                require(request.state.identity, Scope(needed))
             try:
                 return await inner(request)
             except (CarrelError, RequestValidationError, HTTPException, ClientDisconnect):
@@ -55,7 +55,7 @@ class ScopedRoute(APIRoute):
         return handler
 
 
-def _require(identity: Identity, needed: Scope) -> None:
+def require(identity: Identity, needed: Scope) -> None:
     if needed not in identity.principal.scopes:
         raise Forbidden(f"This needs the scope `{needed}`.")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from api.schema import upgrade
+from api.streams import JobStreams
 from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import SetupError
@@ -15,6 +17,7 @@ from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.jobs import Jobs
 from ingestion.pipeline import Pipeline
 from ingestion.sandbox import Sandbox
 from rag.chunking import Chunker
@@ -31,6 +34,7 @@ from rag.store.qdrant import QdrantStore
 from rag.store.remote import EngineClient
 from tenants.audit import AuditLog
 from tenants.budget import Ledger
+from tenants.events import EventLog
 from tenants.identity import Identifier
 from tenants.keys import KeyRing, make_secret
 from tenants.rates import RateLimiter
@@ -67,6 +71,10 @@ class ApiServices:
     rates: RateLimiter
     collections: Collections
     documents: Documents
+    jobs: Jobs
+    events: EventLog
+    streams: JobStreams
+    draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
     store: VectorStore
     embedding: EmbeddingService
@@ -112,7 +120,7 @@ def build_api(settings: Settings) -> ApiServices:
     embedding = build_embedding(settings)
     collections = _collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
-    queue = DurableQueue(core.database)
+    queue, draining = DurableQueue(core.database), threading.Event()
     return ApiServices(
         core=core,
         keys=keys,
@@ -131,6 +139,10 @@ def build_api(settings: Settings) -> ApiServices:
             core.ledger,
             DocumentLimits(settings.max_document_bytes),
         ),
+        jobs=Jobs(core.database, core.clock, queue),
+        events=EventLog(core.database, core.clock),
+        streams=JobStreams(core.clock, draining),
+        draining=draining,
         retriever=Retriever(core.database, collections, store, embedding),
         store=store,
         embedding=embedding,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock
@@ -16,6 +17,7 @@ from config.database import Database
 from config.errors import InvalidInput, NotFound
 from config.ids import new_id
 from tenants.context import TENANT_SCOPES, Scope
+from tenants.events import emit
 from tenants.tables import ApiKey
 
 SECRET_BYTES = 32  # 256 random bits: guessing is hopeless, and a plain hash is enough to store
@@ -58,6 +60,7 @@ class KeyRing:
         )
         with self._database.system_write() as session:
             session.add(row)
+            self._emit(session, "created", row)
         return NewKey(row, secret)
 
     def find(self, secret: str) -> ApiKey | None:
@@ -83,8 +86,14 @@ class KeyRing:
                 raise NotFound("There is no such key.")
             if row.revoked_at is None:
                 row.revoked_at = self._clock()
+                self._emit(session, "revoked", row)
             session.add(row)
         return row
+
+    def _emit(self, session: Session, verb: str, row: ApiKey) -> None:
+        """Operator keys have no tenant whose event it could be."""
+        if row.tenant_id is not None:
+            emit(session, self._clock, row.tenant_id, f"key.{verb}", row.id, scopes=row.scopes)
 
     def ensure_operator(self, secret: str) -> None:
         """Make the key that was written into the data directory known to the database."""

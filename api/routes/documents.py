@@ -1,4 +1,4 @@
-"""Documents and the jobs that work on them."""
+"""Documents: bringing, showing and deleting them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
 
+from api.job_schemas import JobOut
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import DeletedOut, DocumentIn, DocumentOut, JobOut, Page, SubmittedOut, Text, TextOut
+from api.schemas import DeletedOut, DocumentIn, DocumentOut, Page, SubmittedOut, Text, TextOut
 from config.errors import InvalidInput, UnsupportedMedia
 from ingestion.submission import Submission, text_media_type
 from tenants.context import Scope
@@ -61,7 +62,7 @@ async def create_document(request: Request, response: Response, services: Servic
     submitted = await in_thread(services.documents.for_tenant(tenant).submit, submission)
     request.state.audit = {"document": submitted.shown.document.id, "version": submitted.shown.version.number}
     response.status_code = 200 if submitted.job is None else 202
-    job = None if submitted.job is None else JobOut.of(submitted.job)
+    job = None if submitted.job is None else JobOut.of(submitted.job, services.core.clock())
     return SubmittedOut(document=DocumentOut.of(submitted.shown), job=job)
 
 
@@ -102,12 +103,7 @@ async def get_document_text(document_id: Text, services: Services, tenant: Tenan
 )
 async def delete_document(document_id: Text, services: Services, tenant: Tenant) -> DeletedOut:
     job = await in_thread(services.documents.for_tenant(tenant).delete, document_id)
-    return DeletedOut(id=document_id, job=JobOut.of(job))
-
-
-@routes.get("/v1/jobs/{job_id}", operation_id="get_job", summary="How far a job is", **scope(Scope.QUERY))
-async def get_job(job_id: Text, services: Services, tenant: Tenant) -> JobOut:
-    return JobOut.of(await in_thread(services.documents.for_tenant(tenant).job, job_id))
+    return DeletedOut(id=document_id, job=JobOut.of(job, services.core.clock()))
 
 
 async def _submission(request: Request) -> Submission:

@@ -44,7 +44,7 @@ def _fraction(job: Job) -> float:
         return 1.0
     if job.kind != "ingest":
         return 0.0  # a delete is one step, and nothing counts what it removes
-    begun = _BEFORE[job.stage]
+    begun = _BEFORE.get(job.stage, 0.0)  # a worker of a newer version can be at a stage that this one does not know
     if job.stage != "embedding":
         return begun
     done, total = (job.tokens_done, job.tokens_total) if job.tokens_total else (job.chunks_done, job.chunks_total)

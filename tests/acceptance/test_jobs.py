@@ -167,7 +167,7 @@ def test_streams_are_limited_and_given_back_when_their_clients_go(service: Servi
             assert refused.headers["retry-after"] == "5"
         with _stream(service, other_key, others.id) as allowed:
             assert allowed.status_code == 200
-        assert next(carrel.jobs.watch(job.id)).state == "queued", "a watch goes on without a stream"
+        assert next(service.client(key).jobs.watch(job.id)).state == "queued", "a watch goes on without a stream"
 
     def given_back() -> bool:
         with _stream(service, key, job.id) as response:

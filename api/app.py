@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api import idempotency, middleware
 from api.problems import install_handlers
-from api.routes import admin, documents, health, knowledge
+from api.routes import admin, documents, events, health, jobs, knowledge
 from api.routing import RETRIEVAL_KEY
 from api.version import VERSION
 from api.wiring import ApiServices
@@ -21,8 +21,10 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
 TAGS = [
-    {"name": "Documents", "description": "Bring, show and delete documents; follow their jobs."},
+    {"name": "Documents", "description": "Bring, show and delete documents."},
+    {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
     {"name": "Knowledge", "description": "Ask questions; collections and usage."},
+    {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
     {"name": "Health", "description": "No key needed."},
 ]
@@ -34,7 +36,7 @@ def create_app(services: ApiServices) -> FastAPI:
         title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for module in (documents, knowledge, admin, health):
+    for module in (documents, jobs, knowledge, events, admin, health):
         app.include_router(module.routes)
     install_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

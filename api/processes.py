@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+from types import FrameType
 
 import uvicorn
 
@@ -89,8 +90,20 @@ def run_api(settings: Settings, listener: socket.socket | None) -> None:
         server_header=False,
         proxy_headers=False,  # an address in a header is whatever the sender likes
     )
-    uvicorn.Server(config).run(sockets=[listener] if listener is not None else None)
+    _Server(config, services.draining).run(sockets=[listener] if listener is not None else None)
     services.close()
+
+
+class _Server(uvicorn.Server):
+    """Says that it is asked to stop at once, not when its requests have ended: streams would hold it up until then."""
+
+    def __init__(self, config: uvicorn.Config, draining: threading.Event) -> None:
+        super().__init__(config)
+        self._draining = draining
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._draining.set()
+        super().handle_exit(sig, frame)
 
 
 def end_with_parent() -> None:

@@ -47,7 +47,7 @@ class ScopedRoute(APIRoute):
 
         async def handler(request: Request) -> Response:
             if needed != "none":
-                _require(request.state.identity, Scope(needed))
+                require(request.state.identity, Scope(needed))
             return await inner(request)
 
         return handler
@@ -67,7 +67,7 @@ def _answered(inner: Handler) -> Handler:
     return handler
 
 
-def _require(identity: Identity, needed: Scope) -> None:
+def require(identity: Identity, needed: Scope) -> None:
     if needed not in identity.principal.scopes:
         raise Forbidden(f"This needs the scope `{needed}`.")
 

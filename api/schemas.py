@@ -6,11 +6,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from api.job_schemas import JobOut
 from config.clock import isoformat
 from config.errors import storable
 from config.settings import MAX_TOKENS
 from ingestion.documents import Shown
-from ingestion.tables import Job
 from rag.corpus import Collection
 from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
 from rag.tokens import count_tokens
@@ -100,27 +100,6 @@ class TokenIn(Input):
 class Page(BaseModel, Generic[T]):
     data: list[T]
     next: str | None = Field(description="Pass as `after` for the next page; null at the end.")
-
-
-class JobOut(BaseModel):
-    id: str
-    kind: Literal["ingest", "delete"]
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    stage: str
-    document_id: str
-    chunks_total: int
-    chunks_done: int
-    tokens_charged: int
-    tokens_cached: int
-    error_code: str | None
-    error_detail: str | None
-    created_at: str
-    updated_at: str
-
-    @classmethod
-    def of(cls, job: Job) -> JobOut:
-        times = {"created_at": isoformat(job.created_at), "updated_at": isoformat(job.updated_at)}
-        return cls.model_validate({**job.model_dump(), **times})
 
 
 class DocumentOut(BaseModel):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from api.cursors import CursorSeal
 from api.schema import upgrade
+from api.streams import JobStreams
 from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import SetupError
@@ -17,6 +19,7 @@ from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.jobs import Jobs
 from ingestion.pipeline import Pipeline
 from ingestion.sandbox import Sandbox
 from rag.chunking import Chunker
@@ -33,6 +36,7 @@ from rag.store.qdrant import QdrantStore
 from rag.store.remote import EngineClient
 from tenants.audit import AuditLog
 from tenants.budget import Ledger
+from tenants.events import EventLog
 from tenants.idempotency import IdempotencyStore
 from tenants.identity import Identifier
 from tenants.keys import KeyRing, make_secret
@@ -73,6 +77,10 @@ class ApiServices:
     rates: RateLimiter
     collections: Collections
     documents: Documents
+    jobs: Jobs
+    events: EventLog
+    streams: JobStreams
+    draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
     store: VectorStore
     embedding: EmbeddingService
@@ -119,7 +127,7 @@ def build_api(settings: Settings) -> ApiServices:
     embedding = build_embedding(settings)
     collections = _collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
-    queue = DurableQueue(core.database)
+    queue, draining = DurableQueue(core.database), threading.Event()
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
@@ -139,6 +147,10 @@ def build_api(settings: Settings) -> ApiServices:
             core.ledger,
             DocumentLimits(settings.max_document_bytes),
         ),
+        jobs=Jobs(core.database, core.clock, queue),
+        events=EventLog(core.database, core.clock),
+        streams=JobStreams(core.clock, draining),
+        draining=draining,
         retriever=Retriever(core.database, collections, store, embedding),
         store=store,
         embedding=embedding,

@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     monthly_tokens: int | None = Field(
         None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month for a new tenant; none is no limit."
     )
+    events_keep_days: int = Field(30, ge=1, le=3650, description="Days that a tenant's events are kept for.")
     requests_per_second: int = Field(200, ge=1, description="Requests a second allowed to one key.")
 
     @property

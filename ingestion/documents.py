@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -20,18 +19,13 @@ from config.database import Database
 from config.errors import Forbidden, NotFound
 from config.ids import new_id
 from ingestion.blobs import BlobStore
+from ingestion.jobs import JobQueue, add_job, emit_document
 from ingestion.submission import Checked, Submission, check
 from ingestion.tables import Job
 from rag.collections import DEFAULT, Collections
 from rag.corpus import Collection, Document, DocumentVersion
 from tenants.budget import Ledger
 from tenants.context import TenantContext
-
-
-class JobQueue(Protocol):
-    """Where jobs wait for a worker, durably and in the transaction of the session."""
-
-    def enqueue(self, session: Session, job: Job) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +131,8 @@ class TenantDocuments:
             return None
         job = None
         if newest.state == "queued":
-            job = session.scalars(select(Job).where(col(Job.version_id) == newest.id)).first()
+            jobs = select(Job).where(col(Job.version_id) == newest.id).order_by(col(Job.created_at).desc(), col(Job.id).desc())
+            job = session.scalars(jobs).first()  # the last: those before it were retried
         return Submitted(Shown(document, newest, collection.name), job)
 
     def _has_content(self, session: Session, document: Document, checked: Checked) -> bool:
@@ -165,25 +160,9 @@ class TenantDocuments:
         session.flush()
         version.document_id, version.number = document.id, document.last_number
         session.add(version)
-        job = self._add_job(session, "ingest", document, version.id)
+        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version.id)
+        emit_document(session, self._parts.clock, "queued", job, version=version.number, bytes=version.bytes)
         return Submitted(Shown(document, version, collection.name), job)
-
-    def _add_job(self, session: Session, kind: str, document: Document, version_id: str | None) -> Job:
-        now = self._parts.clock()
-        job = Job(
-            id=new_id("job"),
-            tenant_id=self._context.tenant_id,
-            kind=kind,
-            collection_id=document.collection_id,
-            document_id=document.id,
-            version_id=version_id,
-            created_at=now,
-            updated_at=now,
-        )
-        session.add(job)
-        session.flush()
-        self._parts.queue.enqueue(session, job)
-        return job
 
     def get(self, document_id: str) -> Shown:
         with self._parts.database.read(self._context) as session:
@@ -226,23 +205,9 @@ class TenantDocuments:
             document.live_version_id = None
             session.add(document)
             bump_generation(session, document.collection_id)
-            return self._add_job(session, "delete", document, None)
-
-    def job(self, job_id: str) -> Job:
-        with self._parts.database.read(self._context) as session:
-            job = session.get(Job, job_id)
-            if job is None or not self._may_see_job(session, job):
-                raise NotFound("There is no such job.")
+            job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None)
+            emit_document(session, self._parts.clock, "deleted", job, version=document.last_number)
             return job
-
-    def _may_see_job(self, session: Session, job: Job) -> bool:
-        collection = session.get(Collection, job.collection_id)
-        bounds = self._context.collections
-        if collection is None or (bounds is not None and collection.name not in bounds):
-            return False
-        document = session.get(Document, job.document_id)
-        # Of a purged document only the job is left, and nobody can say any more who was to see it.
-        return self._context.labels is None if document is None else self._visible(session, document)
 
     def _visible(self, session: Session, document: Document) -> bool:
         """Whether its live and its newest version are: replacing it would hide the one and compete with the other."""

@@ -9,6 +9,8 @@ Every transition is one short transaction of conditional statements; `used` and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -19,6 +21,7 @@ from sqlmodel import col, select
 from config.clock import Clock, day, month
 from config.database import Database, HasTenant
 from config.errors import BudgetExhausted, Unavailable
+from tenants.events import emit_once
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 
 HELD, STARTED, SETTLED, UNSETTLED, RELEASED = "held", "started", "settled", "unsettled", "released"
@@ -77,11 +80,22 @@ class TenantMeter:
 
     def require(self) -> None:
         """Refuse work that cannot be paid for before any of it is done."""
-        if self.remaining() == 0:
-            raise BudgetExhausted("The tenant's token budget of this month is used up.", field="budget", limit=0)
+        with self._announced():
+            if self.remaining() == 0:
+                raise BudgetExhausted("The tenant's token budget of this month is used up.", field="budget", limit=0)
+
+    @contextmanager
+    def _announced(self) -> Iterator[None]:
+        """The month's first refusal becomes an event, after the transaction that it rolled back."""
+        try:
+            yield
+        except BudgetExhausted:
+            window = month(self._ledger.clock())
+            emit_once(self._ledger.database, self._ledger.clock, self._scope, "budget.exhausted", window)
+            raise
 
     def hold(self, hold_id: str, tokens: int) -> bool:
-        with self._ledger.database.write(self._scope) as session:
+        with self._announced(), self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, hold_id)
             if entry is not None and entry.state in (SETTLED, UNSETTLED):
                 self._top_up(session, entry, tokens, held=False)
@@ -137,7 +151,7 @@ class TenantMeter:
             return entry.tokens if entry is not None and entry.state in (SETTLED, UNSETTLED) else 0
 
     def debit(self, charge_id: str, tokens: int) -> None:
-        with self._ledger.database.write(self._scope) as session:
+        with self._announced(), self._ledger.database.write(self._scope) as session:
             if self._entry(session, charge_id) is not None:
                 return
             self._reserve(session, tokens, month(self._ledger.clock()), held=False)

@@ -2,15 +2,92 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from contextlib import suppress
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
+from sqlmodel import col, select
 
 from config.clock import Clock
-from config.database import add_last
-from config.ids import new_id
+from config.database import Database, HasTenant, add_last
+from config.errors import InvalidInput
+from config.ids import ID_LENGTH, new_id
 from tenants.tables import Event
+
+PREFIX = re.compile(r"[a-z_]{1,32}(\.[a-z_]{0,32})?")
+DAY_MS = 24 * 3600 * 1000
+PURGE_ROWS, PURGE_PAGES = 1_000, 1_000  # in one transaction, and in one call
 
 
 def emit(session: Session, clock: Clock, tenant_id: str, event: str, subject: str, **data: object) -> None:
     """`event` is noun and verb ("document.live"), `subject` the id of what changed; `data` holds ids and counts only."""
     row = Event(tenant_id=tenant_id, id=new_id("evt"), at=clock(), type=event, subject=subject, data=data)
     add_last(session, row)
+
+
+def emit_once(database: Database, clock: Clock, scope: HasTenant, event: str, subject: str, **data: object) -> None:
+    """In a transaction of its own: one event of this type about this subject, however often and by whomever it is said."""
+    said = hashlib.sha256(f"{scope.tenant_id} {event} {subject}".encode()).hexdigest()
+    name = f"evt_{said[:ID_LENGTH]}"
+    with database.read(scope) as session:
+        if session.scalar(select(col(Event.seq)).where(col(Event.id) == name)):
+            return
+    with suppress(IntegrityError):  # somebody else said it at the same moment
+        with database.write(scope) as session:
+            row = Event(tenant_id=scope.tenant_id, id=name, at=clock(), type=event, subject=subject, data=data)
+            add_last(session, row)
+
+
+class EventLog:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database, self._clock = database, clock
+
+    def for_tenant(self, scope: HasTenant) -> TenantEvents:
+        return TenantEvents(self._database, scope)
+
+    def purge(self, older_than_days: int) -> int:
+        """Delete old events of all tenants, in short transactions; return how many."""
+        before, purged = self._clock() - older_than_days * DAY_MS, 0
+        for _ in range(PURGE_PAGES):
+            with self._database.system_write() as session:
+                # In the order of their numbers, which is that of their times but for writers that overtook one another.
+                oldest = session.execute(select(col(Event.seq), col(Event.at)).order_by(col(Event.seq)).limit(PURGE_ROWS)).all()
+                old = [seq for seq, at in oldest if at < before]
+                session.execute(sa.delete(Event).where(col(Event.seq).in_(old)), execution_options=_NO_SYNC)
+            purged += len(old)
+            if len(old) < PURGE_ROWS:
+                break
+        return purged
+
+
+class TenantEvents:
+    def __init__(self, database: Database, scope: HasTenant) -> None:
+        self._database, self._scope = database, scope
+
+    def list(self, *, type: str | None = None, after: str | None = None, limit: int) -> tuple[list[Event], str | None]:
+        """Up to `limit` events in the order of their commits, and where to go on.
+
+        `type` is a whole type or its beginning ("document."), `after` an event's id: numbers would count other tenants' events.
+        """
+        if type is not None and not PREFIX.fullmatch(type):
+            raise InvalidInput("A type is a word, a dot and a word, or the beginning of that, as `document.`.", field="type")
+        statement = select(Event).order_by(col(Event.seq)).limit(limit + 1)
+        if type is not None:
+            statement = statement.where(col(Event.type).startswith(type, autoescape=True))
+        with self._database.read(self._scope) as session:
+            if after is not None:
+                statement = statement.where(col(Event.seq) > self._number(session, after))
+            rows = [*session.scalars(statement)]
+        return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+    def _number(self, session: Session, event_id: str) -> int:
+        number = session.scalar(select(col(Event.seq)).where(col(Event.id) == event_id))
+        if number is None:
+            raise InvalidInput("There is no such event any more; begin again without `since`.", field="since")
+        return int(number)
+
+
+_NO_SYNC = {"synchronize_session": False}

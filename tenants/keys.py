@@ -19,6 +19,7 @@ from config.database import Database
 from config.errors import InvalidInput, NotFound
 from config.ids import new_id
 from tenants.context import TENANT_SCOPES, Scope
+from tenants.events import emit
 from tenants.tables import ApiKey
 
 FIND_KEY = "carrel_find_key"  #: PostgreSQL's function that looks a key up before its tenant is known
@@ -67,6 +68,7 @@ class KeyRing:
         new = NewKey(row, secret)
         with self._database.system_write() as session:
             session.add(row)
+            self._emit(session, "created", row)
             if record is not None:
                 record(session, new)
         return new
@@ -94,8 +96,14 @@ class KeyRing:
                 raise NotFound("There is no such key.")
             if row.revoked_at is None:
                 row.revoked_at = self._clock()
+                self._emit(session, "revoked", row)
             session.add(row)
         return row
+
+    def _emit(self, session: Session, verb: str, row: ApiKey) -> None:
+        """Operator keys have no tenant whose event it could be."""
+        if row.tenant_id is not None:
+            emit(session, self._clock, row.tenant_id, f"key.{verb}", row.id, scopes=row.scopes)
 
     def ensure_operator(self, secret: str) -> None:
         """Make the key that was written into the data directory known to the database."""

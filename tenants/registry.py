@@ -16,6 +16,7 @@ from config.database import Database
 from config.errors import Conflict, InvalidInput, NotFound
 from config.ids import new_id
 from tenants.context import Principal, PrincipalKind, TenantContext
+from tenants.events import emit
 from tenants.tables import Tenant
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -41,6 +42,7 @@ class TenantRegistry:
         try:
             with self._database.system_write() as session:
                 session.add(tenant)
+                emit(session, self._clock, tenant.id, "tenant.created", tenant.id, monthly_tokens=monthly_tokens)
                 if record is not None:
                     record(session, tenant)
         except IntegrityError as error:
@@ -64,8 +66,15 @@ class TenantRegistry:
 
     def set_monthly_tokens(self, tenant_id: str, tokens: int | None) -> Tenant:
         with self._database.system_write() as session:
-            session.execute(sa.update(Tenant).where(col(Tenant.id) == tenant_id).values(monthly_tokens=tokens))
-        return self.get(tenant_id)
+            tenant = session.get(Tenant, tenant_id, with_for_update=True)
+            if tenant is None:
+                raise NotFound("There is no such tenant.")
+            old, tenant.monthly_tokens = tenant.monthly_tokens, tokens
+            if old != tokens:
+                session.add(tenant)
+                emit(session, self._clock, tenant_id, "tenant.updated", tenant_id, monthly_tokens=tokens)
+                emit(session, self._clock, tenant_id, "budget.changed", tenant_id, old=old, new=tokens)
+        return tenant
 
     def context_of_job(self, tenant_id: str, job_id: str) -> TenantContext:
         """The context in which a durable job acts: its tenant comes from the job's own record."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Annotated
 
 import typer
@@ -14,7 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, tenant_client
-from carrel_client import APIError, Carrel, JobFailedError, Passage
+from api.cli.jobs import time_left
+from carrel_client import APIError, Carrel, Job, JobFailedError, Passage
 from config.errors import storable
 from config.settings import Settings
 from ingestion.media import SUFFIXES
@@ -75,22 +78,48 @@ def find_files(paths: list[Path]) -> Iterator[tuple[Path, str]]:
                 yield found, found.relative_to(path).as_posix()
 
 
+class ChunksBar:
+    """The second bar: chunks and tokens so far, and how long the documents in flight will take."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._task = progress, progress.add_task("chunks", total=None, note="")
+        self._open: dict[str, Job] = {}
+        self._ended = Counter[str]()
+        self._lock = Lock()
+
+    def update(self, job: Job) -> None:
+        with self._lock:
+            self._open[job.id] = job
+            if job.finished:
+                self._ended.update(_counts(self._open.pop(job.id)))
+            total = sum(map(_counts, self._open.values()), self._ended)
+            left = time_left(max((one.progress.eta_seconds or 0.0 for one in self._open.values()), default=0.0) or None)
+            note = f"{total['tokens_done']:,} of {total['tokens_total']:,} tokens  {left}"
+            self._progress.update(self._task, completed=total["chunks_done"], total=total["chunks_total"] or None, note=note)
+
+
+def _counts(job: Job) -> Counter[str]:
+    names = ("chunks_done", "chunks_total", "tokens_done", "tokens_total")
+    return Counter({name: getattr(job.progress, name) for name in names})
+
+
 def ingest_files(client: Carrel, files: list[tuple[Path, str]], *, collection: str, quiet: bool) -> Summary:
     summary = Summary()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    note = TextColumn("{task.fields[note]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
     with Progress(*columns, console=notes, disable=quiet) as progress, ThreadPoolExecutor(PARALLEL) as pool:
-        task = progress.add_task("documents", total=len(files))
-        for outcome in pool.map(lambda item: _ingest_one(client, item[0], item[1], collection), files):
+        task, chunks = progress.add_task("documents", total=len(files), note=""), ChunksBar(progress)
+        for outcome in pool.map(lambda item: _ingest_one(client, item[0], item[1], collection, chunks), files):
             _add(summary, outcome)
             progress.advance(task)
     return summary
 
 
-def _ingest_one(client: Carrel, path: Path, name: str, collection: str) -> Summary:
+def _ingest_one(client: Carrel, path: Path, name: str, collection: str, chunks: ChunksBar) -> Summary:
     one = Summary(documents=1)
     try:
         submitted = client.documents.create(file=path, collection=collection, external_id=name, source=name)
-        job = submitted.wait(timeout_s=3600)
+        job = submitted.wait(timeout_s=3600, on_progress=chunks.update)
         if job is None:
             one.unchanged = 1
         else:

@@ -1,8 +1,9 @@
-"""Documents and the jobs that work on them."""
+"""Documents: bringing, showing and deleting them."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -12,8 +13,9 @@ from starlette.datastructures import UploadFile
 
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
+from api.job_schemas import JobOut
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import DeletedOut, DocumentIn, DocumentOut, JobOut, Page, SubmittedOut, Text, TextOut
+from api.schemas import DeletedOut, DocumentIn, DocumentOut, Page, SubmittedOut, Text, TextOut
 from config.errors import InvalidInput, UnsupportedMedia
 from ingestion.documents import Submitted
 from ingestion.submission import Submission, text_media_type
@@ -61,19 +63,20 @@ def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
 )
 async def create_document(request: Request, response: Response, services: Services, tenant: Tenant, once: Once) -> SubmittedOut:
     submission = await _submission(request)
-    handle, record = services.documents.for_tenant(tenant), once.records(_submitted, status=_status)
+    render = partial(_submitted, services.core.clock())
+    handle, record = services.documents.for_tenant(tenant), once.records(render, status=_status)
     submitted = await in_thread(lambda: handle.submit(submission, record=record))
     request.state.audit = {"document": submitted.shown.document.id, "version": submitted.shown.version.number}
     response.status_code = _status(submitted)
-    return _submitted(submitted)
+    return render(submitted)
 
 
 def _status(submitted: Submitted) -> int:
     return 200 if submitted.job is None else 202
 
 
-def _submitted(submitted: Submitted) -> SubmittedOut:
-    job = None if submitted.job is None else JobOut.of(submitted.job)
+def _submitted(now: int, submitted: Submitted) -> SubmittedOut:
+    job = None if submitted.job is None else JobOut.of(submitted.job, now)
     return SubmittedOut(document=DocumentOut.of(submitted.shown), job=job)
 
 
@@ -114,12 +117,7 @@ async def get_document_text(document_id: Text, services: Services, tenant: Tenan
 )
 async def delete_document(document_id: Text, services: Services, tenant: Tenant) -> DeletedOut:
     job = await in_thread(services.documents.for_tenant(tenant).delete, document_id)
-    return DeletedOut(id=document_id, job=JobOut.of(job))
-
-
-@routes.get("/v1/jobs/{job_id}", operation_id="get_job", summary="How far a job is", **scope(Scope.QUERY))
-async def get_job(job_id: Text, services: Services, tenant: Tenant) -> JobOut:
-    return JobOut.of(await in_thread(services.documents.for_tenant(tenant).job, job_id))
+    return DeletedOut(id=document_id, job=JobOut.of(job, services.core.clock()))
 
 
 async def _submission(request: Request) -> Submission:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,50 @@ def test_a_failing_file_is_reported_and_the_others_go_on(service: Service, tmp_p
     assert done.returncode == 1
     assert summary["documents"] == 1
     assert summary["failed"][0]["path"].endswith("bad.pdf")
+
+
+def test_jobs_and_events_are_listed_followed_and_ended(service: Service, tmp_path: Path) -> None:
+    for name in ("cli-jobs", "cli-others"):
+        carrel("tenant", "create", name, env=service.env)
+    (tmp_path / "good.txt").write_text("Good. " * 300)
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.4 broken")
+    noted = carrel("ingest", str(tmp_path), "-t", "cli-jobs", env=service.env).stderr
+    assert "documents" in noted
+    assert "chunks" in noted
+
+    def run(*arguments: str, tenant: str = "cli-jobs") -> Any:
+        done = carrel(*arguments, "-t", tenant, "--json", env=service.env)
+        return json.loads(done.stdout) if done.returncode == 0 else json.loads(done.stderr)["error"]["code"]
+
+    failed, succeeded = sorted(run("job", "list"), key=lambda job: str(job["state"]))
+    assert (failed["state"], succeeded["state"]) == ("failed", "succeeded")
+    assert run("job", "list", "--state", "failed") == [failed]
+    assert len(run("job", "list", "--limit", "1")) == 1
+    assert run("job", "list", tenant="cli-others") == []
+    assert run("job", "show", failed["id"]) == failed
+    assert run("job", "watch", succeeded["id"])["progress"]["fraction"] == 1.0
+    assert run("job", "cancel", succeeded["id"])["state"] == "succeeded"
+    assert run("job", "retry", succeeded["id"]) == "invalid_input"
+    for verb in ("show", "watch", "cancel", "retry"):
+        assert run("job", verb, failed["id"], tenant="cli-others") == "not_found"
+    told = run("events", "--type", "document.", "--limit", "150")
+    assert {event["subject"] for event in told} == {failed["document_id"], succeeded["document_id"]}
+    assert run("events", "--type", "document.", "--limit", "1") == told[:1]
+    shown = carrel("job", "list", "-t", "cli-jobs", env=service.env).stdout
+    assert failed["id"] in shown
+    assert "unreadable_document" in shown
+    assert "document.queued" in carrel("events", "-t", "cli-jobs", env=service.env).stdout
+
+
+def test_watching_a_failed_job_exits_with_one_and_shows_it(service: Service, tmp_path: Path) -> None:
+    carrel("tenant", "create", "cli-watch", env=service.env)
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.4 broken")
+    carrel("ingest", str(tmp_path), "-t", "cli-watch", env=service.env)
+    (job,) = json.loads(carrel("job", "list", "-t", "cli-watch", "--json", env=service.env).stdout)
+    done = carrel("job", "watch", job["id"], "-t", "cli-watch", env=service.env)
+    assert done.returncode == 1
+    assert "failed" in done.stdout
+    assert job["error_detail"] in carrel("job", "show", job["id"], "-t", "cli-watch", env=service.env).stdout
 
 
 def test_doctor_finds_a_healthy_service_healthy(service: Service) -> None:

@@ -1,8 +1,10 @@
-"""Random tenants, documents, versions, deletes, crashes and queries against a plain-Python model, over the real engine.
+"""Random tenants, documents, versions, deletes, cancellations, crashes and queries against a plain-Python model, over the
+real engine.
 
-Jobs run in any order, may die before or after any step, and are then run again from their beginning. Whatever happens, a
-query answers exactly the live passages of its tenant that its reader may see: none foreign, none stale, none lost, none
-twice. At the end nothing is left of what is not live: points, chunk rows and blobs match.
+Jobs run in any order, may die before or after any step, and are then run again from their beginning; they are cancelled
+before, between and after their steps. Whatever happens, a cancelled version is never live, and a query answers exactly the
+live passages of its tenant that its reader may see: none foreign, none stale, none lost, none twice. At the end nothing is
+left of what is not live: points, chunk rows and blobs match.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from config.errors import NotFound
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
+from ingestion.jobs import Jobs
 from ingestion.pipeline import Pipeline
 from ingestion.readers.base import Parsed
 from ingestion.readers.registry import read
@@ -51,6 +54,10 @@ class Died(BaseException):
     """A kill -9, as far as one process can play it."""
 
 
+def _die() -> None:
+    raise Died
+
+
 class InProcessReader:
     """Reads without the sandbox, which has tests of its own and would cost a fork a document here."""
 
@@ -66,6 +73,7 @@ class Expected:
     last: int = 0
     live: int = 0
     texts: dict[int, tuple[str, tuple[str, ...]]] = field(default_factory=dict)  #: version → text, labels
+    cancelled: set[int] = field(default_factory=set)  #: versions whose cancellation was acknowledged
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,21 @@ class IngestModel(RuleBasedStateMachine):
             except Died:
                 self._sync(task)
 
+    @rule(task=tasks)
+    def cancel(self, task: Task) -> None:
+        if task.version < 1:
+            return
+        jobs, job_id = Jobs(self.database, system_clock, self.queue), task.arguments[1]
+        with pytest.raises(NotFound):
+            jobs.for_tenant(self.contexts[1 - task.tenant]).cancel(job_id)
+        if jobs.for_tenant(self.contexts[task.tenant]).cancel(job_id).state == "cancelled":
+            task.document.cancelled.add(task.version)
+
+    @rule(task=tasks, survived=st.integers(0, 6), after=st.booleans())
+    def run_and_cancel(self, task: Task, survived: int, after: bool) -> None:
+        if task.version > 0:
+            self._run(task, self._steps(survived, after, lambda: self.cancel(task)))
+
     def _run(self, task: Task, steps: Steps) -> None:
         process(steps, *task.arguments)
         self.unfinished.pop(task.arguments, None)
@@ -194,23 +217,25 @@ class IngestModel(RuleBasedStateMachine):
         mine = next(item for item in shown if item.document.external_id == task.name)
         became = mine.document.live_number
         assert became in (expected.live, max(expected.live, task.version)), "an older version replaced a newer one"
+        assert became not in expected.cancelled, "a cancelled version is live"
         if task.arguments not in self.unfinished:
-            assert became >= task.version, "a finished job is not live"
+            assert became >= task.version or task.version in expected.cancelled, "a finished job is not live"
         expected.live = became
 
-    def _steps(self, survived: int | None = None, after: bool = False) -> Steps:
+    def _steps(self, survived: int = -2, after: bool = False, interrupt: Callable[[], None] = _die) -> Steps:
+        """`interrupt` comes before or after the step that follows `survived` of them."""
         count = 0
 
         def wrap(_name: str, step: Step) -> Step:
             def counted(*args: object) -> dict[str, object] | None:
                 nonlocal count
                 count += 1
-                if survived is not None and count > survived and not after:
-                    raise Died
+                if count == survived + 1 and not after:
+                    interrupt()
                 outcome = step(*args)
                 assert outcome is None or outcome.get("code") != "internal_error", outcome
-                if survived is not None and count > survived:
-                    raise Died
+                if count == survived + 1 and after:
+                    interrupt()
                 return outcome
 
             return counted

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import carrel_client.jobs
 from carrel_client import (
     AuthenticationError,
     BudgetExhaustedError,
@@ -277,3 +278,82 @@ def test_without_a_key_or_with_two_contents_nothing_is_sent(
         with pytest.raises(CarrelClientError, match="exactly one"):
             carrel.documents.create(**given)  # type: ignore[arg-type]
     assert server.asked == []
+
+
+def _job(state: str = "running", **progress: Any) -> dict[str, Any]:
+    job = dict.fromkeys(("error_code", "error_detail", "version_id", "retry_of", "finished_at"))
+    counts = dict.fromkeys(("chunks_total", "chunks_done", "tokens_charged", "tokens_cached"), 0)
+    times = {"created_at": "t", "updated_at": "t"}
+    known = {"id": "job_1", "kind": "ingest", "state": state, "stage": "embedding", "document_id": "doc_1"}
+    return {**job, **counts, **times, **known, "progress": {"fraction": 0.5, "newer": "field", **progress}}
+
+
+def _events(*events: tuple[str, dict[str, Any]], **headers: str) -> Answer:
+    text = "retry: 1000\n\n: still there\n\n"
+    text += "".join(f"id: 1\nevent: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return 200, {"Content-Type": "text/event-stream", **given}, text.encode()
+
+
+def test_a_watched_job_is_told_at_each_change_and_to_its_end(server: Server, carrel: Carrel) -> None:
+    done = _job("succeeded", fraction=1.0)
+    server.answers = [
+        _events(
+            ("progress", _job()),
+            ("progress", _job(eta_seconds=3.0)),
+            ("progress", _job(tokens_done=5)),
+            ("progress", done),
+            ("done", done),
+        )
+    ]
+    told = [(job.state, job.progress.tokens_done) for job in carrel.jobs.watch("job_1")]
+    assert told == [("running", 0), ("running", 5), ("succeeded", 0)]
+    assert [path for _, path, _ in server.asked] == ["/v1/jobs/job_1/events"]
+    assert server.headers[0]["accept"] == "text/event-stream"
+
+
+def test_a_stream_that_is_cut_off_is_begun_again(server: Server, carrel: Carrel, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = _events(("progress", _job()), Content_Length="9999")
+    polled = [_json(200, _job(tokens_done=count)) for count in (1, 2)]
+    server.answers = [cut, polled[0], None, polled[1], _events(("done", _job("failed")))]
+    monkeypatch.setattr(carrel_client.jobs, "WITHOUT_STREAM_S", 0.0)
+    told = [(job.state, job.progress.tokens_done) for job in carrel.jobs.watch("job_1")]
+    assert told == [("running", 0), ("running", 1), ("running", 2), ("failed", 0)]
+
+
+REFUSED_STREAMS: list[Answer] = [
+    _json(429, _problem(429, retryable=True), Retry_After="5"),
+    _json(404, _problem(404)),
+    (200, {"Content-Type": "text/html"}, b"<html>a proxy</html>"),
+    (200, {"Content-Type": "text/event-stream"}, b"event: progress\ndata: {broken\n\n"),
+]
+
+
+@pytest.mark.parametrize("refused", REFUSED_STREAMS, ids=["limit", "older service", "proxy", "broken"])
+def test_without_a_stream_a_watched_job_is_polled(server: Server, carrel: Carrel, refused: Answer) -> None:
+    server.answers = [refused, _json(200, _job()), _json(200, _job(tokens_done=1)), _json(200, _job("succeeded"))]
+    assert [job.state for job in carrel.jobs.watch("job_1")] == ["running", "running", "succeeded"]
+    assert [path for _, path, _ in server.asked] == ["/v1/jobs/job_1/events"] + ["/v1/jobs/job_1"] * 3
+
+
+def test_a_job_that_is_missing_is_not_watched(server: Server, carrel: Carrel) -> None:
+    server.answers = [_json(404, _problem(404))]
+    with pytest.raises(NotFoundError):
+        next(carrel.jobs.watch("job_1"))
+
+
+def test_a_job_of_an_older_service_is_still_a_job(server: Server, carrel: Carrel) -> None:
+    older = {name: value for name, value in _job().items() if name not in ("progress", "version_id", "retry_of", "finished_at")}
+    server.answers = [_json(200, older)]
+    job = carrel.jobs.get("job_1")
+    assert (job.retry_of, job.progress.fraction, job.progress.eta_seconds) == (None, 0.0, None)
+
+
+def test_events_are_fetched_behind_the_one_given(server: Server, carrel: Carrel) -> None:
+    event = {"id": "evt_2", "type": "key.created", "subject": "key_1", "at": "t", "data": {"scopes": []}}
+    server.answers = [_json(200, {"data": [event], "next": "cursor"}), _json(200, {"data": [], "next": None})]
+    assert [found.id for found in carrel.events.list(since="evt_1", type="key.", page_size=1)] == ["evt_2"]
+    assert [path for _, path, _ in server.asked] == [
+        "/v1/events?type=key.&since=evt_1&limit=1",
+        "/v1/events?type=key.&since=evt_1&after=cursor&limit=1",
+    ]

@@ -71,6 +71,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('tokens_done', sa.Integer(), server_default='0', nullable=False))
         batch_op.add_column(sa.Column('embedding_at', sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column('finished_at', sa.BigInteger(), nullable=True))
+        batch_op.create_index('ix_jobs_tenant_id_id', ['tenant_id', 'id'], unique=False)
 
     with op.batch_alter_table('ledger', schema=None) as batch_op:
         batch_op.add_column(sa.Column('epoch', sa.Integer(), server_default='0', nullable=False))
@@ -81,6 +82,7 @@ def downgrade() -> None:
         batch_op.drop_column('epoch')
 
     with op.batch_alter_table('jobs', schema=None) as batch_op:
+        batch_op.drop_index('ix_jobs_tenant_id_id')
         for name in ('finished_at', 'embedding_at', 'tokens_done', 'tokens_total', 'pages', 'retry_of', 'epoch'):
             batch_op.drop_column(name)
 

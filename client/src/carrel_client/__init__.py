@@ -7,7 +7,7 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
-from carrel_client.client import Admin, Carrel, Collections, Documents, Jobs, Keys, Tenants
+from carrel_client.client import Admin, Carrel, Collections, Documents, Keys, Tenants
 from carrel_client.errors import (
     APIError,
     AuthenticationError,
@@ -22,7 +22,21 @@ from carrel_client.errors import (
     ServiceUnavailableError,
     TransportError,
 )
-from carrel_client.models import Collection, Document, Job, Key, NewKey, Passage, QueryResult, Tenant, Token, Usage
+from carrel_client.jobs import Events, Jobs
+from carrel_client.models import (
+    Collection,
+    Document,
+    Event,
+    Job,
+    Key,
+    NewKey,
+    Passage,
+    Progress,
+    QueryResult,
+    Tenant,
+    Token,
+    Usage,
+)
 
 __all__ = [
     "APIError",
@@ -36,6 +50,8 @@ __all__ = [
     "ConflictError",
     "Document",
     "Documents",
+    "Event",
+    "Events",
     "InvalidRequestError",
     "Job",
     "JobFailedError",
@@ -46,6 +62,7 @@ __all__ = [
     "NotFoundError",
     "Passage",
     "PermissionDeniedError",
+    "Progress",
     "QueryResult",
     "RateLimitError",
     "ServiceUnavailableError",

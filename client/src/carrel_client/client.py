@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
-from carrel_client.errors import CarrelClientError, JobFailedError
+from carrel_client.errors import CarrelClientError
+from carrel_client.jobs import Events, Jobs
 from carrel_client.models import Collection, Document, Job, Key, NewKey, QueryResult, Tenant, Token, Usage
 from carrel_client.transport import Transport
+from carrel_client.transport import pages as _pages
+from carrel_client.transport import path_of as _path
 
 DEFAULT_URL = "http://127.0.0.1:8321"
-POLL_S = 0.1
 
 
 class Carrel:
@@ -42,6 +42,7 @@ class Carrel:
         self._transport = Transport(url, key, timeout_s=timeout_s, max_retries=max_retries)
         self.documents = Documents(self._transport)
         self.jobs = Jobs(self._transport)
+        self.events = Events(self._transport)
         self.collections = Collections(self._transport)
         self.admin = Admin(self._transport)
 
@@ -158,29 +159,6 @@ class Documents:
         return Job.parse(self._transport.call("DELETE", _path("/v1/documents", document_id)).json()["job"])
 
 
-class Jobs:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def get(self, job_id: str) -> Job:
-        return Job.parse(self._transport.call("GET", _path("/v1/jobs", job_id)).json())
-
-    def wait(self, job_id: str, *, timeout_s: float = 600.0, on_progress: Callable[[Job], None] | None = None) -> Job:
-        """Return the job once it succeeded; raise JobFailedError if it did not, TimeoutError if it goes on."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            job = self.get(job_id)
-            if on_progress is not None:
-                on_progress(job)
-            if job.state == "succeeded":
-                return job
-            if job.finished:
-                raise JobFailedError(job.id, job.state, job.error_code, job.error_detail)
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"job {job_id} is still {job.state} ({job.stage}) after {timeout_s:g} s")
-            time.sleep(POLL_S)
-
-
 class Collections:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -265,18 +243,3 @@ class Keys:
 
     def revoke(self, key_id: str) -> Key:
         return Key.parse(self._transport.call("DELETE", _path("/v1/admin/keys", key_id), repeatable=True).json())
-
-
-def _path(base: str, *parts: str) -> str:
-    """Ids are quoted: one that holds a slash must not become another path."""
-    return "/".join([base, *(quote(part, safe="") for part in parts)])
-
-
-def _pages(transport: Transport, path: str, page_size: int, **params: Any) -> Iterator[Mapping[str, Any]]:
-    after: str | None = None
-    while True:
-        page = transport.call("GET", path, params={**params, "after": after, "limit": page_size}).json()
-        yield from page["data"]
-        after = page["next"]
-        if after is None:
-            return

@@ -19,6 +19,19 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Progress(Model):
+    documents_done: int = 0
+    documents_total: int = 1
+    pages: int = 0
+    chunks_done: int = 0
+    chunks_total: int = 0  #: 0 until the document is split
+    tokens_done: int = 0
+    tokens_total: int = 0
+    fraction: float = 0.0  #: 0 to 1; an ended job is at 1, however it ended
+    eta_seconds: float | None = None  #: None while it is unknown
+
+
+@dataclass(frozen=True)
 class Job(Model):
     id: str
     kind: str
@@ -33,10 +46,32 @@ class Job(Model):
     error_detail: str | None
     created_at: str
     updated_at: str
+    version_id: str | None = None
+    retry_of: str | None = None  #: the job that this one repeats
+    finished_at: str | None = None  #: when all was done, and what it left was removed
+    progress: Progress = Progress()
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Job:
+        return super().parse({**data, "progress": Progress.parse(data.get("progress", {}))})
 
     @property
     def finished(self) -> bool:
         return self.state in ("succeeded", "failed", "cancelled")
+
+    def same_as(self, other: Job) -> bool:
+        """Whether nothing but the estimate differs, which changes with time alone."""
+        progress = dataclasses.replace(self.progress, eta_seconds=other.progress.eta_seconds)
+        return dataclasses.replace(self, progress=progress) == other
+
+
+@dataclass(frozen=True)
+class Event(Model):
+    id: str
+    type: str  #: noun and verb, as "document.live"
+    subject: str  #: id of what changed
+    at: str
+    data: dict[str, Any]
 
 
 @dataclass(frozen=True)

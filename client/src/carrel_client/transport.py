@@ -9,20 +9,22 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
 from carrel_client.errors import TransportError, error_for
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 20.0
+STREAM_SILENCE_S = 45.0  # three heartbeats of the service
 _SAFE = ("GET",)  # a DELETE that was carried out answers 404 when it is repeated
 
 
 class Transport:
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float, max_retries: int) -> None:
-        self._max_retries = max_retries
+        self._max_retries, self._stream_timeout = max_retries, httpx2.Timeout(timeout_s, read=STREAM_SILENCE_S)
         self._http = httpx2.Client(
             base_url=base_url.rstrip("/"),
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": "carrel-client/0.1.0"},
@@ -66,6 +68,36 @@ class Transport:
                 raise error_for(response.status_code, problem, response.headers.get("x-request-id"))
             time.sleep(_pause(attempt, response.headers.get("retry-after")))
         raise AssertionError("the loop returns or raises")
+
+    def events(self, path: str) -> Iterator[tuple[str, Any]]:
+        """Server-sent events as (name, data of JSON) until the service ends the stream. One try; raise as `call` does."""
+        accept = {"Accept": "text/event-stream"}
+        try:
+            with self._http.stream("GET", path, headers=accept, timeout=self._stream_timeout) as response:
+                if not response.is_success:
+                    response.read()
+                    raise error_for(response.status_code, _problem(response), response.headers.get("x-request-id"))
+                for event in httpx2.EventSource(response):
+                    if event.data:
+                        yield event.event, event.json()
+        except (httpx2.TransportError, ValueError) as error:
+            raise TransportError(f"GET {self._http.base_url}{path}: {error or type(error).__name__}") from error
+
+
+def path_of(base: str, *parts: str) -> str:
+    """Ids are quoted: one that holds a slash must not become another path."""
+    return "/".join([base, *(quote(part, safe="") for part in parts)])
+
+
+def pages(transport: Transport, path: str, page_size: int, **params: Any) -> Iterator[Mapping[str, Any]]:
+    """The items of a list, fetched page by page."""
+    after: str | None = None
+    while True:
+        page = transport.call("GET", path, params={**params, "after": after, "limit": page_size}).json()
+        yield from page["data"]
+        after = page["next"]
+        if after is None:
+            return
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:

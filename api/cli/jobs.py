@@ -1,0 +1,120 @@
+"""`carrel job …` and `carrel events`."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from api.cli.common import AsJson, TenantOption, notes, out, print_json, table, tenant_client
+from carrel_client import Job
+from config.settings import Settings
+
+jobs = typer.Typer(no_args_is_help=True, help="Look at jobs, follow them, cancel and retry them.")
+
+JobId = Annotated[str, typer.Argument(help="The job's id, job_…")]
+Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+COLUMNS = ["id", "kind", "state", "stage", "%", "document", "created", "error"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(events)
+
+
+def _row(job: Job) -> list[object]:
+    percent = f"{job.progress.fraction:.0%}"
+    return [job.id, job.kind, job.state, job.stage, percent, job.document_id, job.created_at, job.error_code]
+
+
+def _print(job: Job, *, as_json: bool) -> None:
+    print_json(job) if as_json else table(COLUMNS, [_row(job)])
+
+
+@jobs.command("list")
+def list_jobs(
+    tenant: TenantOption = None,
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Of this collection only.")] = None,
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first. `--state failed` is what needs a look.
+
+    Example: carrel job list --state failed --tenant acme
+    """
+    with tenant_client(Settings(), tenant, ["query"]) as client:
+        found = list(islice(client.jobs.list(collection=collection, state=state, page_size=min(limit, 100)), limit))
+    print_json(found) if as_json else table(COLUMNS, [_row(job) for job in found])
+
+
+@jobs.command("show")
+def show_job(job_id: JobId, tenant: TenantOption = None, as_json: AsJson = False) -> None:
+    """Show how far a job is, and why it failed if it did."""
+    with tenant_client(Settings(), tenant, ["query"]) as client:
+        job = client.jobs.get(job_id)
+    _print(job, as_json=as_json)
+    if not as_json and job.error_detail:
+        out.print(escape(job.error_detail))
+
+
+@jobs.command("watch")
+def watch_job(job_id: JobId, tenant: TenantOption = None, as_json: AsJson = False) -> None:
+    """Follow a job to its end. Exits 0 if it succeeded. With --json each change is one line."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+    with (
+        tenant_client(Settings(), tenant, ["query"]) as client,
+        Progress(*columns, console=notes, disable=as_json) as bar,
+    ):
+        task = bar.add_task("waiting", total=1.0, left="")
+        for job in client.jobs.watch(job_id):
+            if as_json:
+                print_json(job)
+            bar.update(task, completed=job.progress.fraction, description=job.stage, left=time_left(job.progress.eta_seconds))
+    if not as_json:
+        _print(job, as_json=False)
+    if job.state != "succeeded":
+        sys.exit(1)
+
+
+@jobs.command("cancel")
+def cancel_job(job_id: JobId, tenant: TenantOption = None, as_json: AsJson = False) -> None:
+    """End an ingest job. Its document's version never becomes live; a job that has ended stays as it is."""
+    with tenant_client(Settings(), tenant, ["ingest"]) as client:
+        _print(client.jobs.cancel(job_id), as_json=as_json)
+
+
+@jobs.command("retry")
+def retry_job(job_id: JobId, tenant: TenantOption = None, as_json: AsJson = False) -> None:
+    """Try a failed or cancelled job again, as a new job; asked twice, the same new job."""
+    with tenant_client(Settings(), tenant, ["ingest"]) as client:
+        _print(client.jobs.retry(job_id), as_json=as_json)
+
+
+def events(
+    tenant: TenantOption = None,
+    type_: Annotated[str | None, typer.Option("--type", help="A type, or its beginning, as `document.`.")] = None,
+    since: Annotated[str | None, typer.Option(help="Id of the last event that you have.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+) -> None:
+    """List what happened to a tenant's documents, jobs, keys and budget, oldest first.
+
+    Example: carrel events --type document. --tenant acme
+    """
+    with tenant_client(Settings(), tenant, ["manage"]) as client:
+        found = list(islice(client.events.list(type=type_, since=since, page_size=min(limit, 100)), limit))
+    rows: list[list[object]] = [[event.at, event.type, event.subject, event.id] for event in found]
+    print_json(found) if as_json else table(["at", "type", "subject", "id"], rows)
+
+
+def time_left(seconds: float | None) -> str:
+    """For people: to the second below a minute, and coarser above."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 3600 else f"{seconds / 3600:.1f} h left"

@@ -1,0 +1,96 @@
+"""Jobs: showing, listing, following, cancelling and retrying them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import Request
+
+from api.cursors import Cursor, Limit
+from api.job_schemas import JobOut, JobState
+from api.routing import Caller, Services, Tenant, in_thread, require, router, scope
+from api.schemas import Page, Text
+from api.streams import EventStream
+from api.wiring import ApiServices
+from config.errors import Unauthenticated
+from tenants.context import Scope
+
+routes = router("Jobs")
+
+
+@routes.get("/v1/jobs", operation_id="list_jobs", summary="List jobs, newest first", **scope(Scope.QUERY))
+async def list_jobs(
+    services: Services,
+    tenant: Tenant,
+    cursor: Cursor,
+    collection: Text | None = None,
+    state: JobState | None = None,
+    limit: Limit = 20,
+) -> Page[JobOut]:
+    handle = services.jobs.for_tenant(tenant)
+    jobs, following = await in_thread(
+        lambda: handle.list(collection=collection, state=state, after=cursor.position, limit=limit)
+    )
+    now = services.core.clock()
+    return Page(data=[JobOut.of(job, now) for job in jobs], next=cursor.next(following))
+
+
+@routes.get("/v1/jobs/{job_id}", operation_id="get_job", summary="How far a job is", **scope(Scope.QUERY))
+async def get_job(job_id: Text, services: Services, tenant: Tenant) -> JobOut:
+    return JobOut.of(await in_thread(services.jobs.for_tenant(tenant).get, job_id), services.core.clock())
+
+
+@routes.get(
+    "/v1/jobs/{job_id}/events",
+    operation_id="watch_job",
+    summary="Follow a job by server-sent events, from its present state to its end",
+    status_code=200,
+    response_class=EventStream,
+    response_model=None,
+    **scope(Scope.QUERY),
+)
+async def watch_job(job_id: Text, request: Request, services: Services, tenant: Tenant, caller: Caller) -> EventStream:
+    handle = services.jobs.for_tenant(tenant)
+    await in_thread(handle.get, job_id)
+    return EventStream(
+        services.streams.follow(
+            (tenant.tenant_id, job_id),
+            lambda: handle.row(job_id),
+            principal=caller.id,
+            check=_permission(request, services, job_id),
+        )
+    )
+
+
+def _permission(request: Request, services: ApiServices, job_id: str) -> Callable[[], None]:
+    """What raises once the credential, its scope or its bounds would not let this stream begin any more."""
+    credential = request.headers["authorization"].partition(" ")[2].strip()
+
+    def check() -> None:
+        identity = services.identifier.identify(credential)
+        require(identity, Scope.QUERY)
+        if identity.tenant is None:
+            raise Unauthenticated("The credential has no tenant any more.")
+        services.jobs.for_tenant(identity.tenant).get(job_id)
+
+    return check
+
+
+@routes.post(
+    "/v1/jobs/{job_id}/cancel",
+    operation_id="cancel_job",
+    summary="Cancel an ingest job; one that has ended stays as it is",
+    **scope(Scope.INGEST),
+)
+async def cancel_job(job_id: Text, services: Services, tenant: Tenant) -> JobOut:
+    return JobOut.of(await in_thread(services.jobs.for_tenant(tenant).cancel, job_id), services.core.clock())
+
+
+@routes.post(
+    "/v1/jobs/{job_id}/retry",
+    operation_id="retry_job",
+    summary="Try a failed or cancelled job again, as a new job; asked twice, the same new job",
+    **scope(Scope.INGEST),
+)
+async def retry_job(job_id: Text, services: Services, tenant: Tenant) -> JobOut:
+    return JobOut.of(await in_thread(services.jobs.for_tenant(tenant).retry, job_id), services.core.clock())

@@ -24,7 +24,7 @@ from tenants.tables import ApiKey
 
 FIND_KEY = "carrel_find_key"  #: PostgreSQL's function that looks a key up before its tenant is known
 SECRET_BYTES = 32  # 256 random bits: guessing is hopeless, and a plain hash is enough to store
-MAX_NAME_CHARS, MAX_BOUNDS = 100, 100
+MAX_NAME_CHARS, MAX_BOUNDS, MAX_BOUND_CHARS = 100, 100, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +151,5 @@ def _check(
     for field, values in (("collections", collections), ("labels", labels)):
         if values is not None and len(values) > MAX_BOUNDS:
             raise InvalidInput(f"At most {MAX_BOUNDS} {field}.", field=field, limit=MAX_BOUNDS)
+        if any(not 1 <= len(value) <= MAX_BOUND_CHARS for value in values or ()):
+            raise InvalidInput(f"Each of `{field}` is 1 to {MAX_BOUND_CHARS} characters.", field=field, limit=MAX_BOUND_CHARS)

@@ -10,7 +10,7 @@ import pytest
 from config.database import Database
 from config.errors import InvalidInput, NotFound
 from tenants.context import Scope
-from tenants.keys import MAX_BOUNDS, MAX_NAME_CHARS, KeyRing, NewKey, key_id_of, make_secret
+from tenants.keys import MAX_BOUND_CHARS, MAX_BOUNDS, MAX_NAME_CHARS, KeyRing, NewKey, key_id_of, make_secret
 from tests.unit.conftest import SetClock
 
 
@@ -113,6 +113,9 @@ def test_the_operator_key_of_the_file_is_made_known_once(keys: KeyRing) -> None:
         ("a", {"name": "n" * (MAX_NAME_CHARS + 1)}, "name"),
         ("a", {"labels": ["x"] * (MAX_BOUNDS + 1)}, "labels"),
         ("a", {"collections": ["x"] * (MAX_BOUNDS + 1)}, "collections"),
+        ("a", {"collections": [""]}, "collections"),
+        ("a", {"collections": ["x" * (MAX_BOUND_CHARS + 1)]}, "collections"),
+        ("a", {"labels": ["x", "x" * (MAX_BOUND_CHARS + 1)]}, "labels"),
     ],
 )
 def test_keys_outside_the_rules_are_refused_and_not_kept(keys: KeyRing, tenant: str | None, options: Any, field: str) -> None:

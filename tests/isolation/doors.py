@@ -1,0 +1,172 @@
+"""The ways into the service. A door lists its operations with their scopes, and sends one call.
+
+The suite knows nothing else of a door: tools of another protocol or a client's methods join as further classes of this shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urlencode
+
+import anyio
+import sqlalchemy as sa
+from anyio.from_thread import start_blocking_portal
+from fastapi.routing import APIRoute
+from sqlalchemy import event
+from starlette.routing import BaseRoute
+
+from api.app import create_app, create_service
+from api.routing import SCOPE_KEY
+from api.wiring import ApiServices
+
+REQUEST_ID = "req-probe"
+BOUNDARY = "carrel-isolation"
+ANSWER_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: str
+    read: bool  #: whether the request's body was asked for
+    statements: tuple[str, ...]  #: SQL in the order of execution
+
+    @property
+    def wrote(self) -> bool:
+        return any(statement.startswith(("INSERT", "UPDATE", "DELETE")) for statement in self.statements)
+
+
+class Door(Protocol):
+    def operations(self) -> Mapping[str, str]:
+        """Every operation that the real service offers here, with the scope that it declares itself."""
+
+    def inputs(self) -> Mapping[str, frozenset[str]]:
+        """For each operation the places that a caller can fill, by the service's own description."""
+
+    def send(self, name: str, values: Mapping[str, Any], credential: str | None) -> Answer: ...
+
+
+class Statements:
+    """What is sent to the database between two looks."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._seen: list[str] = []
+        event.listen(engine, "before_cursor_execute", lambda *args: self._seen.append(args[2]))
+
+    def taken(self) -> tuple[str, ...]:
+        seen, self._seen[:] = tuple(self._seen), []
+        return seen
+
+
+class HttpDoor:
+    """The application with its middlewares, called in this process without a socket."""
+
+    def __init__(self, services: ApiServices) -> None:
+        self._app, self._routes = create_service(services), create_app(services)
+        self._statements = Statements(services.core.database.engine)
+        self._loop = start_blocking_portal()  # one root task, so that worker threads outlive a request
+        self._portal = self._loop.__enter__()
+
+    def close(self) -> None:
+        self._loop.__exit__(None, None, None)
+
+    def operations(self) -> dict[str, str]:
+        routes = [route for route in _flat(self._routes.routes) if isinstance(route, APIRoute)]
+        named = [(f"{method} {route.path}", route) for route in routes for method in route.methods or ()]
+        return {name: str((route.openapi_extra or {}).get(SCOPE_KEY)) for name, route in named}
+
+    def inputs(self) -> dict[str, frozenset[str]]:
+        document = self._routes.openapi()
+        found = {}
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                places = {f"{item['in']}.{item['name']}" for item in operation.get("parameters", [])}
+                for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                    part = "form" if kind.startswith("multipart") else "body"
+                    schema = content["schema"]
+                    schema = (
+                        document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+                    )
+                    places |= {f"{part}.{name}" for name in schema["properties"]}
+                found[f"{method.upper()} {path}"] = frozenset(places)
+        return found
+
+    def send(self, name: str, values: Mapping[str, Any], credential: str | None) -> Answer:
+        """`values` has the parts path, query, header, and body or form or raw."""
+        method, _, path = name.partition(" ")
+        for key, value in values.get("path", {}).items():
+            path = path.replace(f"{{{key}}}", quote(value, safe="", errors="surrogatepass"))
+        content, kind = _encoded(values)
+        headers = {"x-request-id": REQUEST_ID, "host": "carrel", "content-length": str(len(content))}
+        headers |= {"content-type": kind} if kind else {}
+        headers |= {"authorization": credential} if credential is not None else {}
+        headers |= values.get("header", {})
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": unquote(path),
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": urlencode(values.get("query", {}), errors="surrogatepass").encode(),
+            "headers": [(key.encode(), value.encode("latin-1")) for key, value in headers.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        answer: Answer = self._portal.call(self._call, scope, content)
+        return answer
+
+    async def _call(self, scope: dict[str, Any], content: bytes) -> Answer:
+        started: dict[str, Any] = {}
+        body, read, seen = bytearray(), False, anyio.Event()
+
+        async def receive() -> dict[str, Any]:
+            nonlocal read
+            if not read:
+                read = True
+                return {"type": "http.request", "body": content, "more_body": False}
+            await seen.wait()  # a stream that does not end by itself is left after its first words
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                started.update(message)
+            else:
+                body.extend(message.get("body", b""))
+                if body:
+                    seen.set()
+
+        self._statements.taken()
+        with anyio.fail_after(ANSWER_S):
+            await self._app(scope, receive, send)
+        headers = tuple(sorted((key.decode("latin-1"), value.decode("latin-1")) for key, value in started["headers"]))
+        return Answer(started["status"], headers, body.decode(errors="replace"), read, self._statements.taken())
+
+
+def _flat(routes: list[BaseRoute]) -> Iterator[BaseRoute]:
+    for route in routes:
+        included = getattr(route, "original_router", route)
+        yield from _flat(included.routes) if hasattr(included, "routes") else [route]
+
+
+def _encoded(values: Mapping[str, Any]) -> tuple[bytes, str | None]:
+    if "raw" in values:
+        return values["raw"], "application/json"
+    if "body" in values:
+        return json.dumps(values["body"]).encode(), "application/json"
+    if "form" in values:
+        parts = [_part(name, value) for name, value in values["form"].items()]
+        return b"".join((*parts, f"--{BOUNDARY}--\r\n".encode())), f"multipart/form-data; boundary={BOUNDARY}"
+    return b"", None
+
+
+def _part(name: str, value: str) -> bytes:
+    file = '; filename="notes.txt"' if name == "file" else ""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+    return head.encode() + value.encode("utf-8", "surrogatepass") + b"\r\n"

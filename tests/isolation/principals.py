@@ -1,0 +1,89 @@
+"""Every kind of caller, and what an operation answers it. Extend the list when there are more kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tenants.context import TENANT_SCOPES, Scope
+from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, Operation, kind_of
+from tests.isolation.world import World
+
+Expected = Callable[[Operation], int]
+MALFORMED = ("", "Bearer", "Bearer ", "Basic eDp5", "Bearer x", "Bearer a.b.c", "Bearer carrel_", "Bearer \xe9", "bearer\tx")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    name: str
+    credential: Callable[[World], str | None]  #: of the Authorization header
+    expected: Expected  #: for a good call with the first tenant's own values
+    tenant: int | None = 0  #: index of the tenant whose data it may see
+
+
+def nobody(operation: Operation) -> int:
+    return operation.success if operation.scope == "none" else 401
+
+
+def with_scopes(*held: str) -> Expected:
+    return lambda operation: operation.success if operation.scope in ("none", *held) else 403
+
+
+def _all_scopes(operation: Operation, missing: bool) -> int:
+    return 404 if missing and operation.scope in TENANT_SCOPES else with_scopes(*TENANT_SCOPES)(operation)
+
+
+def stranger(operation: Operation) -> int:
+    """Of a valid key that has all scopes, of another tenant."""
+    kinds = [kind for kind in map(kind_of, operation.takes.values()) if not kind.optional]
+    return _all_scopes(operation, any(kind.foreign == 404 for kind in kinds))
+
+
+def bounded(name: str) -> Expected:
+    def expected(operation: Operation) -> int:
+        missing = any(name in kind_of(kind).bounded for kind in operation.takes.values())
+        return operation.but.get(name, _all_scopes(operation, missing))
+
+    return expected
+
+
+def _nobody(name: str, credential: Callable[[World], str | None]) -> Kind:
+    return Kind(name, credential, nobody, tenant=None)
+
+
+def _of(name: str, expected: Expected, tenant: int | None = 0) -> Kind:
+    return Kind(name, lambda world: world.members[tenant or 0].credentials[name], expected, tenant)
+
+
+KINDS: tuple[Kind, ...] = (
+    _nobody("none", lambda _: None),
+    *(
+        _nobody(f"malformed {header!r}", lambda _, header=header: header)  # type: ignore[misc]
+        for header in (
+            "",
+            "Bearer",
+            "Bearer ",
+            "Basic eDp5",
+            "Bearer x",
+            "Bearer a.b.c",
+            "Bearer carrel_",
+            "Bearer \xe9",
+            "bearer\tx",
+        )
+    ),
+    _nobody("unknown key", lambda world: world.unknown_key()),
+    _nobody("known key, wrong secret", lambda world: world.wrong_secret(world.members[0])),
+    _nobody("revoked key", lambda world: world.members[0].credentials["revoked key"]),
+    _nobody("expired token", lambda world: world.token(world.members[0].tenant_id, hours_ago=2)),
+    _nobody("token of another signer", lambda world: world.token(world.members[0].tenant_id, genuine=False)),
+    _nobody("token of no tenant", lambda world: world.token("ten_" + "0" * 26)),
+    *(_of(f"{scope} key", with_scopes(scope)) for scope in TENANT_SCOPES),
+    *(_of(f"{scope} token", with_scopes(scope)) for scope in TENANT_SCOPES),
+    _of("full key", with_scopes(*TENANT_SCOPES)),
+    _of("full token", with_scopes(*TENANT_SCOPES)),
+    Kind("operator", lambda world: world.operator, with_scopes(Scope.OPERATE)),
+    Kind("key of another tenant", lambda world: world.members[1].credentials["full key"], stranger, tenant=1),
+    Kind("token of another tenant", lambda world: world.members[1].credentials["full token"], stranger, tenant=1),
+    _of(BY_COLLECTION, bounded(BY_COLLECTION)),
+    _of(BY_LABELS, bounded(BY_LABELS)),
+)

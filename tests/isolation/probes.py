@@ -1,0 +1,164 @@
+"""Whether two answers tell the same, what an answer gives away, and random calls that name what is somebody else's."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.isolation.declarations import OPERATIONS, Operation, pool_of
+from tests.isolation.doors import REQUEST_ID, Answer
+from tests.isolation.world import SHAPE, Member, Values, World, filled
+
+PROBED = "<probed>"
+_NEW_ID = re.compile(r"\b[a-z]{2,6}_[0-9a-hjkmnp-tv-z]{26}\b")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+#: What no error tells: statements, places in the code or on the disk, classes.
+_INSIDE = re.compile(
+    r"SELECT |INSERT |UPDATE |DELETE FROM|Traceback|sqlite|sqlalchemy|\.py\b|/tmp/|carrel\.db|Error\(|object at 0x", re.I
+)
+
+#: Places that every call has, or that somebody may hope for.
+EVERYWHERE: Mapping[str, str] = {
+    "header.x-request-id": "{}",
+    "header.idempotency-key": "{}",
+    "header.x-tenant-id": "{}",
+    "header.last-event-id": "{}",
+    "header.authorization": f"Bearer carrel_{{}}_{'x' * 43}",
+    "header.cookie": "tenant={}",
+    "query.tenant": "{}",
+    "query.tenant_id": "{}",
+    "query.after": "{}",
+    "query.cursor": "{}",
+    "body.tenant_id": "{}",
+    "body.id": "{}",
+}
+READERS = (
+    *("full key", "full token", "query key", "ingest key", "manage key"),
+    *("query token", "ingest token", "manage token", "key of other collections", "key of other labels"),
+)
+
+
+def sibling(value: str, chance: random.Random) -> str:
+    """A value of the same shape that nobody has. Ids keep their time: both stand at the same place of a sorted list."""
+    while True:
+        end = "".join(chance.choice("0123456789") if c.isdigit() else _letter(c, chance) for c in value[-SHAPE:])
+        if value[:-SHAPE] + end != value:
+            return value[:-SHAPE] + end
+
+
+def _letter(character: str, chance: random.Random) -> str:
+    if not character.isalpha():
+        return character
+    return chance.choice("ABCDEF" if character.isupper() else "abcdef")
+
+
+def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
+    """What the answer says, without what was sent, and without what differs between two good calls."""
+    body, headers = answer.body, json.dumps(answer.headers)
+    for value in (dict(answer.headers)["x-request-id"], *probed):
+        body, headers = body.replace(value, PROBED), headers.replace(value, PROBED)
+    if answer.status < 300:
+        body = _TIME.sub("<time>", _NEW_ID.sub("<id>", _calm(body)))
+        headers = re.sub(r'\["content-length", "\d+"\]', "", headers)
+    return answer.status, headers, body, answer.read
+
+
+def _calm(body: str) -> str:
+    """A query's answer without its timings and scores: another question has others."""
+    if '"timings_ms"' not in body:
+        return body
+    answer = json.loads(body)
+    del answer["timings_ms"]
+    for passage in answer["passages"]:
+        del passage["score"]
+    answer["passages"].sort(key=lambda passage: str(passage["id"]))
+    return json.dumps(answer)
+
+
+def given_away(answer: Answer, marks: list[str], *sent: str) -> list[str]:
+    """Marks of others in the answer, besides what the caller sent himself, and what errors must not tell."""
+    text = answer.body + json.dumps(answer.headers)
+    for value in sorted(sent, key=len, reverse=True):
+        text = text.replace(value, PROBED)
+    found = [mark for mark in marks if mark in text]
+    if answer.status >= 400:
+        found += _INSIDE.findall(text)
+    return found
+
+
+def texts(values: Any) -> list[str]:
+    """Every string of a call."""
+    if isinstance(values, str):
+        return [values] if values else []
+    items = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    return [text for item in items for text in texts(item)]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One call of a reader that names things of another tenant, and its twin that names what nobody has."""
+
+    number: int
+    operation: Operation
+    reader: str
+    victim: int  #: number of the tenant; the reader is always of the first
+    places: tuple[tuple[str, str], ...]  #: place and form
+    foreign: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def values(self, world: World, named: tuple[str, ...]) -> Values:
+        good = world.good(self.operation, world.members[0])
+        return filled(good, {place: form.format(value) for (place, form), value in zip(self.places, named, strict=True)})
+
+
+def probes(world: World, count: int, seed: int) -> Iterator[Probe]:
+    chance = random.Random(seed)
+    for number in range(count):
+        operation = chance.choice(OPERATIONS)
+        victim = chance.choice((1, 2))
+        available = [(place, "{}") for place in operation.takes] * 3 + [*EVERYWHERE.items()]
+        places = tuple(dict(chance.sample(available, chance.choice((1, 1, 2)))).items())
+        places = tuple(item for item in places if _fits(item[0], operation))
+        foreign = tuple(_value(chance, world.members[victim], operation.takes.get(place)) for place, _ in places)
+        missing = tuple(sibling(value, chance) for value in foreign)
+        yield Probe(number, operation, chance.choice(READERS), victim, places, foreign, missing)
+
+
+def _fits(place: str, operation: Operation) -> bool:
+    """A call has a form or a JSON body, never both."""
+    return not (place.startswith("body.") and "form" in operation.parts)
+
+
+def _value(chance: random.Random, victim: Member, kind: str | None) -> str:
+    """Mostly of the kind that belongs there, else of any."""
+    if kind is not None and chance.random() < 0.7 and (fitting := victim.pool(pool_of(kind))):
+        return chance.choice(fitting)
+    return chance.choice([*victim.own.values()])
+
+
+def judge(world: World, probe: Probe) -> list[str]:
+    """Everything that the probe found wrong."""
+    reader, *others = world.members
+    marks = world.marks(*others)
+    answers, wrong = [], []
+    for named in (probe.foreign, probe.missing):
+        values = probe.values(world, named)
+        answer = world.send(probe.operation, values, reader.credentials[probe.reader])
+        answers.append(answer)
+        sent = [REQUEST_ID, *named, *texts(values)]
+        if found := given_away(answer, marks, *sent):
+            wrong.append(f"gives away {found}")
+        if answer.status >= 500:
+            wrong.append(f"fails with {answer.status}")
+        if answer.wrote and answer.status < 300:
+            wrong += world.changed()
+            world.rewind()
+    if told(answers[0], *probe.foreign) != told(answers[1], *probe.missing):
+        wrong.append(f"foreign and missing differ: {answers[0]} {answers[1]}")
+    if answers[0].statements != answers[1].statements:
+        wrong.append(f"statements differ: {answers[0].statements} {answers[1].statements}")
+    return wrong

@@ -1,0 +1,75 @@
+"""What replaces a part of the service in these tests, with the same shape: the queue, the worker's loop, cache and log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from config.database import Database
+from config.logs import JsonLines
+from ingestion.pipeline import Pipeline
+from ingestion.workflow import ContextOfJob, MemoryQueue, Steps, process
+from rag.embedding.cache import cache_key
+from rag.store.base import Space, Vector
+from rag.types import Scope
+
+
+class InlineQueue(MemoryQueue):
+    def __init__(self, _database: Database) -> None:
+        super().__init__()
+
+    def close(self) -> None:
+        pass
+
+
+class InlineWorker:
+    """In the durable worker's place: runs what waits, in this thread."""
+
+    def __init__(self, _database: Database, pipeline: Pipeline, context_of_job: ContextOfJob, **_options: object) -> None:
+        self._steps = Steps.of(pipeline, context_of_job, pause=_never)
+
+    def run(self, queue: MemoryQueue) -> None:
+        while queue.waiting:
+            process(self._steps, *queue.waiting.popleft())
+
+    def close(self) -> None:
+        pass
+
+
+def _never(_seconds: float) -> None:
+    raise AssertionError("nothing is unavailable here")
+
+
+class RewoundCache:
+    """The embedding cache with the real one's keys; it can go back to where it was."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Vector] = {}
+        self._mark: dict[bytes, Vector] = {}
+
+    def get(self, scope: Scope, space: Space, texts: list[str]) -> list[Vector | None]:
+        return [self._known.get(cache_key(scope, space, text)) for text in texts]
+
+    def put(self, scope: Scope, space: Space, vectors: Mapping[str, Vector]) -> None:
+        self._known.update({cache_key(scope, space, text): vector for text, vector in vectors.items()})
+
+    def mark(self) -> None:
+        self._mark = dict(self._known)
+
+    def rewind(self) -> None:
+        self._known = dict(self._mark)
+
+    def close(self) -> None:
+        pass
+
+
+class Lines(logging.Handler):
+    """What would be written to the log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(JsonLines("test"))
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))

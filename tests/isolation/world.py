@@ -1,0 +1,328 @@
+"""Three tenants with everything a tenant can have, each thing marked with a word that occurs nowhere else.
+
+The service is the one that `api.wiring` builds, over SQLite and the engine's real server. Only the queue and the worker's
+loop are replaced: jobs run when `run_jobs` says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import sqlite3
+import string
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import SQLModel
+
+from api import wiring
+from api.wiring import ApiServices, build_api, build_worker, operator_key
+from config.clock import system_clock
+from config.ids import new_id
+from config.settings import Settings
+from tenants.context import TENANT_SCOPES
+from tenants.keys import make_secret
+from tenants.tokens import TokenSigner
+from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, OPERATIONS, Operation, kind_of
+from tests.isolation.doors import Answer, HttpDoor
+from tests.isolation.stand_ins import InlineQueue, InlineWorker, Lines, RewoundCache
+from tests.support import served_engine
+
+SHAPE = 12  #: characters at the end of a value that make it this one and no other
+SEED = 2026
+CONTENT = ("text", "title", "source", "attribute value")  #: each document has its own
+Values = dict[str, Any]
+
+
+@dataclass
+class Member:
+    """A tenant: what a good call of its own says, by kind or kind/variant, and who may call."""
+
+    number: int
+    tenant_id: str = ""
+    own: dict[str, str] = field(default_factory=dict)
+    credentials: dict[str, str] = field(default_factory=dict)
+
+    def pool(self, kind: str) -> list[str]:
+        """Its values of a kind with all variants, or of one variant."""
+        return [value for name, value in self.own.items() if name == kind or name.startswith(f"{kind}/")]
+
+
+class World:
+    def __init__(
+        self, folder: Path, services: ApiServices, worker: InlineWorker, cache: RewoundCache, logged: list[str]
+    ) -> None:
+        self.logged = logged
+        self.services, self._worker, self._cache, self._folder = services, worker, cache, folder
+        self._random = random.Random(SEED)
+        self.door = HttpDoor(services)
+        self.operator = f"Bearer {operator_key(services.core.settings)}"
+        self.members = [self._member(number) for number in range(3)]
+        for member in self.members:
+            self._later(member)
+        self._cache.mark()
+        self._copy(self._database_file, self._pristine)
+        self._dumps = [self.dump(member) for member in self.members]
+
+    @property
+    def _database_file(self) -> Path:
+        return Path(self.services.core.database.engine.url.database or "")
+
+    @property
+    def _pristine(self) -> Path:
+        return self._folder / "pristine.db"
+
+    def rewind(self) -> None:
+        """Everything in SQL and the cache is again as it was, so that one probe cannot be seen by the next."""
+        self._copy(self._pristine, self._database_file)
+        self._cache.rewind()
+
+    def changed(self) -> list[str]:
+        """Tenants other than the first whose data is not what it was."""
+        found = []
+        for member in self.members[1:]:
+            if self.dump(member) != self._dumps[member.number]:
+                found.append(f"the data of tenant {member.number} changed")
+        return found
+
+    def _copy(self, source: Path, target: Path) -> None:
+        start, end = sqlite3.connect(source), sqlite3.connect(target)
+        try:
+            start.backup(end)
+        finally:
+            start.close()
+            end.close()
+
+    def dump(self, member: Member) -> str:
+        """All that the database says of a tenant, and the ids of its points."""
+        rows: dict[str, list[str]] = {}
+        with self.services.core.database.engine.connect() as connection:
+            for table in SQLModel.metadata.sorted_tables:
+                owner = table.c.id if table.name == "tenants" else table.c.get("tenant_id")
+                if owner is not None:
+                    found = connection.execute(sa.select(table).where(owner == member.tenant_id))
+                    rows[table.name] = sorted(str(tuple(row)) for row in found)
+        context = self.services.core.registry.context_of_job(member.tenant_id, "dump")
+        points = self.services.store.for_tenant(context, self.services.embedding.space).ids()
+        return json.dumps([rows, points])
+
+    def send(self, operation: Operation, values: Values, credential: str | None) -> Answer:
+        return self.door.send(operation.name, values, credential)
+
+    def good(self, operation: Operation, member: Member) -> Values:
+        """The declared good call with the member's own values."""
+        places = {place: kind for place, kind in operation.takes.items() if not kind_of(kind).optional}
+        return filled(operation.parts, {place: member.own[kind] for place, kind in places.items()})
+
+    def marks(self, *members: Member) -> list[str]:
+        """Words of which each gives away something of these tenants."""
+        return [word for member in members for word in {*member.own.values(), *map(_bare, member.credentials.values())}]
+
+    # --- making it
+
+    def word(self, kind: str) -> str:
+        letters = string.ascii_lowercase + string.digits
+        return kind.replace(" ", "") + "".join(self._random.choices(letters, k=SHAPE))
+
+    def ask(self, name: str, credential: str, /, **values: Any) -> Any:
+        answer = self.door.send(name, values, credential)
+        assert answer.status < 300, answer
+        return json.loads(answer.body)
+
+    def _member(self, number: int) -> Member:
+        member = Member(number)
+        own = member.own
+        for kind in (
+            "text",
+            "title",
+            "external id",
+            "source",
+            "label",
+            "key name",
+            "attribute key",
+            "attribute value",
+            "number key",
+            "bound",
+        ):
+            own[kind] = self.word(kind)
+        for kind in ("collection name", "collection name/other", "new collection name", "new tenant name", "tenant/name"):
+            own[kind] = self.word(kind.partition("/")[0])
+        tenant = self.ask("POST /v1/admin/tenants", self.operator, body={"name": own["tenant/name"]})
+        member.tenant_id = own["tenant"] = tenant["id"]
+        self._credentials(member)
+        for name in ("collection name", "collection name/other"):
+            collection = self.ask("POST /v1/collections", member.credentials["full key"], body={"name": own[name]})
+            own[name.replace(" name", "")] = collection["id"]
+        self._documents(member)
+        self._found_in_sql(member)
+        return member
+
+    def _credentials(self, member: Member) -> None:
+        own, scopes = member.own, [str(scope) for scope in TENANT_SCOPES]
+        kinds: dict[str, dict[str, Any]] = {
+            "full key": {},
+            "revoked key": {},
+            BY_COLLECTION: {"collections": [own["collection name/other"]]},
+            BY_LABELS: {"labels": [self.word("label")]},
+            **{f"{scope} key": {"scopes": [scope]} for scope in scopes},
+        }
+        for name, bounds in kinds.items():
+            body = {"tenant": member.tenant_id, "name": own["key name"], "scopes": scopes, **bounds}
+            key = self.ask("POST /v1/admin/keys", self.operator, body=body)
+            own[f"key/{name}"], member.credentials[name] = key["id"], f"Bearer {key['secret']}"
+        own["key"] = own["key/full key"]
+        self.ask("DELETE /v1/admin/keys/{key_id}", self.operator, path={"key_id": own["key/revoked key"]})
+        for name, held in {"full": scopes, **{scope: [scope] for scope in scopes}}.items():
+            body = {"scopes": held, "lifetime_seconds": 3600}
+            issued = self.ask(
+                "POST /v1/admin/tenants/{tenant}/tokens", self.operator, path={"tenant": member.tenant_id}, body=body
+            )
+            member.credentials[f"{name} token"] = f"Bearer {issued['token']}"
+
+    def _documents(self, member: Member) -> None:
+        own = member.own
+        self._bring(member, "", external_id=own["external id"], labels=[own["label"]])
+        self._bring(member, "/plain")
+        self._bring(member, "/purged")
+        failing = self._form(member)
+        own["document/failed"], own["job/failed"] = failing["document"]["id"], failing["job"]["id"]
+        self.run_jobs()
+        self._delete(member, "/purged")
+        self.run_jobs()
+        self.ask(
+            "POST /v1/query",
+            member.credentials["full key"],
+            body={"query": own["text"], "collections": [own["collection name"]]},
+        )
+
+    def _bring(self, member: Member, variant: str, **more: Any) -> None:
+        own = member.own
+        words = {
+            kind: own.setdefault(f"{kind}{variant}", self.word(kind)) for kind in ("text", "title", "source", "attribute value")
+        }
+        body = {
+            "text": f"# {self.word('heading')}\n\n{words['text']}",
+            "format": "markdown",
+            "collection": own["collection name"],
+            "title": words["title"],
+            "source": words["source"],
+            "attributes": {own["attribute key"]: words["attribute value"], own["number key"]: 7},
+            **more,
+        }
+        new = self.ask("POST /v1/documents", member.credentials["full key"], body=body)
+        own[f"document{variant}"], own[f"job{variant}"] = new["document"]["id"], new["job"]["id"]
+        own[f"external id{variant}"] = new["document"]["external_id"]
+
+    def _form(self, member: Member) -> Any:
+        form = {
+            "file": f"%PDF-1.4 {self.word('broken')}",
+            "collection": member.own["collection name"],
+            "labels": json.dumps([member.own["label"]]),
+        }
+        return self.ask("POST /v1/documents", member.credentials["full key"], form=form)
+
+    def _delete(self, member: Member, variant: str) -> None:
+        gone = self.ask(
+            "DELETE /v1/documents/{document_id}",
+            member.credentials["full key"],
+            path={"document_id": member.own[f"document{variant}"]},
+        )
+        member.own[f"job/delete of {variant}"] = gone["job"]["id"]
+
+    def _found_in_sql(self, member: Member) -> None:
+        """Names that no route shows, which nobody else may learn all the more."""
+        columns = {
+            "document_versions": ("id", "content_blob", "text_blob"),
+            "chunks": ("id",),
+            "ledger": ("id",),
+            "events": ("id",),
+        }
+        with self.services.core.database.engine.connect() as connection:
+            for table, names in columns.items():
+                owned = SQLModel.metadata.tables[table]
+                rows = connection.execute(
+                    sa.select(*(owned.c[name] for name in names)).where(owned.c.tenant_id == member.tenant_id)
+                )
+                for number, value in enumerate(value for row in rows for value in row if value):
+                    member.own[f"{table}/{number}"] = str(value)
+        member.own["event"] = member.own["events/0"]
+
+    def _later(self, member: Member) -> None:
+        """What stays unfinished: a queued document and one whose deletion waits. And where its lists go on."""
+        self._bring(member, "/deleted", labels=[member.own["label"]])
+        self.run_jobs()
+        self._delete(member, "/deleted")
+        self._bring(member, "/queued", labels=[member.own["label"]])
+        for operation in OPERATIONS:
+            if "query.after" in operation.takes and operation.scope != "operate":
+                page = self.ask(operation.name, member.credentials["full key"], query={"limit": "1"})
+                member.own[f"cursor/{operation}"] = page["next"]
+                member.own.setdefault("cursor", page["next"])
+
+    def run_jobs(self) -> None:
+        self._worker.run(self.services.documents.queue)  # type: ignore[arg-type]
+
+    # --- credentials that are none
+
+    def unknown_key(self) -> str:
+        return f"Bearer {make_secret(new_id('key'))}"
+
+    def wrong_secret(self, member: Member) -> str:
+        return f"Bearer {make_secret(member.own['key'])}"
+
+    def token(self, tenant_id: str, *, hours_ago: int = 0, genuine: bool = True) -> str:
+        signing_key = self.services.core.vault.derive("tokens") if genuine else bytes(32)
+        signer = TokenSigner(signing_key, lambda: system_clock() - hours_ago * 3_600_000)
+        return f"Bearer {signer.issue(tenant_id, issued_by='test', scopes=TENANT_SCOPES, lifetime_s=3600)[0]}"
+
+
+def _bare(credential: str) -> str:
+    return credential.partition(" ")[2]
+
+
+def filled(parts: Mapping[str, Any], places: Mapping[str, str]) -> Values:
+    """A copy of the parts with a value at each place, as `body.filter.key` or `body.labels.0`."""
+    values: Values = json.loads(json.dumps(parts))
+    for place, value in places.items():
+        *way, last = place.split(".")
+        inner: Any = values
+        for step in way:
+            inner = inner[int(step)] if isinstance(inner, list) else inner.setdefault(step, {})
+        if isinstance(inner, list):
+            inner[int(last)] = value
+        else:
+            inner[last] = value
+    return values
+
+
+@contextmanager
+def made(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
+    cache, log = RewoundCache(), Lines()
+    logging.getLogger().addHandler(log)
+    patch.setattr(logging.getLogger(), "level", logging.INFO)
+    with served_engine(folder) as engine:
+        for name, stand_in in {
+            "DurableQueue": InlineQueue,
+            "DurableWorker": InlineWorker,
+            "DiskVectorCache": lambda *_, **__: cache,
+            "build_store": lambda *_, **__: engine,
+        }.items():
+            patch.setattr(wiring, name, stand_in)
+        settings = Settings(
+            data_dir=folder / "data", embedding_runtime="hash", requests_per_second=1_000_000, max_document_bytes=65_536
+        )
+        services, worker = build_api(settings), build_worker(settings)
+        world = World(folder, services, worker.worker, cache, log.lines)  # type: ignore[arg-type]
+        try:
+            yield world
+        finally:
+            world.door.close()
+            worker.close()
+            services.close()
+            logging.getLogger().removeHandler(log)

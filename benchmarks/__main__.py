@@ -40,6 +40,8 @@ def embed(
     json_file: JsonFile = None,
 ) -> None:
     """Chunks a second beside sentence-transformers and fastembed, and closeness to fp32."""
+    if runtime == "hash":
+        raise typer.BadParameter("hash embeds nothing that could be compared", param_hint="--runtime")
     finish(embed_benchmark.run(chunks, repeats, runtime, seed), json_file)
 
 

@@ -20,7 +20,7 @@ from carrel_client import Carrel
 from carrel_client.client import Submitted
 
 SUBMITTING = 4  #: threads that bring documents; the queue then holds all of them
-WARM_UP_CHUNKS = 64
+WARM_UP = (10, 20)  #: documents and chunks of each; the model compiles a kernel for each shape that it meets first
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ def run(sizes: Sizes, repeats: int, runtime: str, seed: int) -> Report:
     small = loads(sizes.small_documents, 1, "small")
     with tempfile.TemporaryDirectory(prefix="carrel-ingest-") as data, BareEmbedding(runtime) as bare:
         with local_service(Path(data), **SERVICE, embedding_runtime=runtime) as service, service.tenant("one") as client:
-            warm = writer.document("warm-up", WARM_UP_CHUNKS)
-            through_service(client, Load([warm], embedded_texts([warm], tokenizer)))
-            bare.embed(embedded_texts([warm], tokenizer))
+            warm_up = writer.documents(*WARM_UP, prefix="warm-up")
+            texts = embedded_texts(warm_up, tokenizer)
+            through_service(client, Load(warm_up, texts))
+            bare.embed(texts)
             figures = _compare(client, bare, large, "") | _compare(client, bare, small, "small_")
     return Report("ingest", {**figures, "documents": sizes.documents, "small_documents": sizes.small_documents})
 

@@ -232,14 +232,30 @@ def test_a_foreign_passage_is_a_leak() -> None:
     assert room.leaks(asked) == 2
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def test_every_benchmark_is_described() -> None:
+    commands = [command.name or command.callback.__name__ for command in __main__.app.registered_commands if command.callback]
+    assert len(commands) >= 6
+    assert [name for name in commands if f"## {name}\n" not in PAGE or f"benchmarks {name}" not in PAGE] == []
+
+
+def test_a_runtime_without_a_model_is_not_compared() -> None:
+    outcome = CliRunner().invoke(__main__.app, ["embed", "--runtime", "hash"])
+    assert outcome.exit_code == 2
+    assert "could be compared" in outcome.output
+
+
 def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
-    """The command itself, to its JSON."""
+    """The command itself, to its JSON; every figure must be explained in the page."""
     target = tmp_path / "out.json"
     outcome = CliRunner().invoke(__main__.app, [*arguments, "--json", str(target)], catch_exceptions=False)
     assert outcome.exit_code == 0
     written: dict[str, Any] = json.loads(target.read_text())
     assert written["benchmark"] == arguments[0]
     assert outcome.stdout.startswith(f"{arguments[0]} on ")
+    assert [name for name in written["figures"] if f"`{name}`" not in PAGE] == []
     return written
 
 

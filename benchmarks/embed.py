@@ -15,7 +15,7 @@ from benchmarks.bare import BareEmbedding
 from benchmarks.corpus import Writer, embedded_texts, spread
 from benchmarks.embedders import Embedder, open_embedders
 from benchmarks.harness import Side, alternate, median, pairwise
-from benchmarks.model_math import Encoder, gemm_peak
+from benchmarks.model_math import TORCH_TYPES, Encoder, gemm_peak
 from benchmarks.report import Figures, Peer, Report
 from benchmarks.workload import model_folder, tokenizer_of
 from rag.embedding.runtime import Matrix
@@ -23,6 +23,7 @@ from rag.embedding.runtime import Matrix
 DOCUMENT_CHUNKS = 20
 PROBES = 100
 NEAREST = 10
+GEMM = "gemm"
 WARM_UP = 64  #: chunks; a runtime compiles kernels for the shapes that it meets
 
 
@@ -38,35 +39,41 @@ def run(chunks: int, repeats: int, runtime: str, seed: int) -> Report:
         sides = {side.name: side for side in (carrel, *embedders)}
         for side in sides.values():
             side.embed(warm_up)
-        speeds = _speeds(sides, texts, repeats)
+        rates = _rates(sides, texts, repeats, carrel.precision)
         flop = Encoder.of(folder).flop(carrel.count_tokens(texts)) / len(texts)
-        figures = _speed_figures(speeds, peers) | _gemm(median(speeds["carrel"]) * flop, carrel.precision)
+        figures = _speed_figures(rates, peers) | _gemm_figures(rates, flop)
         figures |= _likeness(carrel, sides["sentence_transformers"], probes, texts)
     return Report("embed", {**figures, "chunks": len(texts), "repeats": repeats}, peers)
 
 
-def _speeds(sides: Mapping[str, Embedder], texts: Sequence[str], repeats: int) -> dict[str, list[float]]:
+def _rates(sides: Mapping[str, Embedder], texts: Sequence[str], repeats: int, precision: str) -> dict[str, list[float]]:
+    """Chunks a second of each side; and as one more side, what the machine multiplies while they take their turns."""
+
     def speed(side: Embedder, _round: int) -> float:
         began = time.perf_counter()
         side.embed(texts)
         return len(texts) / (time.perf_counter() - began)
 
     turns: dict[str, Side[float]] = {name: partial(speed, side) for name, side in sides.items()}
+    if precision in TORCH_TYPES:
+        turns[GEMM] = lambda _round: gemm_peak(precision)
     return alternate(turns, repeats)
 
 
-def _speed_figures(speeds: Mapping[str, Sequence[float]], peers: dict[str, Peer]) -> Figures:
-    figures = {"chunks_per_s": median(speeds["carrel"])}
-    for name in speeds.keys() - {"carrel"}:
-        figures[f"ratio_vs_{name}"] = pairwise(speeds["carrel"], speeds[name])
-        peers[name] |= {"chunks_per_s": median(speeds[name])}
-    return dict(sorted(figures.items()))
+def _speed_figures(rates: Mapping[str, Sequence[float]], peers: dict[str, Peer]) -> Figures:
+    figures = {"chunks_per_s": median(rates["carrel"])}
+    for name in [name for name in peers if name in rates]:
+        figures[f"ratio_vs_{name}"] = pairwise(rates["carrel"], rates[name])
+        peers[name] |= {"chunks_per_s": median(rates[name])}
+    return figures
 
 
-def _gemm(achieved: float, precision: str) -> Figures:
+def _gemm_figures(rates: Mapping[str, Sequence[float]], flop_per_chunk: float) -> Figures:
     """Padding counts as no work: what is wasted on it lowers the fraction."""
-    peak = gemm_peak(precision)
-    return {} if peak is None else {"gemm_fraction": achieved / peak, "gemm_peak_gflops": peak / 1e9}
+    if GEMM not in rates:
+        return {}
+    achieved = [rate * flop_per_chunk for rate in rates["carrel"]]
+    return {"gemm_fraction": pairwise(achieved, rates[GEMM]), "gemm_peak_gflops": median(rates[GEMM]) / 1e9}
 
 
 def _likeness(carrel: Embedder, reference: Embedder, probes: Sequence[str], texts: Sequence[str]) -> Figures:

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from benchmarks import __main__, ingest, tenants
 from benchmarks.corpus import Text, Writer, embedded_texts, spread
-from benchmarks.embed import mean_overlap
+from benchmarks.embed import _gemm_figures, mean_overlap
 from benchmarks.embedders import open_embedders
 from benchmarks.harness import BenchmarkError, alternate, in_parallel, median, pairwise, percentile
 from benchmarks.memory import anonymous_mb, find_process, pss_mb, tree
-from benchmarks.model_math import Encoder, gemm_peak
+from benchmarks.model_math import Encoder
 from benchmarks.peers import open_peers, unit_vectors
 from benchmarks.report import Report, machine
 from benchmarks.workload import Asked, ask, bring, dimensions_of, model_folder
@@ -158,7 +158,12 @@ def test_arithmetic_of_an_encoder() -> None:
     assert Encoder(1, 2, 3).flop([2]) == 2 * 56 + 32
     assert Encoder(6, 2, 3).flop([2, 1]) == 6 * (2 * 56 + 32 + 56 + 8)
     assert Encoder.of(model_folder()) == Encoder(6, 384, 1536)
-    assert gemm_peak("int4") is None
+
+
+def test_gemm_fraction_is_paired_by_round_and_absent_without_a_peak() -> None:
+    rates = {"carrel": [10.0, 20.0, 30.0], "gemm": [4e9, 8e9, 12e9]}
+    assert _gemm_figures(rates, 2e8) == {"gemm_fraction": pytest.approx(0.5), "gemm_peak_gflops": 8.0}
+    assert _gemm_figures({"carrel": [10.0]}, 2e8) == {}
 
 
 def test_overlap_is_the_share_of_common_neighbours() -> None:

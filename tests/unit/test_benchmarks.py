@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import __main__, ingest, tenants
+from benchmarks import __main__, ingest, memory, tenants
 from benchmarks.corpus import Text, Writer, embedded_texts, spread
 from benchmarks.embed import _gemm_figures, mean_overlap
 from benchmarks.embedders import open_embedders
@@ -133,6 +133,15 @@ def test_memory_is_that_of_the_whole_tree(child: int) -> None:
     assert pss_mb(child) > pss_mb(holder) > 50
     with pytest.raises(BenchmarkError, match="'engine'"):
         find_process(child, "engine")
+
+
+def test_memory_is_counted_in_millions_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "7").mkdir()
+    rollup = "00400000-7fff [rollup]\nRss:  9000 kB\nPss:  3000 kB\nPss_Anon:  1 kB\nAnonymous:  2000 kB\n"
+    (tmp_path / "7" / "smaps_rollup").write_text(rollup)
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    assert pss_mb(7) == pytest.approx(3.072)
+    assert anonymous_mb(7) == pytest.approx(2.048)
 
 
 def test_a_process_that_has_ended_holds_nothing() -> None:

@@ -1,0 +1,85 @@
+"""The product's embedding path without the service around it: nothing is stored, nothing is charged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from api.wiring import build_runtime
+from config.settings import Settings
+from ingestion.pipeline import BATCH_CHUNKS
+from rag.embedding.cache import NullVectorCache
+from rag.embedding.runtime import Matrix
+from rag.embedding.service import EmbeddingService
+
+
+@dataclass(frozen=True)
+class NoTenant:
+    tenant_id: str = "benchmark"
+    cache_salt: bytes = b""
+
+
+class FreeMeter:
+    """A budget that pays for everything and counts nothing."""
+
+    def hold(self, hold_id: str, tokens: int) -> bool:
+        return True
+
+    def start(self, hold_id: str) -> None:
+        pass
+
+    def settle(self, hold_id: str, tokens: int) -> None:
+        pass
+
+    def release(self, hold_id: str) -> None:
+        pass
+
+    def debit(self, charge_id: str, tokens: int) -> None:
+        pass
+
+    def refund(self, charge_id: str) -> None:
+        pass
+
+    def saved(self, cached: int, deduplicated: int) -> None:
+        pass
+
+
+class BareEmbedding:
+    """The runtime that the service would choose, batched as its worker batches, without a cache."""
+
+    name = "carrel"
+
+    def __init__(self, runtime: str) -> None:
+        # Defaults, not the environment: the services that are measured beside it do not read that either.
+        chosen: dict[str, Any] = {"embedding_runtime": runtime}
+        settings = Settings.model_construct(**chosen)
+        self._service = EmbeddingService(build_runtime(settings), NullVectorCache(), batch_tokens=settings.batch_tokens)
+
+    @property
+    def precision(self) -> str:
+        return self._service.runtime.fingerprint.precision
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._service.runtime.count_tokens(texts)
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        parts = [texts[at : at + BATCH_CHUNKS] for at in range(0, len(texts), BATCH_CHUNKS)]
+        return np.concatenate(
+            [self._service.embed_batch(NoTenant(), FreeMeter(), part, hold_id="benchmark").vectors for part in parts]
+        )
+
+    def chunks_per_s(self, texts: Sequence[str]) -> float:
+        began = time.perf_counter()
+        self.embed(texts)
+        return len(texts) / (time.perf_counter() - began)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._service.close()

@@ -7,6 +7,7 @@ document is never without a job, and a refused one leaves nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +32,12 @@ class JobQueue(Protocol):
     """Where jobs wait for a worker, durably and in the transaction of the session."""
 
     def enqueue(self, session: Session, job: Job) -> None: ...
+
+    def unfinished(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of the jobs that wait in the queue or are being run."""
+
+    def requeue(self, session: Session, job: Job) -> bool:
+        """Enqueue a job again whose row the session holds; False, and nothing done, if it is in the queue already."""
 
 
 @dataclass(frozen=True, slots=True)

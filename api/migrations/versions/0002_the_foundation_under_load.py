@@ -64,6 +64,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('embedding_at', sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column('finished_at', sa.BigInteger(), nullable=True))
 
+    with op.batch_alter_table('chunks', schema=None) as batch_op:
+        batch_op.create_index('ix_chunks_tenant_indexed', ['tenant_id', 'indexed', 'id'], unique=False)
+
     with op.batch_alter_table('ledger', schema=None) as batch_op:
         batch_op.add_column(sa.Column('epoch', sa.Integer(), server_default='0', nullable=False))
 
@@ -71,6 +74,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     with op.batch_alter_table('ledger', schema=None) as batch_op:
         batch_op.drop_column('epoch')
+
+    with op.batch_alter_table('chunks', schema=None) as batch_op:
+        batch_op.drop_index('ix_chunks_tenant_indexed')
 
     with op.batch_alter_table('jobs', schema=None) as batch_op:
         for name in ('finished_at', 'embedding_at', 'tokens_done', 'tokens_total', 'pages', 'retry_of', 'epoch'):

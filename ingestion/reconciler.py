@@ -88,9 +88,18 @@ class Reconciler:
             log.info("chunks were embedded again", extra={"tokens": report.tokens})
         return report
 
+    def points(self) -> int | None:
+        """How many points the engine has; None if it does not answer."""
+        health = self._parts.store.health()
+        return sum(health.spaces.values()) if health.ok else None
+
     def engine_lost_points(self) -> bool:
-        """Whether the engine has fewer points than SQL counts. Raises nothing: an engine that is away has lost none."""
+        """Whether the engine has fewer points than SQL counts. SQL is asked first: chunks are unmarked before points go."""
         with self._parts.database.system_read() as session:
             indexed = session.scalar(select(sa.func.count()).select_from(Chunk).where(col(Chunk.indexed) == sa.true())) or 0
-        health = self._parts.store.health()
-        return health.ok and sum(health.spaces.values()) < indexed
+        points = self.points()
+        return points is not None and points < indexed
+
+    def close(self) -> None:
+        self._parts.store.close()
+        self._parts.brief_store.close()

@@ -80,9 +80,10 @@ def check_unknown_tenants(parts: Parts, repair: bool) -> Iterator[Finding]:
 
 def _empty(parts: Parts, scope: Scope, repair: bool) -> int:
     vectors = parts.store.for_tenant(scope, parts.embedding.space)
-    count = vectors.count()
-    while repair and (page := vectors.page(None, PAGE)):
+    count, last = vectors.count(), None
+    while repair and (page := vectors.page(last, PAGE)):
         vectors.delete_points([point_id for point_id, _ in page])
+        last = page[-1][0]
     return count
 
 

@@ -10,12 +10,17 @@ import socket
 import threading
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from api.locks import hold_lock
 from config.logs import configure_logging
 from config.settings import Settings, private_dir
+
+if TYPE_CHECKING:
+    from api.repairs import RepairLoop
+    from api.wiring import WorkerServices
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +51,9 @@ def run_engine(settings: Settings) -> None:
 
 def run_worker(settings: Settings) -> None:
     configure_logging("worker", settings.log_level)
-    from api.wiring import build_worker  # noqa: PLC0415  imports the model's libraries
+    from api.heartbeat import Heartbeat  # noqa: PLC0415
+    from api.repairs import RepairLoop  # noqa: PLC0415
+    from api.wiring import EXECUTOR, build_worker  # noqa: PLC0415  imports the model's libraries
 
     with hold_lock(settings.data_dir, "worker", patience_s=PREDECESSOR_S):
         stop = threading.Event()
@@ -55,27 +62,40 @@ def run_worker(settings: Settings) -> None:
         services = build_worker(settings)
         if settings.worker_scheduling == "idle":
             _yield_to_queries()
-        services.worker.start()
-        log.info("worker is running")
-        purged_at = 0.0
-        while not stop.wait(settings.sweep_seconds):
-            try:
-                if swept := services.core.ledger.sweep():
-                    log.warning("holds of lost workers were ended", extra={"holds": swept})
-                if time.monotonic() - purged_at > PURGE_EVERY_S:
-                    services.worker.purge_finished()
-                    purged_at = time.monotonic()
-            except Exception:
-                log.exception("sweeping failed; it is tried again")
+        with Heartbeat(services.instances, "worker", EXECUTOR) as heartbeat:
+            services.worker.start()
+            repairs = RepairLoop(services.reconciler, heartbeat.leads, every_s=settings.reconcile_seconds)
+            repairs.start()
+            log.info("worker is running")
+            _sweep(services, repairs, settings.sweep_seconds, stop)
+            repairs.close()
         services.close()
     # Threads of libraries that ignore us must not hold the process: everything of ours is closed.
     os._exit(0)
+
+
+def _sweep(services: WorkerServices, repairs: RepairLoop, every_s: float, stop: threading.Event) -> None:
+    """Until `stop` is set, look after what nobody else looks after."""
+    purged_at = 0.0
+    while not stop.wait(every_s):
+        try:
+            if swept := services.core.ledger.sweep():
+                log.warning("holds of lost workers were ended", extra={"holds": swept})
+            if dead := services.instances.bury():
+                log.warning("processes were found dead", extra={"instances": [instance.id for instance in dead]})
+                repairs.wake()
+            if time.monotonic() - purged_at > PURGE_EVERY_S:
+                services.worker.purge_finished()
+                purged_at = time.monotonic()
+        except Exception:
+            log.exception("sweeping failed; it is tried again")
 
 
 def run_api(settings: Settings, listener: socket.socket | None) -> None:
     """`listener`: the supervisor's, which outlives a crash of this process, so that clients wait instead of failing."""
     configure_logging("api", settings.log_level)
     from api.app import create_service  # noqa: PLC0415  imports the model's libraries
+    from api.heartbeat import Heartbeat  # noqa: PLC0415
     from api.wiring import build_api  # noqa: PLC0415
 
     services = build_api(settings)
@@ -90,7 +110,8 @@ def run_api(settings: Settings, listener: socket.socket | None) -> None:
         server_header=False,
         proxy_headers=False,  # an address in a header is whatever the sender likes
     )
-    _Server(config, services.draining).run(sockets=[listener] if listener is not None else None)
+    with Heartbeat(services.instances, "api"):
+        _Server(config, services.draining).run(sockets=[listener] if listener is not None else None)
     services.close()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from api.cursors import CursorSeal
@@ -19,8 +21,11 @@ from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.pipeline import Pipeline
+from ingestion.reconciler import Reconciler
+from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
 from rag.chunking import Chunker
 from rag.collections import Collections
@@ -50,6 +55,8 @@ REQUEST_PATIENCE = {"patience_s": 5.0, "timeout_s": 5.0}
 JOB_PATIENCE = {"patience_s": 30.0, "timeout_s": 30.0}
 #: The collector calls the engine inside a transaction, and on SQLite everybody else's writes wait for that.
 COLLECTOR_PATIENCE = {"patience_s": 0.0, "timeout_s": 2.0}
+
+EXECUTOR = "worker-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class ApiServices:
     store: VectorStore
     embedding: EmbeddingService
     queue: DurableQueue
+    instances: Instances
 
     def close(self) -> None:
         self.embedding.close()
@@ -100,12 +108,17 @@ class WorkerServices:
     sandbox: Sandbox
     store: VectorStore
     embedding: EmbeddingService
+    queue: DurableQueue
+    instances: Instances
+    reconciler: Reconciler
 
     def close(self) -> None:
         self.worker.close()
         self.sandbox.close()
+        self.reconciler.close()
         self.embedding.close()
         self.store.close()
+        self.queue.close()
         self.core.database.close()
 
 
@@ -155,6 +168,7 @@ def build_api(settings: Settings) -> ApiServices:
         store=store,
         embedding=embedding,
         queue=queue,
+        instances=Instances(core.database, core.clock),
     )
 
 
@@ -185,14 +199,50 @@ def build_worker(settings: Settings) -> WorkerServices:
         pipeline,
         core.registry.context_of_job,
         concurrency=settings.worker_concurrency,
-        executor_id="worker-1",
+        executor_id=EXECUTOR,
     )
-    return WorkerServices(core, worker, sandbox, store, embedding)
+    queue = DurableQueue(core.database)
+    reconciler = build_reconciler(core, embedding, queue)
+    instances = Instances(core.database, core.clock)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler)
 
 
-def build_embedding(settings: Settings) -> EmbeddingService:
+def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueue) -> Reconciler:
+    blobs = BlobStore(core.settings.data_dir / "blobs")
+    brief_store = build_store(core.settings, **COLLECTOR_PATIENCE)
+    parts = Parts(
+        database=core.database,
+        clock=core.clock,
+        registry=core.registry,
+        instances=Instances(core.database, core.clock),
+        blobs=blobs,
+        queue=queue,
+        collector=Collector(core.database, blobs, brief_store),
+        embedding=embedding,
+        store=build_store(core.settings, **JOB_PATIENCE),
+        brief_store=brief_store,
+    )
+    return Reconciler(parts)
+
+
+@contextmanager
+def open_reconciler(settings: Settings, runtime: EmbeddingRuntime) -> Iterator[Reconciler]:
+    """A reconciler outside the service's processes, beside them or while they are stopped."""
+    core = build_core(settings)
+    embedding, queue = build_embedding(settings, runtime), DurableQueue(core.database)
+    reconciler = build_reconciler(core, embedding, queue)
+    try:
+        yield reconciler
+    finally:
+        reconciler.close()
+        queue.close()
+        embedding.close()
+        core.database.close()
+
+
+def build_embedding(settings: Settings, runtime: EmbeddingRuntime | None = None) -> EmbeddingService:
     cache = DiskVectorCache(settings.data_dir / "cache", max_bytes=settings.cache_max_bytes)
-    return EmbeddingService(build_runtime(settings), cache, batch_tokens=settings.batch_tokens)
+    return EmbeddingService(runtime or build_runtime(settings), cache, batch_tokens=settings.batch_tokens)
 
 
 def build_runtime(settings: Settings) -> EmbeddingRuntime:

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     )
     hold_lease_seconds: int = Field(120, ge=1, description="How long reserved budget waits for a worker that went silent.")
     sweep_seconds: float = Field(5.0, gt=0, description="How often returned holds and finished jobs are looked after.")
+    reconcile_seconds: float = Field(
+        3600.0, gt=0, description="How often vectors, jobs, contents and sums are compared with SQL, and repaired."
+    )
     monthly_tokens: int | None = Field(
         None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month for a new tenant; none is no limit."
     )

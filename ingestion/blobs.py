@@ -9,6 +9,9 @@ from pathlib import Path
 
 from config.errors import Unavailable
 
+#: Names of the folders that contents are spread over.
+FOLDERS = tuple(f"{number:02x}" for number in range(256))
+
 
 class BlobStore:
     """Names are hashes of owner and content: never a user's string, never shared, verified when read."""
@@ -55,12 +58,28 @@ class BlobStore:
         for path in (self._folder / prefix[:2]).glob(f"{prefix}-*"):
             path.unlink(missing_ok=True)
 
+    def listed(self, folder: str) -> dict[str, int]:
+        """Every file of one of FOLDERS, drafts of killed writers too, with when it was written (Unix milliseconds)."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder / folder) as entries:
+            return {entry.name: modified for entry in entries if (modified := _modified(entry)) is not None}
+        return {}
+
+    def delete(self, name: str) -> None:
+        self.path(name).unlink(missing_ok=True)
+
     def count(self) -> int:
         return sum(1 for path in self._folder.glob("??/*"))
 
 
 def _prefix(owner: str) -> str:
     return hashlib.sha256(owner.encode()).hexdigest()[:32]
+
+
+def _modified(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime_ns // 1_000_000
+    except FileNotFoundError:  # deleted since it was listed
+        return None
 
 
 def _sync_folder(folder: Path) -> None:

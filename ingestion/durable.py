@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
 from dbos._serialization import Serializer
 from sqlalchemy.orm import Session
@@ -26,6 +28,7 @@ POLL_S = 0.05  # a job is picked up within 36/62 ms (p50/p99)
 MAX_RECOVERIES = 1_000_000
 KEEP_FINISHED_S = 24 * 3600
 PURGE_LIMIT = 1_000
+ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")  # states of workflows that have not ended
 
 
 class JsonSerializer(Serializer):
@@ -49,6 +52,28 @@ class DurableQueue:
         options = EnqueueOptions(queue_name=QUEUE, workflow_name=WORKFLOW, workflow_id=job.id, app_version=APPLICATION_VERSION)
         with past_the_wall(session) as connection:
             self._client.enqueue_in_transaction(connection, options, job.tenant_id, job.id, job.kind)
+
+    def unfinished(self, job_ids: Sequence[str]) -> set[str]:
+        if not job_ids:
+            return set()  # no ids would mean all workflows
+        found = self._client.list_workflows(workflow_ids=list(job_ids), status=[*ACTIVE], load_input=False, load_output=False)
+        return {workflow.workflow_id for workflow in found}
+
+    def requeue(self, session: Session, job: Job) -> bool:
+        # What `DBOSClient.delete_workflows` does, but in the session's transaction: its own would wait for this one for ever,
+        # and between the two another could take the job up.
+        queue = self._client._sys_db
+        with past_the_wall(session) as connection:
+            queue._apply_caller_schema(connection)
+            tables = queue.tables
+            status = tables.workflow_status
+            state = connection.scalar(sa.select(status.c.status).where(status.c.workflow_uuid == job.id))
+            if state in ACTIVE:
+                return False
+            for table in (tables.workflow_input, tables.workflow_output, tables.operation_outputs, status):
+                connection.execute(sa.delete(table).where(table.c.workflow_uuid == job.id))
+        self.enqueue(session, job)
+        return True
 
     def close(self) -> None:
         self._client.destroy()

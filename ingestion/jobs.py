@@ -32,6 +32,12 @@ class JobQueue(Protocol):
 
     def enqueue(self, session: Session, job: Job) -> None: ...
 
+    def unfinished(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of the jobs that wait in the queue or are being run."""
+
+    def requeue(self, session: Session, job: Job) -> bool:
+        """Enqueue a job again whose row the session holds; False, and nothing done, if it is in the queue already."""
+
 
 @dataclass(frozen=True, slots=True)
 class Jobs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,17 @@ class MemoryQueue:
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[str, str, str]] = deque()  #: tenant id, job id, kind
+        self.running: set[str] = set()  #: job ids, kept by whoever takes jobs out
 
     def enqueue(self, session: Session, job: Job) -> None:
         self.waiting.append((job.tenant_id, job.id, job.kind))
+
+    def unfinished(self, job_ids: Sequence[str]) -> set[str]:
+        held = {job_id for _, job_id, _ in [*self.waiting]} | self.running
+        return held.intersection(job_ids)
+
+    def requeue(self, session: Session, job: Job) -> bool:
+        if self.unfinished([job.id]):
+            return False
+        self.enqueue(session, job)
+        return True

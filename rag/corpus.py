@@ -107,6 +107,7 @@ class Chunk(TenantOwned, table=True):
     """A piece of a document that is embedded once, whichever versions contain it. Its id is its point's id."""
 
     __tablename__ = "chunks"
+    __table_args__ = (sa.Index("ix_chunks_tenant_indexed", "tenant_id", "indexed", "id"),)  # counted and paged by repairs
 
     id: str = Field(primary_key=True)
     document_id: str = Field(foreign_key="documents.id", index=True)

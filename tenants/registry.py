@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -63,6 +63,15 @@ class TenantRegistry:
             statement = statement.where(col(Tenant.id) > after)
         with self._database.system_read() as session:
             return [*session.scalars(statement)]
+
+    def count(self) -> int:
+        with self._database.system_read() as session:
+            return session.scalar(select(sa.func.count()).select_from(Tenant)) or 0
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are tenants."""
+        with self._database.system_read() as session:
+            return {*session.scalars(select(col(Tenant.id)).where(col(Tenant.id).in_(ids)))}
 
     def set_monthly_tokens(self, tenant_id: str, tokens: int | None) -> Tenant:
         with self._database.system_write() as session:

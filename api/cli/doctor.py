@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -16,6 +18,9 @@ from api.cli.common import AsJson, out, print_json, service_url
 from api.version import VERSION
 from config.errors import CarrelError
 from config.settings import Settings
+
+if TYPE_CHECKING:
+    from rag.embedding.runtime import EmbeddingRuntime
 
 MIN_FREE_BYTES = 1 << 30
 VENDORS = ("qdrant-edge-py", "dbos", "sqlmodel", "sentence-transformers", "torch", "tiktoken", "diskcache")
@@ -33,10 +38,27 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(as_json: AsJson = False) -> None:
-    """Check versions, disk, keys, database, model and engine; say what is wrong and what to do. Exits 1 if anything is."""
+def doctor(
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Compare everything that derives from SQL with it, and mend what differs."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check versions, disk, keys, database, model and engine; say what is wrong and what to do. Exits 1 if anything is.
+
+    With --repair: lost vectors are made again (no tenant is charged), points and contents of nothing are deleted, lost
+    jobs are taken up, sums are corrected. It works while the service runs and while it is stopped. Exits 1 if something
+    remains that cannot be mended.
+    """
+    from api.cli import repair as repairing
+
     settings = Settings()
+    if repair:
+        sys.exit(0 if repairing.repair(settings, as_json=as_json) else 1)
     findings = [_guarded(check, settings) for check in (_versions, _disk, _secrets, _database, _model, _engine, _service)]
+    if all(finding.ok for finding in findings if finding.part in ("database", "model", "engine")) and _exists(settings):
+        findings.append(_guarded(_data, settings))
     if as_json:
         print_json({"ok": all(finding.ok for finding in findings), "findings": findings_as_dicts(findings)})
     else:
@@ -47,6 +69,28 @@ def doctor(as_json: AsJson = False) -> None:
                 out.print(f"     {'':9} → {escape(finding.advice)}")
     if not all(finding.ok for finding in findings):
         sys.exit(1)
+
+
+def _exists(settings: Settings) -> bool:
+    return settings.database_url is not None or (settings.data_dir / "carrel.db").exists()
+
+
+@functools.cache
+def _runtime(settings: Settings) -> EmbeddingRuntime:
+    """The model, loaded once for the checks that need it."""
+    from api.wiring import build_runtime
+
+    return build_runtime(settings)
+
+
+def _data(settings: Settings) -> Finding:
+    from api.cli.repair import look, said
+
+    report = look(settings, _runtime(settings))
+    if report.whole:
+        return Finding("data", True, "engine, queue, contents and sums agree with SQL")
+    advice = dict.fromkeys(finding.advice for finding in report.findings if finding.advice)
+    return Finding("data", False, "; ".join(map(said, report.findings)), " ".join(advice))
 
 
 def findings_as_dicts(findings: list[Finding]) -> list[dict[str, object]]:
@@ -98,7 +142,7 @@ def _database(settings: Settings) -> Finding:
     from api.schema import revision
     from config.database import Database
 
-    if settings.database_url is None and not settings.database_file.exists():
+    if not _exists(settings):
         return Finding("database", True, "SQLite, not made yet: the first start makes it")
     database = Database(settings.sql_url)
     try:
@@ -114,9 +158,7 @@ def _database(settings: Settings) -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    from api.wiring import build_runtime
-
-    runtime = build_runtime(settings)
+    runtime = _runtime(settings)
     fingerprint = runtime.fingerprint
     return Finding(
         "model",

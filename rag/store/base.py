@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ Vector = npt.NDArray[np.float32]
 DENSE, SPARSE = "dense", "sparse"
 MAX_LIMIT = 10_000
 MAX_BATCH = 2_000
+MAX_TENANTS = 1_000_000  # of one space that a store counts by
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,22 @@ class TenantVectors(Protocol):
     def delete_document(self, document: str) -> None: ...
 
     def ids(self, document: str | None = None) -> list[str]:
-        """All point ids (of one document), sorted: for reconciling and for proofs."""
+        """All point ids (of one document), sorted: for tests and proofs, since nothing bounds them."""
+
+    def page(self, after: str | None, limit: int) -> list[tuple[str, str]]:
+        """Point id and document of up to `limit` points whose ids come after `after`, by id. Empty: there are no more."""
+
+    def existing(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids, at most MAX_BATCH, that are points of this tenant."""
+
+    def count(self) -> int: ...
 
 
 class VectorStore(Protocol):
     def for_tenant(self, scope: Scope, space: Space) -> TenantVectors: ...
+
+    def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
+        """Ids of up to `limit` tenants that have points in the space, by id: to find those that SQL no longer knows."""
 
     def health(self) -> StoreHealth: ...
 
@@ -118,6 +131,28 @@ def check_sparse(vector: SparseVector) -> None:
         raise InvalidPoint("a sparse vector has repeated indices, or another number of values than of indices")
     if not all(map(math.isfinite, vector.values)) or not all(0 <= index < 2**32 for index in vector.indices):
         raise InvalidPoint("a sparse vector has a value that is not finite or an index outside 32 bits")
+
+
+def check_page(limit: int) -> None:
+    if not 1 <= limit <= MAX_BATCH:
+        raise InvalidPoint(f"a page of {limit}, at most {MAX_BATCH}")
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    if len(ids) > MAX_BATCH:
+        raise InvalidPoint(f"{len(ids)} ids in one call, at most {MAX_BATCH}")
+
+
+def following(after: str | None) -> str | None:
+    """The least id that may come after this one: engines scroll from an id on, that one included.
+
+    No UUID of a point is the greatest number of 128 bits: its version is among them.
+    """
+    return None if after is None else str(uuid.UUID(int=uuid.UUID(after).int + 1))
+
+
+def page_of(names: Iterable[str], after: str | None, limit: int) -> list[str]:
+    return sorted(name for name in names if after is None or name > after)[:limit]
 
 
 def check_search(search: Search, space: Space) -> None:
@@ -153,10 +188,14 @@ def payload_of(tenant: str, point: Point) -> dict[str, object]:
 
 def own_hit(tenant: str, point_id: str, score: float, payload: Mapping[str, Any] | None) -> Hit:
     """A hit of the tenant. One of another is a defect that must stop the answer, not be passed over."""
+    return Hit(point_id, float(score), own_point(tenant, point_id, payload)[1])
+
+
+def own_point(tenant: str, point_id: str, payload: Mapping[str, Any] | None) -> tuple[str, str]:
     fields = payload or {}
     if fields.get("tenant") != tenant:
         raise RuntimeError("the engine returned a point of another tenant")
-    return Hit(point_id, float(score), str(fields["document"]))
+    return point_id, str(fields["document"])
 
 
 def in_order(hits: list[Hit]) -> list[Hit]:

@@ -1,4 +1,4 @@
-"""The engine process: Edge shards behind a Unix socket. Every request names its tenant, and the store confines it.
+"""The engine process: Edge shards behind a Unix socket. Every request for points names its tenant, and the store confines it.
 
 Searches run as they come; writes are acknowledged after one fsync that all writes since the last one share
 (group commit), in a thread, so that searches go on meanwhile.
@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,20 @@ MAX_UNFLUSHED_S = 300.0
 class _FrameScope:
     tenant_id: str
     cache_salt: bytes = b""
+
+
+def _search(vectors: EdgeVectors, header: dict[str, Any], body: bytes) -> list[list[tuple[str, float, str]]]:
+    legs = vectors.search(wire.unpack_searches(header["searches"], body))
+    return [[(hit.id, hit.score, hit.document) for hit in leg] for leg in legs]
+
+
+_READS: dict[str, Callable[[EdgeVectors, dict[str, Any], bytes], Any]] = {
+    "search": _search,
+    "ids": lambda vectors, header, _body: vectors.ids(header["document"]),
+    "page": lambda vectors, header, _body: vectors.page(header["after"], int(header["limit"])),
+    "existing": lambda vectors, header, _body: sorted(vectors.existing(list(map(str, header["ids"])))),
+    "count": lambda vectors, _header, _body: vectors.count(),
+}
 
 
 class EngineServer:
@@ -92,15 +107,14 @@ class EngineServer:
             raise wire.WireError(f"protocol {header['protocol']}, this engine speaks {wire.PROTOCOL}")
         if operation == "health":
             return asdict(self._store.health())
+        space = Space(header["space"], int(header["dimensions"]))
+        if operation == "tenants":
+            return self._store.tenants(space, header["after"], int(header["limit"]))
         if not header["tenant"]:
             raise wire.WireError("a request without a tenant")
-        space = Space(header["space"], int(header["dimensions"]))
         vectors = self._store.for_tenant(_FrameScope(header["tenant"]), space)
-        if operation == "search":
-            legs = vectors.search(wire.unpack_searches(header["searches"], body))
-            return [[(hit.id, hit.score, hit.document) for hit in leg] for leg in legs]
-        if operation == "ids":
-            return vectors.ids(header["document"])
+        if operation in _READS:
+            return _READS[operation](vectors, header, body)
         if time.monotonic() > float(header["expires"]):  # one clock for all processes of a machine
             raise wire.WireError("the caller gave this write up; carried out now it could undo a later one")
         self._write(vectors, operation, header, body)

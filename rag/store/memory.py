@@ -14,10 +14,13 @@ from rag.store.base import (
     Space,
     SparseVector,
     StoreHealth,
+    check_ids,
+    check_page,
     check_points,
     check_search,
     conditions_of,
     in_order,
+    page_of,
 )
 from rag.store.conditions import AllOf, holds
 from rag.types import Scope
@@ -32,6 +35,11 @@ class MemoryStore:
         with self._lock:
             points = self._spaces.setdefault(space.id, {})
         return MemoryVectors(self._lock, points, scope.tenant_id, space)
+
+    def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
+        check_page(limit)
+        with self._lock:
+            return page_of({tenant for tenant, _ in self._spaces.get(space.id, {}).values()}, after, limit)
 
     def health(self) -> StoreHealth:
         return StoreHealth(True, "in memory", {space: len(points) for space, points in self._spaces.items()})
@@ -84,6 +92,20 @@ class MemoryVectors:
                 for tenant, point in self._points.values()
                 if tenant == self._tenant and document in (None, point.document)
             )
+
+    def page(self, after: str | None, limit: int) -> list[tuple[str, str]]:
+        check_page(limit)
+        with self._lock:
+            own = {point.id: point.document for tenant, point in self._points.values() if tenant == self._tenant}
+        return [(point_id, own[point_id]) for point_id in page_of(own, after, limit)]
+
+    def existing(self, ids: Sequence[str]) -> set[str]:
+        check_ids(ids)
+        with self._lock:
+            return {point_id for point_id in ids if self._points.get(point_id, ("",))[0] == self._tenant}
+
+    def count(self) -> int:
+        return len(self.ids())
 
 
 def _score(query: object, point: Point) -> float | None:

@@ -67,6 +67,13 @@ class QdrantStore:
         for slot in range(NUMBER_SLOTS):
             self._client.create_payload_index(space.id, f"number_{slot}", models.PayloadSchemaType.FLOAT)
 
+    def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
+        base.check_page(limit)
+        if not _reach(lambda: self._client.collection_exists(space.id)):
+            return []
+        answer = _reach(lambda: self._client.facet(space.id, "tenant", limit=base.MAX_TENANTS, exact=True))
+        return base.page_of((str(hit.value) for hit in answer.hits if hit.count), after, limit)
+
     def health(self) -> StoreHealth:
         try:
             names = [item.name for item in self._client.get_collections().collections]
@@ -149,6 +156,26 @@ class QdrantVectors:
             found += [str(record.id) for record in page]
             if offset is None:
                 return found
+
+    def page(self, after: str | None, limit: int) -> list[tuple[str, str]]:
+        base.check_page(limit)
+        records, _ = _reach(
+            lambda: self._client.scroll(
+                self._space.id, self._own(), limit=limit, offset=base.following(after), with_payload=base.HIT_FIELDS
+            )
+        )
+        return [base.own_point(self._tenant, str(record.id), record.payload) for record in records]
+
+    def existing(self, ids: Sequence[str]) -> set[str]:
+        base.check_ids(ids)
+        if not ids:
+            return set()
+        which = self._own(models.HasIdCondition(has_id=list(ids)))
+        records, _ = _reach(lambda: self._client.scroll(self._space.id, which, limit=len(ids), with_payload=False))
+        return {str(record.id) for record in records}
+
+    def count(self) -> int:
+        return int(_reach(lambda: self._client.count(self._space.id, self._own(), exact=True)).count)
 
 
 def _sparse(vector: base.SparseVector) -> models.SparseVector:

@@ -37,6 +37,11 @@ class EngineClient:
     def for_tenant(self, scope: Scope, space: Space) -> EngineVectors:
         return EngineVectors(self, scope.tenant_id, space)
 
+    def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
+        header = {"op": "tenants", "space": space.id, "dimensions": space.dimensions, "after": after, "limit": limit}
+        found: list[str] = self.call(header)
+        return found
+
     def health(self) -> StoreHealth:
         try:
             return StoreHealth(**self.call({"op": "health"}, patience_s=0))
@@ -156,3 +161,13 @@ class EngineVectors:
     def ids(self, document: str | None = None) -> list[str]:
         found: list[str] = self._client.call({**self._address, "op": "ids", "document": document})
         return found
+
+    def page(self, after: str | None, limit: int) -> list[tuple[str, str]]:
+        rows = self._client.call({**self._address, "op": "page", "after": after, "limit": limit})
+        return [(str(point_id), str(document)) for point_id, document in rows]
+
+    def existing(self, ids: Sequence[str]) -> set[str]:
+        return set(self._client.call({**self._address, "op": "existing", "ids": list(ids)}))
+
+    def count(self) -> int:
+        return int(self._client.call({**self._address, "op": "count"}))

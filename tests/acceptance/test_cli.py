@@ -115,6 +115,7 @@ def test_doctor_finds_a_healthy_service_healthy(service: Service) -> None:
         "model",
         "engine",
         "service",
+        "data",
     }
 
 

@@ -39,6 +39,8 @@ VENDORS = {
 
 #: Code that acts before a tenant is known or across tenants.
 WITHOUT_A_TENANT = {
+    "ingestion/reconciler.py",  # counts indexed chunks
+    "ingestion/repair/blobs.py",  # a stored content does not say whose it is
     "ingestion/instances.py",  # processes belong to no tenant
     "tenants/registry.py",
     "tenants/secrets.py",  # finding what a former master key sealed; each is changed in a session of its tenant

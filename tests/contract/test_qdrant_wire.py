@@ -96,6 +96,37 @@ def test_a_point_of_another_tenant_in_an_answer_stops_it(store: QdrantStore, stu
         store.for_tenant(FakeScope("ten_a"), SPACE).search([Search(X, 5, ("col",))])
 
 
+def test_pages_counts_and_look_ups_are_confined_to_the_tenant(store: QdrantStore, stub: Stub) -> None:
+    handle = store.for_tenant(FakeScope("ten_a"), SPACE)
+    stub.result = {"points": [{"id": POINT.id, "payload": {"tenant": "ten_a", "document": "doc"}}], "next_page_offset": None}
+    assert handle.page(None, 7) == [(POINT.id, "doc")]
+    assert handle.page(POINT.id, 7) == [(POINT.id, "doc")]
+    assert handle.existing([POINT.id]) == {POINT.id}
+    stub.result = {"count": 3}
+    assert handle.count() == 3
+    sent = [body for _, _, body in stub.requests[-4:]]
+    assert [body["filter"]["must"][0] for body in sent] == [{"key": "tenant", "match": {"value": "ten_a"}}] * 4
+    assert (sent[0]["limit"], sent[0].get("offset")) == (7, None)
+    assert sent[1]["offset"] == "6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b11"
+    assert sent[2]["filter"]["must"][1] == {"has_id": [POINT.id]}
+
+
+def test_a_page_with_a_point_of_another_tenant_stops(store: QdrantStore, stub: Stub) -> None:
+    foreign = {"id": POINT.id, "payload": {"tenant": "ten_b", "document": "doc"}}
+    handle = store.for_tenant(FakeScope("ten_a"), SPACE)
+    stub.result = {"points": [foreign], "next_page_offset": None}
+    with pytest.raises(RuntimeError, match="another tenant"):
+        handle.page(None, 7)
+
+
+def test_tenants_are_asked_for_as_a_facet(store: QdrantStore, stub: Stub) -> None:
+    stub.result = {"hits": [{"value": "ten_b", "count": 2}, {"value": "ten_a", "count": 1}]}
+    assert store.tenants(SPACE, None, 10) == ["ten_a", "ten_b"]
+    method, path, body = stub.requests[-1]
+    assert (method, path.partition("?")[0]) == ("POST", "/collections/sp_wire/facet")
+    assert (body["key"], body["exact"]) == ("tenant", True)
+
+
 def test_a_failing_server_is_unavailable_and_says_nothing_of_its_inside(store: QdrantStore, stub: Stub) -> None:
     handle = store.for_tenant(FakeScope("ten_a"), SPACE)
     stub.status = 500

@@ -177,6 +177,68 @@ def test_the_same_space_with_another_width_is_refused(store: VectorStore) -> Non
         store.for_tenant(ALICE, SPACE).upsert([wide])
 
 
+def _ids(count: int) -> list[str]:
+    return sorted(str(uuid.uuid4()) for _ in range(count))
+
+
+def test_pages_hold_every_own_point_once_by_id(store: VectorStore) -> None:
+    alice, bob = store.for_tenant(ALICE, SPACE), store.for_tenant(BOB, SPACE)
+    ids = _ids(25)
+    alice.upsert([point(id=own, document=f"doc-{number % 3}") for number, own in enumerate(ids)])
+    bob.upsert([point() for _ in range(5)])
+    pages, after = [], None
+    while page := alice.page(after, 10):
+        pages.append(page)
+        after = page[-1][0]
+    assert [len(page) for page in pages] == [10, 10, 5]
+    assert [row for page in pages for row in page] == [(own, f"doc-{number % 3}") for number, own in enumerate(ids)]
+    assert alice.count() == 25
+    assert bob.count() == len(bob.page(None, 100)) == 5
+
+
+def test_a_page_goes_on_behind_a_point_that_is_gone(store: VectorStore) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    ids = _ids(4)
+    vectors.upsert([point(id=own) for own in ids])
+    vectors.delete_points([ids[1]])
+    assert [row[0] for row in vectors.page(ids[1], 10)] == ids[2:]
+
+
+def test_existing_tells_own_points_from_foreign_and_unknown_ones(store: VectorStore) -> None:
+    alice, bob = store.for_tenant(ALICE, SPACE), store.for_tenant(BOB, SPACE)
+    mine, theirs = point(), point()
+    alice.upsert([mine])
+    bob.upsert([theirs])
+    asked = [mine.id, theirs.id, str(uuid.uuid4())]
+    assert alice.existing(asked) == {mine.id}
+    assert bob.existing(asked) == {theirs.id}
+    assert alice.existing([]) == set()
+
+
+def test_tenants_are_those_with_points(store: VectorStore) -> None:
+    names = [f"ten_{letter}" for letter in "cab"]
+    handles = [store.for_tenant(FakeScope(name), SPACE) for name in names]
+    for handle in handles:
+        handle.upsert([point(), point()])
+    assert store.tenants(SPACE, None, 2) == ["ten_a", "ten_b"]
+    assert store.tenants(SPACE, "ten_b", 2) == ["ten_c"]
+    handles[0].delete_document("doc")
+    assert store.tenants(SPACE, None, 10) == ["ten_a", "ten_b"]
+    assert store.tenants(Space("sp_unknown", 4), None, 10) == []
+    assert "sp_unknown" not in store.health().spaces
+
+
+@pytest.mark.parametrize("limit", [0, 10**6])
+def test_what_has_no_bound_is_refused(store: VectorStore, limit: int) -> None:
+    vectors = store.for_tenant(ALICE, SPACE)
+    with pytest.raises(InvalidPoint):
+        vectors.page(None, limit)
+    with pytest.raises(InvalidPoint):
+        store.tenants(SPACE, None, limit)
+    with pytest.raises(InvalidPoint):
+        vectors.existing(["6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b10"] * 3000)
+
+
 def test_health_counts_points(store: VectorStore) -> None:
     store.for_tenant(ALICE, SPACE).upsert([point(), point()])
     health = store.health()

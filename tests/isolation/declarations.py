@@ -13,6 +13,7 @@ from typing import Any
 
 REFUSED = frozenset({404, 422})
 
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What may stand at a place."""

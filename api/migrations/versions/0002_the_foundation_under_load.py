@@ -73,6 +73,9 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column('finished_at', sa.BigInteger(), nullable=True))
         batch_op.create_index('ix_jobs_tenant_id_id', ['tenant_id', 'id'], unique=False)
 
+    with op.batch_alter_table('chunks', schema=None) as batch_op:
+        batch_op.create_index('ix_chunks_tenant_indexed', ['tenant_id', 'indexed', 'id'], unique=False)
+
     with op.batch_alter_table('ledger', schema=None) as batch_op:
         batch_op.add_column(sa.Column('epoch', sa.Integer(), server_default='0', nullable=False))
 
@@ -80,6 +83,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     with op.batch_alter_table('ledger', schema=None) as batch_op:
         batch_op.drop_column('epoch')
+
+    with op.batch_alter_table('chunks', schema=None) as batch_op:
+        batch_op.drop_index('ix_chunks_tenant_indexed')
 
     with op.batch_alter_table('jobs', schema=None) as batch_op:
         batch_op.drop_index('ix_jobs_tenant_id_id')

@@ -191,7 +191,7 @@ def build_worker(settings: Settings) -> WorkerServices:
         embedding,
         store,
         core.ledger,
-        Collector(core.database, blobs, build_store(settings, **COLLECTOR_PATIENCE)),
+        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE)),
         max_chunks=settings.max_chunks,
     )
     worker = DurableWorker(
@@ -217,7 +217,7 @@ def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueu
         instances=Instances(core.database, core.clock),
         blobs=blobs,
         queue=queue,
-        collector=Collector(core.database, blobs, brief_store),
+        collector=_collector(core, blobs, brief_store),
         embedding=embedding,
         store=build_store(core.settings, **JOB_PATIENCE),
         brief_store=brief_store,
@@ -238,6 +238,10 @@ def open_reconciler(settings: Settings, runtime: EmbeddingRuntime) -> Iterator[R
         queue.close()
         embedding.close()
         core.database.close()
+
+
+def _collector(core: Core, blobs: BlobStore, store: VectorStore) -> Collector:
+    return Collector(core.database, core.clock, blobs, store, keep_failed_days=core.settings.failed_content_days)
 
 
 def build_embedding(settings: Settings, runtime: EmbeddingRuntime | None = None) -> EmbeddingService:

@@ -27,14 +27,17 @@ class NoTenant:
 class FreeMeter:
     """A budget that pays for everything and counts nothing."""
 
-    def hold(self, hold_id: str, tokens: int) -> bool:
+    def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
         return True
 
     def start(self, hold_id: str) -> None:
         pass
 
-    def settle(self, hold_id: str, tokens: int) -> None:
-        pass
+    def settle(self, hold_id: str, tokens: int) -> int:
+        return tokens
+
+    def charged(self, entry_id: str) -> int:
+        return 0
 
     def release(self, hold_id: str) -> None:
         pass

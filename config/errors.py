@@ -126,3 +126,9 @@ class SetupError(CarrelError):
 
 class DataDirectoryInUse(SetupError):
     code, title = "data_directory_in_use", "Another service uses this data directory"
+
+
+class LeaseLost(BaseException):
+    """Another worker took over what this one was doing. Not an error of anybody's: it passes every `except Exception`,
+    because whoever has lost a job may neither record an outcome nor clean up for it.
+    """

@@ -84,6 +84,12 @@ class Settings(BaseSettings):
         None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month for a new tenant; none is no limit."
     )
     events_keep_days: int = Field(30, ge=1, le=3650, description="Days that a tenant's events are kept for.")
+    failed_content_days: float = Field(
+        7,
+        ge=0,
+        le=3650,
+        description="Days that the content of a failed or cancelled document is kept for a retry.",
+    )
     requests_per_second: int = Field(200, ge=1, description="Requests a second allowed to one key.")
 
     @property

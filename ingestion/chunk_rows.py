@@ -9,35 +9,45 @@ from sqlalchemy.orm import Session
 
 from rag.chunking import Piece
 from rag.collections import numeric_slots
-from rag.corpus import Chunk, DocumentVersion, NumericSlot, VersionChunk
+from rag.corpus import PIPELINE_VERSION, DocumentVersion, NumericSlot
 from rag.filters import terms
 from rag.store.base import Point, Vector
 from rag.store.conditions import NUMBER_SLOTS
 
 
-def chunk_row(version: DocumentVersion, chunk_id: str, piece: Piece, tokens: int) -> dict[str, object]:
-    return Chunk(
-        id=chunk_id,
-        tenant_id=version.tenant_id,
-        document_id=version.document_id,
-        context=piece.context,
-        text=piece.text,
-        tokens=tokens,
-    ).model_dump()
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    id: str
+    piece: Piece
+    tokens: int
 
 
-def place_row(version: DocumentVersion, chunk_id: str, piece: Piece) -> dict[str, object]:
-    return VersionChunk(
-        tenant_id=version.tenant_id,
-        version_id=version.id,
-        ordinal=piece.ordinal,
-        chunk_id=chunk_id,
-        start=piece.start,
-        end=piece.end,
-        first_page=piece.first_page,
-        last_page=piece.last_page,
-        headings=list(piece.headings),
-    ).model_dump()
+def chunk_row(version: DocumentVersion, row: ChunkRow) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "tenant_id": version.tenant_id,
+        "document_id": version.document_id,
+        "context": row.piece.context,
+        "text": row.piece.text,
+        "tokens": row.tokens,
+        "pipeline_version": PIPELINE_VERSION,
+        "indexed": False,
+    }
+
+
+def place_row(version: DocumentVersion, row: ChunkRow) -> dict[str, object]:
+    piece = row.piece
+    return {
+        "tenant_id": version.tenant_id,
+        "version_id": version.id,
+        "ordinal": piece.ordinal,
+        "chunk_id": row.id,
+        "start": piece.start,
+        "end": piece.end,
+        "first_page": piece.first_page,
+        "last_page": piece.last_page,
+        "headings": list(piece.headings),
+    }
 
 
 def payload_digest(version: DocumentVersion) -> str:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
+from config.clock import Clock
 from config.database import Database
 from ingestion.blobs import BlobStore
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
@@ -20,12 +21,24 @@ from rag.store.base import Space, TenantVectors, VectorStore
 from tenants.context import TenantContext
 
 PAGE = 500
-DEAD = ("superseded", "failed", "cancelled")
+DAY_MS = 24 * 3600 * 1000
 
 
 class Collector:
-    def __init__(self, database: Database, blobs: BlobStore, store: VectorStore) -> None:
-        self._database, self._blobs, self._store = database, blobs, store
+    """`keep_failed_days`: how long the content of a failed or cancelled version is kept, so that its job can be retried."""
+
+    def __init__(
+        self, database: Database, clock: Clock, blobs: BlobStore, store: VectorStore, *, keep_failed_days: float
+    ) -> None:
+        self._database, self._clock, self._blobs, self._store = database, clock, blobs, store
+        self._keep_ms = int(keep_failed_days * DAY_MS)
+
+    def given_up(self) -> sa.ColumnElement[bool]:
+        """Of a version joined with its document: nobody will ask for its content any more."""
+        ended = col(DocumentVersion.state).in_(("failed", "cancelled"))
+        replaced = col(DocumentVersion.number) < col(Document.last_number)
+        old = sa.func.coalesce(col(DocumentVersion.ended_at), 0) < self._clock() - self._keep_ms
+        return sa.or_(col(DocumentVersion.state) == "superseded", sa.and_(ended, sa.or_(replaced, old)))
 
     def collect(self, context: TenantContext, collection_id: str, document_id: str, version_id: str | None) -> None:
         """`version_id`: the job's own, whose blobs go with a deleted document even if its row is gone already."""
@@ -42,6 +55,7 @@ class Collector:
 
     def _purge(self, context: TenantContext, document_id: str) -> None:
         with self._database.write(context) as session:
+            session.get(Document, document_id, with_for_update=True)
             versions = session.scalars(select(DocumentVersion).where(col(DocumentVersion.document_id) == document_id)).all()
             ids = [version.id for version in versions]
             session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id).in_(ids)), execution_options=_NO_SYNC)
@@ -55,30 +69,35 @@ class Collector:
             self._delete_blobs(versions)
 
     def _drop_dead_versions(self, context: TenantContext, document_id: str) -> None:
+        """Places and texts of versions that ended; their contents as well, once these are given up."""
         with self._database.write(context) as session:
-            dead = session.scalars(
-                select(DocumentVersion).where(
-                    col(DocumentVersion.document_id) == document_id,
-                    col(DocumentVersion.state).in_(DEAD),
-                    col(DocumentVersion.content_blob) != "",
-                )
+            session.get(Document, document_id, with_for_update=True)
+            dead = session.execute(
+                select(DocumentVersion, self.given_up())
+                .join(Document, col(Document.id) == col(DocumentVersion.document_id))
+                .where(col(DocumentVersion.document_id) == document_id, col(DocumentVersion.state).in_(ENDED), _has_remains())
+                .with_for_update()
             ).all()
-            for version in dead:
-                session.execute(
-                    sa.delete(VersionChunk).where(col(VersionChunk.version_id) == version.id),
-                    execution_options=_NO_SYNC,
-                )
-            self._delete_blobs(dead)
-            for version in dead:
-                version.content_blob, version.text_blob = "", None
+            for version, given_up in dead:
+                placed = sa.delete(VersionChunk).where(col(VersionChunk.version_id) == version.id)
+                session.execute(placed, execution_options=_NO_SYNC)
+                if given_up:
+                    self._blobs.delete_owned(version.id)
+                    version.content_blob = ""
+                elif version.text_blob is not None and version.text_blob != version.content_blob:  # equal bytes are one blob
+                    self._blobs.delete(version.text_blob)
+                version.text_blob = None
                 session.add(version)
 
     def _drop_unused_chunks(self, context: TenantContext, document_id: str, vectors: TenantVectors) -> None:
         with self._database.write(context) as session:
+            session.get(Document, document_id, with_for_update=True)
             session.execute(sa.update(Chunk).where(*_unused(document_id)).values(indexed=False), execution_options=_NO_SYNC)
         page = select(col(Chunk.id)).where(*_unused(document_id), col(Chunk.indexed).is_(False)).limit(PAGE)
         while True:
             with self._database.write(context) as session:
+                # Held by whoever places chunks too: a chunk that is unused now stays so until this transaction ends.
+                session.get(Document, document_id, with_for_update=True)
                 ids = [*session.scalars(page.with_for_update())]
                 if not ids:
                     return
@@ -90,7 +109,12 @@ class Collector:
             self._blobs.delete_owned(version.id)
 
 
+ENDED = ("superseded", "failed", "cancelled")
 _NO_SYNC = {"synchronize_session": False}
+
+
+def _has_remains() -> sa.ColumnElement[bool]:
+    return sa.or_(col(DocumentVersion.content_blob) != "", col(DocumentVersion.text_blob).is_not(None))
 
 
 def _unused(document_id: str) -> tuple[sa.ColumnElement[bool], ...]:

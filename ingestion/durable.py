@@ -51,7 +51,7 @@ class DurableQueue:
     def enqueue(self, session: Session, job: Job) -> None:
         options = EnqueueOptions(queue_name=QUEUE, workflow_name=WORKFLOW, workflow_id=job.id, app_version=APPLICATION_VERSION)
         with past_the_wall(session) as connection:
-            self._client.enqueue_in_transaction(connection, options, job.tenant_id, job.id, job.kind)
+            self._client.enqueue_in_transaction(connection, options, job.tenant_id, job.id)
 
     def unfinished(self, job_ids: Sequence[str]) -> set[str]:
         if not job_ids:
@@ -113,8 +113,8 @@ class DurableWorker:
         steps = Steps.of(pipeline, context_of_job, pause=DBOS.sleep, wrap=_durable)
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
-        def process_document(tenant_id: str, job_id: str, kind: str) -> str:
-            return process(steps, tenant_id, job_id, kind)
+        def process_document(tenant_id: str, job_id: str) -> str:
+            return process(steps, tenant_id, job_id)
 
     def start(self) -> None:
         DBOS.launch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from config.errors import CarrelError, Unavailable
+from config.errors import CarrelError, LeaseLost, Unavailable
+from config.logs import job_id as log_job_id
+from ingestion.leases import Lease
 from ingestion.pipeline import Pipeline
 from ingestion.tables import Job
 from tenants.context import TenantContext
@@ -21,23 +24,25 @@ log = logging.getLogger(__name__)
 
 MAX_TRIES, MAX_PAUSE_S = 40, 30.0  # of a step that meets something unavailable: about 20 minutes in all
 
+#: What passes by itself: locked, restarting, full.
+PASSING = (OperationalError, IntegrityError, PoolTimeout, OSError)
 #: How a step ended: None or its result, or an error's code, detail and whether to try again. Plain data, because a durable
 #: queue keeps it, and could keep an exception only by pickling it.
 Outcome = dict[str, Any]
 Step = Callable[..., Outcome | None]
-_NO_FAILURE: Outcome = {"code": None, "detail": None}
 ContextOfJob = Callable[[str, str], TenantContext]
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Each takes tenant id and job id first. `pause` sleeps for a number of seconds."""
+    """Each takes a lease first. `take_up` is no step: whoever goes on with a job takes it up anew. `pause` sleeps (seconds)."""
 
+    take_up: Callable[[str, str], Lease | None]
     read: Step
     embed_batch: Step
-    switch: Step
+    complete: Step
     collect: Step
-    finish: Step
+    fail: Step
     pause: Callable[[float], None]
 
     @classmethod
@@ -51,68 +56,90 @@ class Steps:
     ) -> Steps:
         """The pipeline's steps, guarded. `wrap` makes each durable under its name."""
 
-        def read(context: TenantContext, job_id: str) -> Outcome:
-            return {"batches": pipeline.read(context, job_id)}
-
         def guarded(name: str, work: Callable[..., Outcome | None]) -> Step:
-            return wrap(name, _guarded(context_of_job, work))
+            return wrap(name, _guarded(work))
 
         return cls(
-            read=guarded("read", read),
+            take_up=lambda tenant_id, job_id: pipeline.take_up(context_of_job(tenant_id, job_id), job_id),
+            read=guarded("read", lambda lease: {"batches": pipeline.read(lease)}),
             embed_batch=guarded("embed_batch", pipeline.embed_batch),
-            switch=guarded("switch", pipeline.switch),
+            complete=guarded("complete", lambda lease, batch: {"leftovers": pipeline.complete(lease, batch)}),
             collect=guarded("collect", pipeline.collect),
-            finish=guarded("finish", pipeline.finish),
+            fail=guarded("fail", pipeline.fail),
             pause=pause,
         )
 
 
-def _guarded(context_of_job: ContextOfJob, work: Callable[..., Outcome | None]) -> Step:
-    def step(tenant_id: str, job_id: str, *args: Any) -> Outcome | None:
+def _guarded(work: Callable[..., Outcome | None]) -> Step:
+    def step(lease: Lease, *args: Any) -> Outcome | None:
         try:
-            return work(context_of_job(tenant_id, job_id), job_id, *args)
+            return work(lease, *args)
         except Unavailable as error:
-            log.warning("a step waits", extra={"job": job_id, "reason": error.detail})
+            log.warning("a step waits", extra={"reason": error.detail})
             return {"code": error.code, "detail": error.detail, "retry": True}
         except CarrelError as error:
             return {"code": error.code, "detail": error.detail, "retry": False}
         except FileNotFoundError:
-            log.exception("a stored content is missing", extra={"job": job_id})
+            log.exception("a stored content is missing")
             detail = "The stored content is missing; bring the document again."
             return {"code": CarrelError.code, "detail": detail, "retry": False}
-        except (OperationalError, IntegrityError, PoolTimeout, OSError) as error:  # locked, restarting, full: these pass
-            log.warning("a step waits", extra={"job": job_id, "reason": repr(error)})
+        except PASSING as error:
+            log.warning("a step waits", extra={"reason": repr(error)})
             return {"code": Unavailable.code, "detail": "Database or disk did not answer.", "retry": True}
         except Exception:
-            log.exception("a step failed", extra={"job": job_id})
+            log.exception("a step failed")
             detail = "The job failed inside the service; its log has the reason."
             return {"code": CarrelError.code, "detail": detail, "retry": False}
 
     return step
 
 
-def process(steps: Steps, tenant_id: str, job_id: str, kind: str) -> str:
-    """Run a job to its end; return "succeeded" or the code of its failure."""
-    if kind == "ingest":
-        # Finished first: a failed version must be marked dead before collecting, or its points would be kept for it;
-        # and one that is live has succeeded, whatever becomes of its predecessor's remains.
-        failure = _ingest(steps, tenant_id, job_id) or _NO_FAILURE
-        _however_long(steps, steps.finish, tenant_id, job_id, failure["code"], failure["detail"])
-        _however_long(steps, steps.collect, tenant_id, job_id)
-    else:
-        failure = _however_long(steps, steps.collect, tenant_id, job_id) or _NO_FAILURE
-        _however_long(steps, steps.finish, tenant_id, job_id, failure["code"], failure["detail"])
-    return str(failure["code"] or "succeeded")
+def process(steps: Steps, tenant_id: str, job_id: str) -> str:
+    """Run a job to its end; return "succeeded", the code of its failure, or "lost" if another worker took it up."""
+    token = log_job_id.set(job_id)
+    try:
+        lease = _take_up(steps, tenant_id, job_id)
+        return "succeeded" if lease is None else _run(steps, lease)
+    except LeaseLost:
+        log.warning("another worker took the job up")
+        raise  # past the queue's own handlers: an outcome recorded here would be taken for the new owner's
+    finally:
+        log_job_id.reset(token)
 
 
-def _ingest(steps: Steps, tenant_id: str, job_id: str) -> Outcome | None:
-    outcome = _until_available(steps, steps.read, tenant_id, job_id)
+def _take_up(steps: Steps, tenant_id: str, job_id: str) -> Lease | None:
+    """Not by `pause`: that is durable, and how often it was needed this time must not count the next time."""
+    for attempt in range(MAX_TRIES):
+        try:
+            return steps.take_up(tenant_id, job_id)
+        except PASSING as error:
+            log.warning("a job waits to be taken up", extra={"reason": repr(error)})
+            time.sleep(min(0.2 * 2**attempt, MAX_PAUSE_S))
+    return steps.take_up(tenant_id, job_id)
+
+
+def _run(steps: Steps, lease: Lease) -> str:
+    if lease.kind == "delete":
+        _however_long(steps, steps.collect, lease)
+        return "succeeded"
+    outcome = _ingest(steps, lease) or {}
+    if failed := "code" in outcome:
+        # Before collecting: a failed version must be marked dead, or its points would be kept for it.
+        _however_long(steps, steps.fail, lease, outcome["code"], outcome["detail"])
+    if failed or outcome["leftovers"]:
+        _however_long(steps, steps.collect, lease)
+    return str(outcome.get("code", "succeeded"))
+
+
+def _ingest(steps: Steps, lease: Lease) -> Outcome | None:
+    outcome = _until_available(steps, steps.read, lease)
     if outcome is None or "batches" not in outcome:
         return outcome
-    for batch in range(outcome["batches"]):
-        if failure := _until_available(steps, steps.embed_batch, tenant_id, job_id, batch):
+    last = outcome["batches"] - 1
+    for batch in range(last):
+        if failure := _until_available(steps, steps.embed_batch, lease, batch):
             return failure
-    return _until_available(steps, steps.switch, tenant_id, job_id)
+    return _until_available(steps, steps.complete, lease, last)
 
 
 def _until_available(steps: Steps, step: Step, *args: Any) -> Outcome | None:
@@ -125,25 +152,25 @@ def _until_available(steps: Steps, step: Step, *args: Any) -> Outcome | None:
     return outcome
 
 
-def _however_long(steps: Steps, step: Step, *args: Any) -> Outcome | None:
+def _however_long(steps: Steps, step: Step, *args: Any) -> None:
     """For what must be done in the end: a job's result is recorded and its remains are removed, when that is possible."""
-    while (outcome := _until_available(steps, step, *args)) is not None and outcome.get("retry"):
+    while (outcome := _until_available(steps, step, *args)) is not None and "code" in outcome:
+        log.error("a step that must succeed did not; it is tried again", extra={"reason": outcome["detail"]})
         steps.pause(MAX_PAUSE_S)
-    return outcome
 
 
 class MemoryQueue:
     """Jobs in this process's memory: for tests, which decide what runs when. Not durable."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[str, str, str]] = deque()  #: tenant id, job id, kind
+        self.waiting: deque[tuple[str, str]] = deque()  #: tenant id, job id
         self.running: set[str] = set()  #: job ids, kept by whoever takes jobs out
 
     def enqueue(self, session: Session, job: Job) -> None:
-        self.waiting.append((job.tenant_id, job.id, job.kind))
+        self.waiting.append((job.tenant_id, job.id))
 
     def unfinished(self, job_ids: Sequence[str]) -> set[str]:
-        held = {job_id for _, job_id, _ in [*self.waiting]} | self.running
+        held = {job_id for _, job_id in [*self.waiting]} | self.running
         return held.intersection(job_ids)
 
     def requeue(self, session: Session, job: Job) -> bool:

@@ -33,13 +33,17 @@ class Meter(Protocol):
     Ids are deterministic, so a repeated step finds its own hold. `hold` and `debit` raise BudgetExhausted.
     """
 
-    def hold(self, hold_id: str, tokens: int) -> bool:
-        """Reserve. False if an earlier run of the same step was charged already: then nothing is held."""
+    def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
+        """Reserve, and with `started` do what `start` does. False if an earlier run of the same step was charged already."""
 
     def start(self, hold_id: str) -> None:
         """The model is about to be called: from here on a lost hold is charged, not returned."""
 
-    def settle(self, hold_id: str, tokens: int) -> None: ...
+    def settle(self, hold_id: str, tokens: int) -> int:
+        """End a hold, and return what it cost."""
+
+    def charged(self, entry_id: str) -> int:
+        """What a hold or debit cost in the end; 0 if it never came to that."""
 
     def release(self, hold_id: str) -> None: ...
 

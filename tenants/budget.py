@@ -20,7 +20,7 @@ from sqlmodel import col, select
 
 from config.clock import Clock, day, month
 from config.database import Database, HasTenant
-from config.errors import BudgetExhausted, Unavailable
+from config.errors import BudgetExhausted, LeaseLost, Unavailable
 from tenants.events import emit_once
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 
@@ -37,9 +37,12 @@ class Ledger:
     def __init__(self, database: Database, clock: Clock, *, lease_s: int) -> None:
         self.database, self.clock, self.lease_ms = database, clock, lease_s * 1000
 
-    def for_tenant(self, scope: HasTenant, operation: str) -> TenantMeter:
-        """A meter that books on this tenant, under `operation` ("ingest", "query") in its usage."""
-        return TenantMeter(self, scope, operation)
+    def for_tenant(self, scope: HasTenant, operation: str, *, epoch: int = 0) -> TenantMeter:
+        """A meter that books on this tenant, under `operation` ("ingest", "query") in its usage.
+
+        `epoch`: of the lease of a job. Holds that an owner of a later epoch has made cannot be started or settled with it.
+        """
+        return TenantMeter(self, scope, operation, epoch)
 
     def sweep(self) -> int:
         """Settle every hold whose lease ran out; return how many. Never undoes what its owner did meanwhile."""
@@ -67,8 +70,8 @@ class Ledger:
 class TenantMeter:
     """Satisfies `rag.types.Meter` by shape."""
 
-    def __init__(self, ledger: Ledger, scope: HasTenant, operation: str) -> None:
-        self._ledger, self._scope, self._operation = ledger, scope, operation
+    def __init__(self, ledger: Ledger, scope: HasTenant, operation: str, epoch: int = 0) -> None:
+        self._ledger, self._scope, self._operation, self._epoch = ledger, scope, operation, epoch
 
     def remaining(self) -> int | None:
         """Tokens left this month; None without a limit."""
@@ -94,7 +97,7 @@ class TenantMeter:
             emit_once(self._ledger.database, self._ledger.clock, self._scope, "budget.exhausted", window)
             raise
 
-    def hold(self, hold_id: str, tokens: int) -> bool:
+    def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
         with self._announced(), self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, hold_id)
             if entry is not None and entry.state in (SETTLED, UNSETTLED):
@@ -102,13 +105,14 @@ class TenantMeter:
                 return False
             if entry is not None and entry.state in (HELD, STARTED):
                 self._top_up(session, entry, tokens, held=True)
-                entry.lease_until = self._lease()
+                entry.lease_until, entry.epoch = self._lease(), self._epoch
+                entry.state = STARTED if started else entry.state
                 return True
             if entry is not None:
                 session.delete(entry)  # released: the step runs again and reserves anew
                 session.flush()
             self._reserve(session, tokens, month(self._ledger.clock()), held=True)
-            self._add(session, hold_id, HELD, tokens, self._lease())
+            self._add(session, hold_id, STARTED if started else HELD, tokens, self._lease())
         return True
 
     def _top_up(self, session: Session, entry: LedgerEntry, tokens: int, *, held: bool) -> None:
@@ -127,7 +131,7 @@ class TenantMeter:
             entry.state, entry.lease_until = STARTED, self._lease()
             session.add(entry)
 
-    def settle(self, hold_id: str, tokens: int) -> None:
+    def settle(self, hold_id: str, tokens: int) -> int:
         with self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, hold_id)
             if entry is None or entry.state == RELEASED:
@@ -137,6 +141,7 @@ class TenantMeter:
             elif entry.state == UNSETTLED:  # swept while the call took longer than its lease: already charged
                 entry.state = SETTLED
                 session.add(entry)
+            return entry.tokens
 
     def release(self, hold_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
@@ -169,13 +174,20 @@ class TenantMeter:
 
     def saved(self, cached: int, deduplicated: int) -> None:
         with self._ledger.database.write(self._scope) as session:
-            self._count(session, cached=cached, deduplicated=deduplicated)
+            self.count_saved(session, cached, deduplicated)
+
+    def count_saved(self, session: Session, cached: int, deduplicated: int) -> None:
+        """The same in a transaction of the caller's."""
+        self._count(session, cached=cached, deduplicated=deduplicated)
 
     def _lease(self) -> int:
         return self._ledger.clock() + self._ledger.lease_ms
 
     def _entry(self, session: Session, entry_id: str) -> LedgerEntry | None:
-        return session.get(LedgerEntry, (self._scope.tenant_id, entry_id), with_for_update=True)
+        entry = session.get(LedgerEntry, (self._scope.tenant_id, entry_id), with_for_update=True)
+        if entry is not None and entry.epoch > self._epoch:
+            raise LeaseLost(f"the hold {entry_id} belongs to a later owner of its job")
+        return entry
 
     def _open_entry(self, session: Session, hold_id: str) -> LedgerEntry:
         entry = self._entry(session, hold_id)
@@ -193,6 +205,7 @@ class TenantMeter:
                 operation=self._operation,
                 state=state,
                 tokens=tokens,
+                epoch=self._epoch,
                 lease_until=lease,
                 created_at=now,
             )

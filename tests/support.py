@@ -39,25 +39,29 @@ class FakeScope:
 class FreeMeter:
     """Satisfies rag.types.Meter by shape; pays for everything and remembers it."""
 
-    charged: dict[str, int] = field(default_factory=dict)
+    paid: dict[str, int] = field(default_factory=dict)
 
-    def hold(self, hold_id: str, tokens: int) -> bool:
-        return hold_id not in self.charged
+    def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
+        return hold_id not in self.paid
 
     def start(self, hold_id: str) -> None:
         pass
 
-    def settle(self, hold_id: str, tokens: int) -> None:
-        self.charged[hold_id] = tokens
+    def settle(self, hold_id: str, tokens: int) -> int:
+        self.paid[hold_id] = tokens
+        return tokens
+
+    def charged(self, entry_id: str) -> int:
+        return self.paid.get(entry_id, 0)
 
     def release(self, hold_id: str) -> None:
         pass
 
     def debit(self, charge_id: str, tokens: int) -> None:
-        self.charged[charge_id] = tokens
+        self.paid[charge_id] = tokens
 
     def refund(self, charge_id: str) -> None:
-        del self.charged[charge_id]
+        del self.paid[charge_id]
 
     def saved(self, cached: int, deduplicated: int) -> None:
         pass

@@ -75,7 +75,7 @@ class World:
         limits = DocumentLimits(10**6)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
         self.retriever = Retriever(self.database, collections, self.store, self.embedding)
-        self.collector = Collector(self.database, self.blobs, self.store)
+        self.collector = Collector(self.database, system_clock, self.blobs, self.store, keep_failed_days=0)
         self.pipeline = Pipeline(
             self.database,
             system_clock,

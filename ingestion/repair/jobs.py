@@ -10,7 +10,7 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from config.errors import CarrelError
-from ingestion.collector import DEAD
+from ingestion.collector import ENDED
 from ingestion.jobs import add_job
 from ingestion.repair.parts import PAGE, UNFINISHED, Parts
 from ingestion.repair.report import Finding
@@ -126,11 +126,9 @@ def _give_job(parts: Parts, context: TenantContext, still: SelectOfScalar[str]) 
 
 def _remains(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
     """Contents of ended versions, and chunks that no version places, of documents that no job works on."""
-    dead = sa.exists().where(
-        col(DocumentVersion.document_id) == col(Document.id),
-        col(DocumentVersion.state).in_(DEAD),
-        col(DocumentVersion.content_blob) != "",
-    )
+    texts = sa.and_(col(DocumentVersion.state).in_(ENDED), col(DocumentVersion.text_blob).is_not(None))
+    contents = sa.and_(col(DocumentVersion.content_blob) != "", parts.collector.given_up())
+    dead = sa.exists().where(col(DocumentVersion.document_id) == col(Document.id), sa.or_(texts, contents))
     placed = sa.exists().where(col(VersionChunk.chunk_id) == col(Chunk.id))
     unplaced = sa.exists().where(col(Chunk.document_id) == col(Document.id), ~placed)
     kept = select(col(Document.id)).where(

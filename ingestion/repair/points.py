@@ -42,13 +42,17 @@ class FreeMeter:
 
     tokens: int = field(default=0)
 
-    def hold(self, hold_id: str, tokens: int) -> bool:
+    def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
         return True
 
     def start(self, hold_id: str) -> None: ...
 
-    def settle(self, hold_id: str, tokens: int) -> None:
+    def settle(self, hold_id: str, tokens: int) -> int:
         self.tokens += tokens
+        return 0
+
+    def charged(self, entry_id: str) -> int:
+        return 0
 
     def release(self, hold_id: str) -> None: ...
 

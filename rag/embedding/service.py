@@ -69,35 +69,41 @@ class EmbeddingService:
         meter.saved(plan.cached, 0)
         return Embedded(np.stack([plan.known[text]]), 0, plan.cached, 0)
 
-    def embed_batch(self, scope: Scope, meter: Meter, texts: Sequence[str], *, hold_id: str) -> Embedded:
-        """One batch of a job. `hold_id` must be the same whenever the same batch is tried again.
+    def embed_batch(
+        self, scope: Scope, meter: Meter, texts: Sequence[str], *, hold_id: str, tokens: Sequence[int] | None = None
+    ) -> Embedded:
+        """One batch of a job. `hold_id` is the same whenever the same batch is tried again; `tokens` of each text, if known.
 
-        Savings are not counted here: the caller does that once it has kept the vectors.
+        `charged` is what the ledger says, whichever run paid. Savings are not counted here: the caller does that once it has
+        kept the vectors.
         """
-        plan = self._plan(scope, texts)
+        plan = self._plan(scope, texts, tokens)
         cached = plan.cached
         if plan.missing:
-            vectors = self._metered(meter, plan, hold_id)
+            charged, vectors = self._metered(meter, plan, hold_id)
             self._cache.put(scope, self.space, vectors)
             plan.known.update(vectors)
+        else:
+            charged = meter.charged(hold_id)
         matrix = np.stack([plan.known[text] for text in texts])
-        return Embedded(matrix, plan.to_charge, cached, plan.deduplicated)
+        return Embedded(matrix, charged, cached, plan.deduplicated)
 
-    def _metered(self, meter: Meter, plan: _Plan, hold_id: str) -> dict[str, Vector]:
-        if not meter.hold(hold_id, plan.to_charge):
-            return self._run_model(plan)  # an earlier run paid, and died before it could keep the vectors
-        meter.start(hold_id)
+    def _metered(self, meter: Meter, plan: _Plan, hold_id: str) -> tuple[int, dict[str, Vector]]:
+        if not meter.hold(hold_id, plan.to_charge, started=True):  # an earlier run paid, and died before it kept the vectors
+            return meter.charged(hold_id), self._run_model(plan)
         try:
             vectors = self._run_model(plan)
         except Exception:
             meter.release(hold_id)
             raise
-        meter.settle(hold_id, plan.to_charge)
-        return vectors
+        return meter.settle(hold_id, plan.to_charge), vectors
 
-    def _plan(self, scope: Scope, texts: Sequence[str]) -> _Plan:
+    def _plan(self, scope: Scope, texts: Sequence[str], counts: Sequence[int] | None = None) -> _Plan:
         unique = list(dict.fromkeys(texts))
-        tokens = dict(zip(unique, self.runtime.count_tokens(unique), strict=True))
+        if counts is None:
+            tokens = dict(zip(unique, self.runtime.count_tokens(unique), strict=True))
+        else:
+            tokens = dict(zip(texts, counts, strict=True))
         found = self._cache.get(scope, self.space, unique)
         known = {text: vector for text, vector in zip(unique, found, strict=True) if vector is not None}
         return _Plan(

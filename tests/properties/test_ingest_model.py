@@ -82,7 +82,7 @@ class Task:
     name: str
     document: Expected
     version: int  #: 0: a delete
-    arguments: tuple[str, str, str]
+    arguments: tuple[str, str]
 
 
 class IngestModel(RuleBasedStateMachine):
@@ -117,12 +117,12 @@ class IngestModel(RuleBasedStateMachine):
             self.embedding,
             self.engine,
             self.ledger,
-            Collector(self.database, self.blobs, self.engine),
+            Collector(self.database, system_clock, self.blobs, self.engine, keep_failed_days=0),
             max_chunks=1000,
         )
         self.contexts = [self._new_tenant(number) for number in range(TENANTS)]
         self.model: list[dict[str, Expected]] = [{} for _ in range(TENANTS)]
-        self.unfinished: dict[tuple[str, str, str], Task] = {}
+        self.unfinished: dict[tuple[str, str], Task] = {}
 
     def _new_tenant(self, number: int) -> TenantContext:
         tenant = self.registry.create(f"tenant-{number}", monthly_tokens=None)
@@ -171,7 +171,7 @@ class IngestModel(RuleBasedStateMachine):
         return task
 
     def _nothing(self, tenant: int, name: str, expected: Expected) -> Task:
-        return Task(tenant, name, expected, -1, ("", "", ""))
+        return Task(tenant, name, expected, -1, ("", ""))
 
     @rule(task=tasks)
     def run(self, task: Task) -> None:

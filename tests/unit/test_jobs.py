@@ -227,7 +227,7 @@ def test_a_retry_is_a_new_job_for_the_same_version(room: Room, state: str) -> No
     room.change(DocumentVersion, room.version(job_id).id, parser_deaths=2, read_starts=10, ended_at=NOON)
     again = room.of(A).retry(job_id)
     assert (again.state, again.stage, again.retry_of) == ("queued", "waiting", job_id)
-    assert [*room.queue.waiting] == [("a", again.id, "ingest")]
+    assert [*room.queue.waiting] == [("a", again.id)]
     version = room.version(job_id)
     assert (version.state, version.ended_at, version.parser_deaths, version.read_starts) == ("queued", None, 0, 0)
     assert again.version_id == version.id

@@ -173,7 +173,7 @@ def test_a_running_job_whose_version_failed_ends_with_it_and_its_remains_go(worl
 def test_jobs_in_the_queue_are_left_to_it(world: World) -> None:
     """Also one that recorded its result and is still collecting."""
     world.bring("ash", "one", text_of("ash", 5, 2))
-    [(_, job_id, _)] = world.queue.waiting
+    [(_, job_id)] = world.queue.waiting
     assert world.reconciler.check(repair=True).findings == []
     [remains] = [version for version in world.all("ash", DocumentVersion) if version.state == "superseded"]
     blob = world.blobs.put(remains.id, b"about to be collected")

@@ -1,0 +1,153 @@
+"""The first step of an ingest job: a content becomes text, and the text chunks in SQL. Knows no vectors and no budget."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import Clock
+from config.database import Database
+from config.errors import UnreadableDocument
+from ingestion.blobs import BlobStore
+from ingestion.chunk_rows import ChunkRow, chunk_row, claim_slots, payload_digest, place_row
+from ingestion.leases import Lease, Work, work
+from ingestion.readers.base import Parsed
+from ingestion.sandbox import ParserDied, Sandbox
+from ingestion.submission import MAX_TITLE_CHARS
+from rag.chunking import Chunker, ChunkIdentity, Page, Piece
+from rag.corpus import Chunk, DocumentVersion, VersionChunk
+
+log = logging.getLogger(__name__)
+
+MAX_PARSER_DEATHS = 2
+MAX_SPLIT_S = 120.0
+MAX_READ_STARTS = 10  # of one document, without an end
+ROWS = 500  # in one statement
+_NO_SYNC = {"synchronize_session": False}
+
+
+class Reading:
+    """`count_tokens`: as the embedding model counts them."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        blobs: BlobStore,
+        sandbox: Sandbox,
+        chunker: Chunker,
+        count_tokens: Callable[[Sequence[str]], list[int]],
+        *,
+        max_chunks: int,
+    ) -> None:
+        self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
+        self._chunker, self._count_tokens, self._max_chunks = chunker, count_tokens, max_chunks
+
+    def read(self, lease: Lease) -> int:
+        """Return how many chunks there are; 0 if the version has ended already."""
+        version = self._begin(lease)
+        if version is None:
+            return 0  # run again after its end: nothing is left to do
+        parsed = self._parse(lease, version)
+        title = _title(version, parsed)
+        pieces = self._split(parsed, title)
+        text_blob = self._blobs.put(version.id, parsed.text.encode())
+
+        def ended(session: Session, found: Work) -> None:
+            found.version.text_blob, found.version.chars = text_blob, len(parsed.text)
+            found.version.title, found.version.pages = title, len(parsed.pages)
+            found.version.read_starts = 0
+            found.job.stage, found.job.pages, found.job.embedding_at = "embedding", len(parsed.pages), self._clock()
+            session.add(found.version)
+            claim_slots(session, found.version, lease.collection_id)
+
+        self._write_chunks(lease, version, pieces, ended)
+        return len(pieces)
+
+    def _begin(self, lease: Lease) -> DocumentVersion | None:
+        """Count the start: a document that takes the worker down with it whenever it is read must not do so for ever."""
+        with self._database.write(lease.context) as session:
+            found = work(session, lease)
+            if found.version.state != "queued":
+                return None
+            found.version.read_starts += 1
+            found.job.stage, found.job.updated_at = "reading", self._clock()
+            session.add_all([found.version, found.job])
+        if found.version.read_starts > MAX_READ_STARTS:
+            raise UnreadableDocument(f"Reading the document was begun {MAX_READ_STARTS} times and never ended.")
+        return found.version
+
+    def _parse(self, lease: Lease, version: DocumentVersion) -> Parsed:
+        while True:
+            try:
+                return self._sandbox.read(self._blobs.path(version.content_blob), version.media_type)
+            except ParserDied as error:
+                deaths = self._count_death(lease)
+                log.warning("parser died", extra={"version": version.id, "deaths": deaths, "reason": error.detail})
+                if deaths >= MAX_PARSER_DEATHS:
+                    raise UnreadableDocument(error.detail) from error
+
+    def _count_death(self, lease: Lease) -> int:
+        with self._database.write(lease.context) as session:
+            version = work(session, lease).version
+            version.parser_deaths += 1
+            session.add(version)
+            return version.parser_deaths
+
+    def _split(self, parsed: Parsed, title: str) -> list[Piece]:
+        pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
+        pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
+        for piece in self._chunker.split(parsed.text, markdown=parsed.markdown, title=title, pages=pages):
+            pieces.append(piece)
+            if len(pieces) > self._max_chunks:
+                raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")
+            if time.monotonic() > deadline:
+                raise UnreadableDocument(f"Splitting the document took longer than {MAX_SPLIT_S:g} s; split it.")
+        return pieces
+
+    def _write_chunks(
+        self, lease: Lease, version: DocumentVersion, pieces: Sequence[Piece], ended: Callable[[Session, Work], None]
+    ) -> None:
+        """In pages, each a transaction with nothing but statements in it: on SQLite everybody else's writes wait for one.
+
+        `ended` belongs to the last of them.
+        """
+        counts = self._count_tokens([piece.embedded for piece in pieces])
+        identity = ChunkIdentity(lease.context.tenant_id, lease.collection_id, lease.document_id, payload_digest(version))
+        rows = [ChunkRow(*row) for row in zip(identity.ids(pieces), pieces, counts, strict=True)]
+        starts = range(0, max(1, len(rows)), ROWS)
+        for at in starts:
+            with self._database.write(lease.context) as session:
+                found = work(session, lease)
+                if at == 0:
+                    _forget_places(session, version.id)
+                    found.job.chunks_total, found.job.tokens_total = len(rows), sum(counts)
+                _add_rows(session, version, rows[at : at + ROWS])
+                if at == starts[-1]:
+                    ended(session, found)
+                session.add(found.job)
+
+
+def _title(version: DocumentVersion, parsed: Parsed) -> str:
+    """As it was given, or the content's own, or the last part of its source's name."""
+    name = (version.source or "").rstrip("/").rpartition("/")[2]
+    return (version.title or parsed.title or name)[:MAX_TITLE_CHARS]
+
+
+def _forget_places(session: Session, version_id: str) -> None:
+    """Of a reading that was cut off."""
+    statement = sa.delete(VersionChunk).where(col(VersionChunk.version_id) == version_id)
+    session.execute(statement, execution_options=_NO_SYNC)
+
+
+def _add_rows(session: Session, version: DocumentVersion, page: Sequence[ChunkRow]) -> None:
+    known = {*session.scalars(select(col(Chunk.id)).where(col(Chunk.id).in_([row.id for row in page])))}
+    if fresh := [chunk_row(version, row) for row in page if row.id not in known]:
+        session.execute(sa.insert(Chunk), fresh)
+    if page:
+        session.execute(sa.insert(VersionChunk), [place_row(version, row) for row in page])

@@ -8,7 +8,7 @@ from that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 REFUSED = frozenset({404, 422})
@@ -39,6 +39,7 @@ KINDS: Mapping[str, Kind] = {
     "key": Kind(404),
     "bound": Kind(None, malformed=None, like="collection name"),  # a key can be made before its collection
     "cursor": Kind(422, malformed=frozenset({422}), optional=True),
+    "idempotency key": Kind(None, malformed=None, optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name")},
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
@@ -76,7 +77,7 @@ _JOB = {"path.job_id": "job"}
 _TENANT = {"path.tenant": "tenant"}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
-OPERATIONS: tuple[Operation, ...] = (
+_DECLARED: tuple[Operation, ...] = (
     Operation("GET /healthz", "none", 200),
     Operation("GET /readyz", "none", 200),
     Operation(
@@ -162,3 +163,13 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET /v1/admin/keys", "operate", 200, {"query.tenant": "tenant", **_PAGED}),
     Operation("DELETE /v1/admin/keys/{key_id}", "operate", 200, {"path.key_id": "key"}),
 )
+
+
+def _keyed(operation: Operation) -> Operation:
+    """Every POST takes a name under which it is carried out once."""
+    if not operation.name.startswith("POST "):
+        return operation
+    return replace(operation, takes={**operation.takes, "header.Idempotency-Key": "idempotency key"})
+
+
+OPERATIONS = tuple(map(_keyed, _DECLARED))

@@ -149,15 +149,19 @@ class World:
             "attribute value",
             "number key",
             "bound",
+            "idempotency key",
+            "idempotency key/of collection name",
+            "idempotency key/of collection name/other",
         ):
-            own[kind] = self.word(kind)
+            own[kind] = self.word(kind.partition("/")[0])
         for kind in ("collection name", "collection name/other", "new collection name", "new tenant name", "tenant/name"):
             own[kind] = self.word(kind.partition("/")[0])
         tenant = self.ask("POST /v1/admin/tenants", self.operator, body={"name": own["tenant/name"]})
         member.tenant_id = own["tenant"] = tenant["id"]
         self._credentials(member)
         for name in ("collection name", "collection name/other"):
-            collection = self.ask("POST /v1/collections", member.credentials["full key"], body={"name": own[name]})
+            key = {"Idempotency-Key": own[f"idempotency key/of {name}"]}
+            collection = self.ask("POST /v1/collections", member.credentials["full key"], body={"name": own[name]}, header=key)
             own[name.replace(" name", "")] = collection["id"]
         self._documents(member)
         self._found_in_sql(member)
@@ -251,6 +255,9 @@ class World:
                 )
                 for number, value in enumerate(value for row in rows for value in row if value):
                     member.own[f"{table}/{number}"] = str(value)
+            chunks = SQLModel.metadata.tables["chunks"]
+            of_document = sa.select(chunks.c.id).where(chunks.c.document_id == member.own["document"])
+            member.own["chunk of the document"] = str(connection.scalar(of_document))
         member.own["event"] = member.own["events/0"]
 
     def _later(self, member: Member) -> None:
@@ -260,8 +267,11 @@ class World:
         self._delete(member, "/deleted")
         self._bring(member, "/queued", labels=[member.own["label"]])
         for operation in OPERATIONS:
-            if "query.after" in operation.takes and operation.scope != "operate":
-                page = self.ask(operation.name, member.credentials["full key"], query={"limit": "1"})
+            if "query.after" in operation.takes:
+                values = self.good(operation, member)
+                values.setdefault("query", {})["limit"] = "1"
+                operates = operation.scope == "operate"
+                page = self.ask(operation.name, self.operator if operates else member.credentials["full key"], **values)
                 member.own[f"cursor/{operation}"] = page["next"]
                 member.own.setdefault("cursor", page["next"])
 

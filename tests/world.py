@@ -58,6 +58,7 @@ class World:
     database: Database
     store: VectorStore
     folder: Path
+    keep_failed_days: float = 0
     contexts: dict[str, TenantContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class World:
         limits = DocumentLimits(10**6)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
         self.retriever = Retriever(self.database, collections, self.store, self.embedding)
-        self.collector = Collector(self.database, system_clock, self.blobs, self.store, keep_failed_days=0)
+        self.collector = Collector(self.database, system_clock, self.blobs, self.store, keep_failed_days=self.keep_failed_days)
         self.pipeline = Pipeline(
             self.database,
             system_clock,
@@ -140,7 +141,7 @@ class World:
             process(self.steps(pause), *arguments)
             self.queue.running.discard(arguments[1])
 
-    def _take(self) -> tuple[str, str, str] | None:
+    def _take(self) -> tuple[str, str] | None:
         with self.taking:
             if not self.queue.waiting:
                 return None

@@ -1,0 +1,180 @@
+"""Whoever takes a job up fences its former owner off; a cancelled job never becomes live; failed content waits for a retry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlmodel import col, select
+
+from config.clock import system_clock
+from config.database import Database
+from config.errors import InvalidInput, LeaseLost
+from ingestion.jobs import Jobs, TenantJobs
+from ingestion.leases import Lease
+from ingestion.tables import Job
+from ingestion.workflow import process
+from rag.corpus import Chunk, DocumentVersion
+from rag.store.memory import MemoryStore
+from tenants.tables import BudgetWindow, Event
+from tests.world import World, text_of
+
+ASH, ELM = "ash", "elm"
+STEPS = ("read", "embed_batch", "complete", "collect")
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[World]:
+    world = World(database, MemoryStore(), tmp_path, keep_failed_days=1)
+    world.fill()
+    yield world
+    world.close()
+
+
+def _submitted(world: World, paragraphs: int = 3) -> str:
+    world.bring(ASH, "new", text_of(ASH, 9, paragraphs))
+    return world.queue.waiting.pop()[1]
+
+
+def _lease(world: World, job_id: str) -> Lease:
+    lease = world.pipeline.take_up(world.contexts[ASH], job_id)
+    assert lease is not None
+    return lease
+
+
+def _run(world: World, lease: Lease, names: tuple[str, ...]) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "read": lambda: world.pipeline.read(lease),
+        "embed_batch": lambda: world.pipeline.embed_batch(lease, 0),
+        "complete": lambda: world.pipeline.complete(lease, 0),
+        "collect": lambda: world.pipeline.collect(lease),
+    }
+    for name in names:
+        calls[name]()
+
+
+def _books(world: World) -> tuple[int, int]:
+    with world.database.read(world.contexts[ASH]) as session:
+        window = session.scalars(select(BudgetWindow)).one()
+        return window.used, window.held
+
+
+def _of(world: World, job_id: str) -> tuple[Job, DocumentVersion]:
+    with world.database.read(world.contexts[ASH]) as session:
+        job = session.get_one(Job, job_id)
+        return job, session.get_one(DocumentVersion, job.version_id)
+
+
+def _events(world: World, subject: str, event: str) -> int:
+    with world.database.read(world.contexts[ASH]) as session:
+        found = select(Event).where(col(Event.subject) == subject, col(Event.type) == event)
+        return len(session.scalars(found).all())
+
+
+def _points_match(world: World) -> bool:
+    with world.database.read(world.contexts[ASH]) as session:
+        return world.vectors(ASH).ids() == sorted(session.scalars(select(col(Chunk.id))))
+
+
+@pytest.mark.parametrize("survived", range(len(STEPS)))
+def test_a_late_owner_changes_nothing_whichever_step_it_wakes_up_in(world: World, survived: int) -> None:
+    before, other = _books(world)[0], world.rows(ELM)
+    job_id = _submitted(world)
+    late = _lease(world, job_id)
+    _run(world, late, STEPS[:survived])
+    owner = _lease(world, job_id) if survived < 3 else late
+    if owner is not late:
+        for name in STEPS[survived:]:
+            with pytest.raises(LeaseLost):
+                _run(world, late, (name,))
+        with pytest.raises(LeaseLost):
+            world.pipeline.fail(late, "internal_error", "late")
+        _run(world, owner, STEPS)
+        for name in STEPS:
+            with pytest.raises(LeaseLost):
+                _run(world, late, (name,))
+    job, version = _of(world, job_id)
+    assert (job.state, version.state) == ("succeeded", "live")
+    assert _events(world, job.document_id, "document.live") == 1
+    assert _events(world, job_id, "job.running") == _events(world, job_id, "job.succeeded") == 1
+    assert _books(world) == (before + job.tokens_charged, 0)
+    assert job.tokens_charged > 0
+    assert job.tokens_charged + job.tokens_cached == job.tokens_total
+    assert (job.chunks_done, job.tokens_done) == (job.chunks_total, job.tokens_total)
+    assert _points_match(world)
+    assert world.rows(ELM) == other
+
+
+def test_a_late_owner_cannot_settle_the_hold_of_the_new_one(world: World) -> None:
+    used = _books(world)[0]
+    late = world.ledger.for_tenant(world.contexts[ASH], "ingest", epoch=1)
+    owner = world.ledger.for_tenant(world.contexts[ASH], "ingest", epoch=2)
+    assert late.hold("h", 10, started=True)
+    assert owner.hold("h", 10, started=True)
+    for call in (lambda: late.settle("h", 10), lambda: late.release("h"), lambda: late.hold("h", 10)):
+        with pytest.raises(LeaseLost):
+            call()
+    assert _books(world) == (used, 10)
+    assert owner.settle("h", 10) == 10
+    assert _books(world) == (used + 10, 0)
+
+
+def test_a_finished_job_is_not_taken_up_again(world: World) -> None:
+    job_id = _submitted(world)
+    process(world.steps(None), world.contexts[ASH].tenant_id, job_id)
+    assert world.pipeline.take_up(world.contexts[ASH], job_id) is None
+    assert world.pipeline.take_up(world.contexts[ELM], job_id) is None
+
+
+def _jobs(world: World) -> TenantJobs:
+    return Jobs(world.database, system_clock, world.queue).for_tenant(world.contexts[ASH])
+
+
+@pytest.mark.parametrize("survived", range(3))
+def test_a_job_cancelled_between_two_steps_leaves_only_its_content_and_can_be_retried(world: World, survived: int) -> None:
+    answer, job_id = world.answer(ASH), _submitted(world)
+    _run(world, _lease(world, job_id), STEPS[:survived])
+    _jobs(world).cancel(job_id)
+    process(world.steps(None), world.contexts[ASH].tenant_id, job_id)
+    job, version = _of(world, job_id)
+    assert (job.state, job.stage, version.state, version.text_blob) == ("cancelled", "done", "cancelled", None)
+    assert job.finished_at is not None
+    assert job.error_code is None
+    assert world.answer(ASH) == answer
+    assert _points_match(world)
+    assert _events(world, job.document_id, "document.live") == 0
+    again = _jobs(world).retry(job_id)
+    world.run_jobs()
+    assert _of(world, again.id)[1].state == "live"
+    assert len(world.answer(ASH)) > len(answer)
+
+
+def test_failed_content_is_kept_until_its_days_are_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = _submitted(world)
+    lease = _lease(world, job_id)
+    world.pipeline.read(lease)
+    world.pipeline.fail(lease, "unreadable_document", "broken")
+    world.pipeline.collect(lease)
+    job, version = _of(world, job_id)
+    assert (job.state, job.stage, job.error_code) == ("failed", "done", "unreadable_document")
+    assert world.blobs.path(version.content_blob).exists()
+    assert world.reconciler.check(repair=True).findings == []
+    later = system_clock() + 25 * 3600 * 1000
+    monkeypatch.setattr(world.collector, "_clock", lambda: later)
+    assert [finding.kind for finding in world.reconciler.check(repair=True).findings] == ["remains"]
+    assert not world.blobs.path(version.content_blob).exists()
+    with pytest.raises(InvalidInput, match="not kept"):
+        _jobs(world).retry(job_id)
+
+
+def test_failed_content_goes_when_a_newer_version_comes(world: World) -> None:
+    job_id = _submitted(world)
+    lease = _lease(world, job_id)
+    world.pipeline.fail(lease, "unreadable_document", "broken")
+    world.pipeline.collect(lease)
+    version = _of(world, job_id)[1]
+    world.bring(ASH, "new", text_of(ASH, 10, 2))
+    world.run_jobs()
+    assert not world.blobs.path(version.content_blob).exists()
+    assert _of(world, job_id)[1].content_blob == ""

@@ -9,7 +9,7 @@ from carrel_client.errors import APIError, JobFailedError, TransportError
 from carrel_client.models import Event, Job
 from carrel_client.transport import Transport, pages, path_of
 
-POLL_S = 0.1
+POLL_S, MAX_POLL_S = 0.05, 1.0  # a short job is noticed soon, and a long one asked about rarely
 WITHOUT_STREAM_S = 5.0  # how long a job is polled before a stream that could not begin is tried again
 
 
@@ -38,7 +38,7 @@ class Jobs:
 
     def wait(self, job_id: str, *, timeout_s: float = 600.0, on_progress: Callable[[Job], None] | None = None) -> Job:
         """Return the job once it succeeded; raise JobFailedError if it did not, TimeoutError if it goes on."""
-        deadline = time.monotonic() + timeout_s
+        deadline, pause = time.monotonic() + timeout_s, POLL_S
         while True:
             job = self.get(job_id)
             if on_progress is not None:
@@ -49,7 +49,8 @@ class Jobs:
                 raise JobFailedError(job.id, job.state, job.error_code, job.error_detail)
             if time.monotonic() >= deadline:
                 raise TimeoutError(f"job {job_id} is still {job.state} ({job.stage}) after {timeout_s:g} s")
-            time.sleep(POLL_S)
+            time.sleep(pause)
+            pause = min(1.5 * pause, MAX_POLL_S)
 
     def watch(self, job_id: str) -> Iterator[Job]:
         """The job as it is, then again at each change, and last as it ended, however it did.
@@ -77,7 +78,7 @@ class Jobs:
         until = time.monotonic() + (0.0 if streamed else WITHOUT_STREAM_S)
         while True:
             yield self.get(job_id)
-            time.sleep(POLL_S)
+            time.sleep(MAX_POLL_S)
             if time.monotonic() >= until:
                 return
 

@@ -56,19 +56,24 @@ def make_roles(connection: sa.Connection) -> None:
 
 def _missing(connection: sa.Connection) -> list[str]:
     """What is left to be run. A role must be taken on to count: inherited, its rules would hold for every statement."""
-    roles: set[str] = set(connection.scalars(sa.select(sa.column("rolname")).select_from(sa.table("pg_roles"))))
+    name, is_superuser = sa.column("rolname"), sa.column("rolsuper")
+    roles = {row.rolname: row.rolsuper for row in connection.execute(sa.select(name, is_superuser).select_from(_ROLES))}
     user, statements = connection.scalar(sa.select(sa.func.current_user())), []
-    superuser = connection.scalar(sa.text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
     for role in (TENANT_ROLE, SYSTEM_ROLE):
         if role not in roles:
             statements.append(f"CREATE ROLE {role} NOLOGIN")
-        elif superuser or connection.scalar(sa.text(_TAKEN_ON), {"role": role}):
+        elif roles[user] or _is_taken_on(connection, role):
             continue
         statements.append(f'GRANT {role} TO "{user}" WITH INHERIT FALSE, SET TRUE')
     return statements
 
 
-_TAKEN_ON = "SELECT pg_has_role(current_user, :role, 'SET') AND NOT pg_has_role(current_user, :role, 'USAGE')"
+def _is_taken_on(connection: sa.Connection, role: str) -> bool:
+    may_set, inherits = (sa.func.pg_has_role(role, kind, type_=sa.Boolean) for kind in ("SET", "USAGE"))
+    return connection.scalar(sa.select(may_set & ~inherits)) or False
+
+
+_ROLES = sa.table("pg_roles")
 
 
 def _statements(table: sa.Table) -> list[str]:

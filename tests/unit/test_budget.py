@@ -20,6 +20,7 @@ from tenants.budget import HELD, RELEASED, SETTLED, STARTED, UNSETTLED, Ledger, 
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant
 from tenants.usage import UsageReader
+from tests.postgresql import database_url
 from tests.support import FakeScope
 from tests.unit.conftest import SetClock
 
@@ -293,6 +294,7 @@ def test_usage_is_counted_by_day_and_operation(ledger: Ledger, clock: SetClock) 
 class LedgerMachine(RuleBasedStateMachine):
     """Any order of calls, of two tenants, with leases that run out and months that end."""
 
+    kind = "sqlite"
     entries = st.sampled_from(["h1", "h2", "h3"])
     scopes = st.sampled_from([A, B])
     amounts = st.integers(0, 8)
@@ -301,7 +303,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def open(self, limit: int) -> None:
         self.folder = TemporaryDirectory()
         self.clock, self.limit = SetClock(), limit
-        database = Database(f"sqlite:///{Path(self.folder.name) / 'carrel.db'}")
+        self.opened = database_url(self.kind, Path(self.folder.name))
+        database = Database(self.opened.__enter__())
         SQLModel.metadata.create_all(database.engine)
         with database.system_write() as session:
             session.add_all([Tenant(id=t, name=t, cache_salt=b"", monthly_tokens=limit, created_at=0) for t in "ab"])
@@ -359,8 +362,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
             self.ledger.database.close()
+            self.opened.__exit__(None, None, None)
             self.folder.cleanup()
+
+
+class LedgerMachineOnPostgreSQL(LedgerMachine):
+    kind = "postgresql"
 
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestLedgerMachineOnPostgreSQL = LedgerMachineOnPostgreSQL.TestCase
+TestLedgerMachineOnPostgreSQL.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)

@@ -56,7 +56,7 @@ def make_roles(connection: sa.Connection) -> None:
 
 def _missing(connection: sa.Connection) -> list[str]:
     """What is left to be run. A role must be taken on to count: inherited, its rules would hold for every statement."""
-    name, is_superuser = sa.column("rolname"), sa.column("rolsuper")
+    name, is_superuser = sa.column("rolname", sa.String), sa.column("rolsuper", sa.Boolean)
     roles = {row.rolname: row.rolsuper for row in connection.execute(sa.select(name, is_superuser).select_from(_ROLES))}
     user, statements = connection.scalar(sa.select(sa.func.current_user())), []
     for role in (TENANT_ROLE, SYSTEM_ROLE):

@@ -25,8 +25,9 @@ OTHERS: dict[str, tuple[str | None, str | None]] = {
     "instances": (None, None),
     "spaces": ("SELECT", None),
 }
-LACKING_RIGHTS = f"""The database user may not make the two roles that separate tenants. Let an administrator run this once:
-  CREATE ROLE {TENANT_ROLE} NOLOGIN; CREATE ROLE {SYSTEM_ROLE} NOLOGIN; GRANT {TENANT_ROLE}, {SYSTEM_ROLE} TO "{{user}}";"""
+LEAST_VERSION = 16  # of PostgreSQL: the first in which a membership may be used without being inherited
+LACKING_RIGHTS = """The database user may not make the two roles that separate tenants. Let an administrator run this once:
+  {statements}"""
 
 
 def raise_walls(connection: sa.Connection) -> None:
@@ -40,16 +41,39 @@ def raise_walls(connection: sa.Connection) -> None:
 
 def make_roles(connection: sa.Connection) -> None:
     """Raise SetupError, saying what an administrator must run, where this user may not."""
-    known: set[str] = set(connection.scalars(sa.select(sa.column("rolname")).select_from(sa.table("pg_roles"))))
-    user = connection.scalar(sa.select(sa.func.current_user()))
+    version = connection.scalar(sa.select(sa.func.current_setting("server_version_num"))) or "0"
+    if int(version) < LEAST_VERSION * 10_000:
+        raise SetupError(f"PostgreSQL {LEAST_VERSION} or newer is needed.")
+    missing = _missing(connection)
     try:
-        for role in (TENANT_ROLE, SYSTEM_ROLE):
-            if role not in known:
-                connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN")
-            if not connection.scalar(sa.select(sa.func.pg_has_role(user, role, "SET"))):
-                connection.exec_driver_sql(f'GRANT {role} TO "{user}"')
+        for statement in missing:
+            connection.exec_driver_sql(statement)
     except ProgrammingError as error:
-        raise SetupError(LACKING_RIGHTS.format(user=user)) from error
+        raise SetupError(LACKING_RIGHTS.format(statements="\n  ".join(f"{each};" for each in missing))) from error
+    if left := _missing(connection):  # another has granted more than this user can take back
+        raise SetupError(LACKING_RIGHTS.format(statements="\n  ".join(f"{each};" for each in left)))
+
+
+def _missing(connection: sa.Connection) -> list[str]:
+    """What is left to be run. A role must be taken on to count: inherited, its rules would hold for every statement."""
+    name, is_superuser = sa.column("rolname", sa.String), sa.column("rolsuper", sa.Boolean)
+    roles = {row.rolname: row.rolsuper for row in connection.execute(sa.select(name, is_superuser).select_from(_ROLES))}
+    user, statements = connection.scalar(sa.select(sa.func.current_user())), []
+    for role in (TENANT_ROLE, SYSTEM_ROLE):
+        if role not in roles:
+            statements.append(f"CREATE ROLE {role} NOLOGIN")
+        elif roles[user] or _is_taken_on(connection, role):
+            continue
+        statements.append(f'GRANT {role} TO "{user}" WITH INHERIT FALSE, SET TRUE')
+    return statements
+
+
+def _is_taken_on(connection: sa.Connection, role: str) -> bool:
+    may_set, inherits = (sa.func.pg_has_role(role, kind, type_=sa.Boolean) for kind in ("SET", "USAGE"))
+    return connection.scalar(sa.select(may_set & ~inherits)) or False
+
+
+_ROLES = sa.table("pg_roles")
 
 
 def _statements(table: sa.Table) -> list[str]:
@@ -83,12 +107,14 @@ def _rules() -> dict[str, tuple[str | None, str | None]]:
 
 #: Finding out whose key it is comes before any tenant is known: one function that gives the one row of one id.
 _FIND_KEY = (
+    # Its owner decides what it sees, and to own something in a schema one must be allowed to create there.
+    f"GRANT CREATE, USAGE ON SCHEMA public TO {SYSTEM_ROLE}",
+    f"SET LOCAL ROLE {SYSTEM_ROLE}",
     "CREATE OR REPLACE FUNCTION " + FIND_KEY + "(wanted text) RETURNS SETOF api_keys LANGUAGE sql STABLE SECURITY DEFINER "
     "SET search_path = public, pg_temp BEGIN ATOMIC SELECT * FROM api_keys WHERE id = wanted; END",
     f"REVOKE ALL ON FUNCTION {FIND_KEY}(text) FROM PUBLIC",
     f"GRANT EXECUTE ON FUNCTION {FIND_KEY}(text) TO {TENANT_ROLE}",
-    # Its owner decides what it sees, and to own something in a schema one must be allowed to create there.
-    f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}",
-    f"ALTER FUNCTION {FIND_KEY}(text) OWNER TO {SYSTEM_ROLE}",
+    "SET LOCAL ROLE NONE",
     f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}",
+    f"GRANT USAGE ON SCHEMA public TO {TENANT_ROLE}",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from api.row_security import make_roles, raise_walls
 from config.database import Database
 from ingestion.durable import migrate_queue_tables
 
+LOOK_AGAIN_S = 0.1  # for the end of another process's migration
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -57,7 +59,9 @@ def _one_at_a_time(database: Database) -> Iterator[None]:
     if database.is_postgresql:
         # Outside any transaction: the queue builds indexes concurrently, which waits for every transaction to end.
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_lock(_MIGRATION_LOCK)))
+            # Not `pg_advisory_lock`: to wait inside a statement is a transaction too.
+            while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_MIGRATION_LOCK))):
+                time.sleep(LOOK_AGAIN_S)
             try:
                 yield
             finally:

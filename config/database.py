@@ -10,13 +10,15 @@ and row level security decides (`api.row_security`), whatever the statement says
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Protocol
+from functools import wraps
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlmodel import Field, SQLModel
 
@@ -33,6 +35,10 @@ BUSY_TIMEOUT_MS = 30_000
 TENANT_ROLE, SYSTEM_ROLE = "carrel_tenant", "carrel_system"  # of PostgreSQL; nobody can log in as either
 TENANT_SETTING = "app.tenant_id"
 _UPSERTS = (sqlite.dml.OnConflictDoUpdate, postgresql.dml.OnConflictDoUpdate)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class HasTenant(Protocol):
@@ -77,8 +83,15 @@ class Database:
         self._writer = self.engine.execution_options(carrel_write=True)
 
     def _new_engine(self) -> sa.Engine:
-        size = self._pool_size
-        return sa.create_engine(self.url, pool_size=size, max_overflow=size, pool_timeout=30, hide_parameters=True)
+        size, server = self._pool_size, not self.url.startswith("sqlite")
+        return sa.create_engine(
+            self.url,
+            pool_size=size,
+            max_overflow=size,
+            pool_timeout=30,
+            pool_pre_ping=server,  # connections from before its restart are found out here, not by whoever gets one
+            hide_parameters=True,
+        )
 
     @contextmanager
     def read(self, scope: HasTenant) -> Iterator[Session]:
@@ -135,6 +148,24 @@ class Database:
         self.engine.dispose()
 
 
+def once_more(transaction: Callable[P, T]) -> Callable[P, T]:
+    """Run it again if a row exists that it was about to make: on PostgreSQL two can find it missing at the same moment."""
+
+    @wraps(transaction)
+    def twice(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return transaction(*args, **kwargs)
+        except IntegrityError:
+            return transaction(*args, **kwargs)
+
+    return twice
+
+
+def may_be_committed(error: BaseException) -> bool:
+    """Whether a transaction that raised this can be on record all the same: its connection broke before the answer came."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
 def with_driver(url: str) -> str:
     """`postgresql://` and `postgres://` mean psycopg 3 here, SQLAlchemy's default another driver."""
     scheme, separator, rest = url.partition("://")
@@ -176,6 +207,7 @@ _LAST = "carrel_last"
 @event.listens_for(TenantSession, "before_commit")
 def _insert_last(session: Session) -> None:
     if rows := session.info.pop(_LAST, None):
+        session.flush()  # nobody waits for another's row while others wait for this one's turn
         if session.get_bind().dialect.name == "postgresql":
             for tenant_id in sorted({row.tenant_id for row in rows}):
                 # Held until the commit: without it a later number could be seen first, and a reader would pass over the other.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from rag.chunking import Piece
 from rag.collections import numeric_slots
-from rag.corpus import PIPELINE_VERSION, DocumentVersion, NumericSlot
+from rag.corpus import PIPELINE_VERSION, Collection, DocumentVersion, NumericSlot
 from rag.filters import terms
 from rag.store.base import Point, Vector
 from rag.store.conditions import NUMBER_SLOTS
@@ -58,8 +58,10 @@ def payload_digest(version: DocumentVersion) -> str:
 def claim_slots(session: Session, version: DocumentVersion, collection_id: str) -> None:
     """Give numeric attributes a slot while there are any; without one, ranges are checked on the stored value alone."""
     numeric = {key for key, value in version.attributes.items() if _is_number(value)}
-    if not numeric:
+    if numeric <= numeric_slots(session, [collection_id])[collection_id].keys():
         return
+    # One document at a time: two would take the same slot. Rows that only refer to the collection do not wait for this.
+    session.get_one(Collection, collection_id, with_for_update={"key_share": True})
     taken = numeric_slots(session, [collection_id])[collection_id]
     free = [slot for slot in range(NUMBER_SLOTS) if slot not in taken.values()]
     session.add_all(

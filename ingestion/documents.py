@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock
-from config.database import Database
+from config.database import Database, may_be_committed, once_more
 from config.errors import Forbidden, NotFound
 from config.ids import new_id
 from ingestion.blobs import BlobStore
@@ -92,14 +92,25 @@ class TenantDocuments:
             self._parts.ledger.for_tenant(self._context, "ingest").require()
         version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
-            with self._parts.database.write(self._context) as session:
-                submitted = self._record(session, collection, checked.external_id, version)
-                if record is not None:
-                    record(session, submitted)
-                return submitted
-        except BaseException:
-            self._parts.blobs.delete_owned(version.id)
+            return self._keep(collection, checked.external_id, version, record)
+        except BaseException as error:
+            if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
+                self._parts.blobs.delete_owned(version.id)
             raise
+
+    @once_more
+    def _keep(
+        self,
+        collection: Collection,
+        external_id: str,
+        version: DocumentVersion,
+        record: Callable[[Session, Submitted], None] | None,
+    ) -> Submitted:
+        with self._parts.database.write(self._context) as session:
+            submitted = self._record(session, collection, external_id, version)
+            if record is not None:
+                record(session, submitted)
+            return submitted
 
     def _new_version(self, checked: Checked) -> DocumentVersion:
         return DocumentVersion(

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock, day, month
-from config.database import Database, HasTenant
+from config.database import Database, HasTenant, once_more
 from config.errors import BudgetExhausted, LeaseLost, Unavailable
 from tenants.events import emit_once
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
@@ -97,6 +97,7 @@ class TenantMeter:
             emit_once(self._ledger.database, self._ledger.clock, self._scope, "budget.exhausted", window)
             raise
 
+    @once_more
     def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
         with self._announced(), self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, hold_id)
@@ -155,6 +156,7 @@ class TenantMeter:
             entry = session.get(LedgerEntry, (self._scope.tenant_id, entry_id))
             return entry.tokens if entry is not None and entry.state in (SETTLED, UNSETTLED) else 0
 
+    @once_more
     def debit(self, charge_id: str, tokens: int) -> None:
         with self._announced(), self._ledger.database.write(self._scope) as session:
             if self._entry(session, charge_id) is not None:

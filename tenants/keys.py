@@ -16,7 +16,7 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import InvalidInput, NotFound
+from config.errors import InvalidInput, NotFound, storable
 from config.ids import new_id
 from tenants.context import TENANT_SCOPES, Scope
 from tenants.events import emit
@@ -129,7 +129,7 @@ def make_secret(key_id: str) -> str:
 def key_id_of(secret: str) -> str:
     """The visible part, `key_…`; of something that is no key, a string that no key has."""
     parts = secret.split("_", 3)
-    return "_".join(parts[1:3]) if len(parts) == 4 and parts[0] == "carrel" else ""
+    return "_".join(parts[1:3]) if len(parts) == 4 and parts[0] == "carrel" and storable(secret) else ""
 
 
 def _hash(secret: str) -> bytes:

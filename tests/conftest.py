@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.postgresql import KINDS, begin_run, database_url, end_run
 from tests.support import Service, running_service
 
 for name in [name for name in os.environ if name.startswith("CARREL_") and not name.startswith("CARREL_TEST_")]:
@@ -27,6 +28,24 @@ def _loopback_only(self: socket.socket, address: Any) -> None:
 
 
 socket.socket.connect = _loopback_only  # type: ignore[method-assign]
+
+
+GUARD = pytest.StashKey[Any]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[GUARD] = begin_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    end_run(config.stash[GUARD])
+
+
+@pytest.fixture(params=KINDS)
+def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of a database of each kind in turn; PostgreSQL's has every table already."""
+    with database_url(request.param, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """A process that spends: embeds batch after batch until the budget is used up, and keeps a note of what it kept.
 
-Run as `python -m tests.faults.budget_writer FOLDER TENANT NUMBER`, to be killed at any moment.
+Run as `python -m tests.faults.budget_writer URL FOLDER TENANT NUMBER`, to be killed at any moment.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class SlowRuntime(HashRuntime):
         return super().embed(texts)
 
 
-def main(folder: Path, tenant_id: str, number: int) -> None:
-    database = Database(f"sqlite:///{folder / 'budget.db'}")
+def main(url: str, folder: Path, tenant_id: str, number: int) -> None:
+    database = Database(url)
     context = TenantRegistry(database, system_clock).context_of_job(tenant_id, "writer")
     meter = Ledger(database, system_clock, lease_s=LEASE_S).for_tenant(context, "ingest")
     service = EmbeddingService(SlowRuntime(), NullVectorCache(), batch_tokens=2048)
@@ -54,4 +54,4 @@ def main(folder: Path, tenant_id: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -46,8 +46,8 @@ class CountingRuntime(HashRuntime):
         return super().embed(texts)
 
 
-def _database(folder: Path) -> tuple[Database, list[TenantContext]]:
-    database = Database(f"sqlite:///{folder / 'budget.db'}")
+def _database(url: str) -> tuple[Database, list[TenantContext]]:
+    database = Database(url)
     SQLModel.metadata.create_all(database.engine)
     registry = TenantRegistry(database, system_clock)
     tenants = [registry.create(name, monthly_tokens=LIMIT) for name in ("spender", "neighbour")]
@@ -61,8 +61,8 @@ def _books(database: Database, context: TenantContext) -> tuple[int, int, list[L
     return (window.used, window.held, entries) if window else (0, 0, entries)
 
 
-def test_32_writers_charge_exactly_what_is_embedded_and_never_more_than_the_limit(tmp_path: Path) -> None:
-    database, (spender, neighbour) = _database(tmp_path)
+def test_32_writers_charge_exactly_what_is_embedded_and_never_more_than_the_limit(sql_url: str) -> None:
+    database, (spender, neighbour) = _database(sql_url)
     runtime = CountingRuntime()
     service = EmbeddingService(runtime, NullVectorCache(), batch_tokens=2048)
     ledger = Ledger(database, system_clock, lease_s=60)
@@ -92,10 +92,10 @@ def test_32_writers_charge_exactly_what_is_embedded_and_never_more_than_the_limi
     database.close()
 
 
-def _kill_writers(folder: Path, kills: int, seed: int) -> None:
-    database, (spender, neighbour) = _database(folder)
+def _kill_writers(url: str, folder: Path, kills: int, seed: int) -> None:
+    database, (spender, neighbour) = _database(url)
     ledger, moments = Ledger(database, system_clock, lease_s=LEASE_S), random.Random(seed)
-    command = [sys.executable, "-m", "tests.faults.budget_writer", str(folder), spender.tenant_id]
+    command = [sys.executable, "-m", "tests.faults.budget_writer", url, str(folder), spender.tenant_id]
     writers = [subprocess.Popen([*command, str(n)], cwd=Path(__file__).parents[2]) for n in range(4)]
     wait_for(lambda: _books(database, spender)[2], what="the writers' first hold")
     for kill in range(kills):
@@ -119,10 +119,10 @@ def _kill_writers(folder: Path, kills: int, seed: int) -> None:
     database.close()
 
 
-def test_killed_writers_never_overspend_and_what_is_kept_is_paid(tmp_path: Path) -> None:
-    _kill_writers(tmp_path, kills=12, seed=5)
+def test_killed_writers_never_overspend_and_what_is_kept_is_paid(sql_url: str, tmp_path: Path) -> None:
+    _kill_writers(sql_url, tmp_path, kills=12, seed=5)
 
 
 @pytest.mark.full
-def test_a_hundred_kills_in_the_middle_of_calls(tmp_path: Path) -> None:
-    _kill_writers(tmp_path, kills=100, seed=6)
+def test_a_hundred_kills_in_the_middle_of_calls(sql_url: str, tmp_path: Path) -> None:
+    _kill_writers(sql_url, tmp_path, kills=100, seed=6)

@@ -46,8 +46,8 @@ def _repair(reconciler: Reconciler, done: threading.Event) -> set[str]:
     return found
 
 
-def test_a_reconciler_that_never_rests_harms_no_job(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'race.db'}", synchronous="off")
+def test_a_reconciler_that_never_rests_harms_no_job(sql_url: str, tmp_path: Path) -> None:
+    database = Database(sql_url, synchronous="off")
     with served_engine(tmp_path) as engine:
         world = World(database, engine, tmp_path)
         for name in TENANTS:

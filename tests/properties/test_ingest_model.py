@@ -44,6 +44,7 @@ from rag.retrieval import Question, Retriever
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.registry import TenantRegistry
+from tests.postgresql import database_url
 from tests.support import served_engine
 
 PARAGRAPHS = [f"{word} " * 40 for word in ("ash", "birch", "cedar", "elm", "fir", "oak", "pine", "yew")]
@@ -86,12 +87,14 @@ class Task:
 
 
 class IngestModel(RuleBasedStateMachine):
+    kind = "sqlite"
     tasks: Bundle[Task] = Bundle("tasks")
 
     @initialize()
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="carrel-model-"))
-        self.database = Database(f"sqlite:///{self.folder / 'model.db'}", synchronous="off")
+        self.opened = database_url(self.kind, self.folder)
+        self.database = Database(self.opened.__enter__(), synchronous="off")
         SQLModel.metadata.create_all(self.database.engine)
         self.serving = served_engine(self.folder)
         self.engine = self.serving.__enter__()
@@ -289,6 +292,7 @@ class IngestModel(RuleBasedStateMachine):
             self.serving.__exit__(None, None, None)
             self.embedding.close()
             self.database.close()
+            self.opened.__exit__(None, None, None)
             shutil.rmtree(self.folder)
 
     def _nothing_is_left_over(self, tenant: int) -> None:
@@ -305,7 +309,11 @@ class IngestModel(RuleBasedStateMachine):
         assert self.blobs.count() == 2 * live
 
 
-def _run(examples: int, steps: int) -> Callable[[], None]:
+class IngestModelOnPostgreSQL(IngestModel):
+    kind = "postgresql"
+
+
+def _run(model: type[IngestModel], examples: int, steps: int) -> Callable[[], None]:
     profile = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -314,13 +322,18 @@ def _run(examples: int, steps: int) -> Callable[[], None]:
         print_blob=True,
         phases=[Phase.explicit, Phase.generate],  # shrinking over a real engine takes minutes and hides the failure meanwhile
     )
-    return lambda: run_state_machine_as_test(IngestModel, settings=profile)
+    return lambda: run_state_machine_as_test(model, settings=profile)
 
 
 def test_no_history_of_operations_shows_a_foreign_stale_lost_or_doubled_passage() -> None:
-    _run(examples=12, steps=25)()
+    _run(IngestModel, examples=12, steps=25)()
+
+
+def test_the_same_on_postgresql() -> None:
+    _run(IngestModelOnPostgreSQL, examples=4, steps=25)()
 
 
 @pytest.mark.full
-def test_many_long_histories() -> None:
-    _run(examples=300, steps=60)()
+@pytest.mark.parametrize("model", [IngestModel, IngestModelOnPostgreSQL])
+def test_many_long_histories(model: type[IngestModel]) -> None:
+    _run(model, examples=300, steps=60)()

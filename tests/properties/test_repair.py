@@ -7,20 +7,28 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from config.database import Database
 from rag.store.memory import MemoryStore
+from tests.postgresql import KINDS, database_url
 from tests.world import DAMAGES, TENANTS, Damage, World
 
 STEPS = st.tuples(st.sampled_from(TENANTS), st.sampled_from(DAMAGES))
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("kind", KINDS)
 @given(steps=st.lists(STEPS, min_size=1, max_size=8), quick=st.booleans())
-def test_any_damage_is_mended_by_one_run(steps: list[tuple[str, Damage]], quick: bool) -> None:
+def test_any_damage_is_mended_by_one_run(kind: str, steps: list[tuple[str, Damage]], quick: bool) -> None:
     folder = Path(tempfile.mkdtemp(prefix="carrel-repair-"))
-    database = Database(f"sqlite:///{folder / 'repair.db'}", synchronous="off")
+    with database_url(kind, folder) as url:
+        _damage_and_repair(Database(url, synchronous="off"), folder, steps, quick=quick)
+    shutil.rmtree(folder)
+
+
+def _damage_and_repair(database: Database, folder: Path, steps: list[tuple[str, Damage]], *, quick: bool) -> None:
     world = World(database, MemoryStore(), folder)
     try:
         world.fill()
@@ -36,4 +44,3 @@ def test_any_damage_is_mended_by_one_run(steps: list[tuple[str, Damage]], quick:
     finally:
         world.close()
         database.close()
-        shutil.rmtree(folder)

@@ -1,11 +1,10 @@
-"""What unit tests share: a clock that they set, and a real SQLite database with two tenants."""
+"""What unit tests share: a clock that they set, and a real database of each kind with two tenants."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 import pytest
 from sqlmodel import SQLModel
@@ -36,9 +35,9 @@ def clock() -> SetClock:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
+def database(sql_url: str) -> Iterator[Database]:
     """Every table, and the tenants `a` and `b` without limits."""
-    database = Database(f"sqlite:///{tmp_path / 'carrel.db'}")
+    database = Database(sql_url)
     SQLModel.metadata.create_all(database.engine)
     with database.system_write() as session:
         session.add_all([Tenant(id=name, name=name, cache_salt=name.encode() * 32, created_at=0) for name in "ab"])

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlmodel import col, select
 
 from config.database import Database, ForeignRow
 from rag.corpus import Collection, SpaceRow
 from tenants.tables import BudgetWindow
+from tests.postgresql import ON_SQLITE
 from tests.support import FakeScope
 
 A, B = FakeScope("a"), FakeScope("b")
@@ -139,6 +140,10 @@ def test_a_bound_session_changes_its_own_rows_only(filled: Database, name: str) 
     assert _everything(filled) == [row for row in after if row is not None]
 
 
+def _insert(s: Session) -> Any:
+    return (postgresql.insert if s.get_bind().dialect.name == "postgresql" else sqlite.insert)(C)
+
+
 def _added(s: Session, *rows: dict[str, Any]) -> None:
     s.add_all([Collection(**row) for row in rows])
 
@@ -157,9 +162,9 @@ FORBIDDEN: dict[str, Read] = {
         sa.insert(BudgetWindow).from_select(["tenant_id", "month"], sa.select(sa.literal("b"), sa.literal("x")))
     ),
     "own values, foreign parameters": lambda s: s.execute(sa.insert(C).values(tenant_id="a"), [_FOREIGN]),
-    "insert or nothing": lambda s: s.execute(sqlite.insert(C).values(**_FOREIGN).on_conflict_do_nothing()),
+    "insert or nothing": lambda s: s.execute(_insert(s).values(**_FOREIGN).on_conflict_do_nothing()),
     "upsert onto a foreign key": lambda s: s.execute(
-        sqlite.insert(C).values(**_row(id="b0")).on_conflict_do_update(index_elements=["id"], set_={"name": "stolen"})
+        _insert(s).values(**_row(id="b0")).on_conflict_do_update(index_elements=["id"], set_={"name": "stolen"})
     ),
     "update that gives away": lambda s: s.execute(sa.update(C).values(tenant_id="b")),
     "update by primary keys": lambda s: s.execute(sa.update(C), [{"id": "b0", "name": "stolen"}]),
@@ -194,7 +199,7 @@ def test_a_bound_session_adds_its_own_rows(filled: Database) -> None:
         session.add(Collection(**_row()))
         session.execute(sa.insert(C).values(**_row(id="core", name="core")))
         session.execute(sa.insert(C), [_row(id="bulk 1", name="bulk 1"), _row(id="bulk 2", name="bulk 2")])
-        session.execute(sqlite.insert(C).values(**_row(id="core", name="other")).on_conflict_do_nothing())
+        session.execute(_insert(session).values(**_row(id="core", name="other")).on_conflict_do_nothing())
     new = {(row[0], row[1]) for row in _everything(filled)} - {("a0", "a"), ("a1", "a"), ("b0", "b"), ("b1", "b")}
     assert new == {("new", "a"), ("core", "a"), ("bulk 1", "a"), ("bulk 2", "a")}
 
@@ -220,10 +225,14 @@ def test_a_read_session_keeps_no_write(filled: Database) -> None:
     assert _everything(filled) == before
 
 
-def test_sqlite_keeps_foreign_keys_and_waits_for_its_writer(filled: Database) -> None:
+def test_foreign_keys_are_kept(filled: Database) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         with filled.write(A) as session:
             session.add(Collection(**_row(space_id="unknown")))
+
+
+@ON_SQLITE
+def test_sqlite_waits_for_its_writer(filled: Database) -> None:
     with filled.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert int(connection.exec_driver_sql("PRAGMA busy_timeout").scalar()) > 0

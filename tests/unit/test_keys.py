@@ -34,8 +34,8 @@ def test_a_key_is_found_by_its_secret_alone(keys: KeyRing) -> None:
 
 def test_the_database_holds_a_hash_and_no_secret(keys: KeyRing, database: Database) -> None:
     secret = _create(keys).secret
-    with database.engine.connect() as connection:
-        dump = repr(connection.exec_driver_sql("SELECT * FROM api_keys").all())
+    with database.system_read() as session:
+        dump = repr(session.connection().exec_driver_sql("SELECT * FROM api_keys").all())
     assert repr(hashlib.sha256(secret.encode()).digest()) in dump
     assert secret.rpartition("_")[2] not in dump
 

@@ -6,29 +6,45 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlmodel import SQLModel
+from sqlmodel import SQLModel, col, select
 
-from api.schema import revision, upgrade
+from api.schema import _config, revision, upgrade
 from config.database import Database, TenantOwned
+from ingestion.tables import Job
+from tenants.tables import Tenant
+from tests.postgresql import KINDS, database_url
+from tests.support import FakeScope
 
 START = "import sys; from api.schema import upgrade; from config.database import Database; upgrade(Database(sys.argv[1]))"
 
 
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'carrel.db'}")
-    yield database
-    database.close()
+@pytest.fixture(params=KINDS)
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    with database_url(request.param, tmp_path, empty=True) as url:
+        database = Database(url)
+        yield database
+        database.close()
 
 
-def _schema(database: Database) -> set[tuple[str, str]]:
+def _schema(database: Database) -> set[tuple[str, ...]]:
+    """Whatever the database knows of tables, columns, indexes, and who may do what with them."""
+    queries = ["SELECT name, sql FROM sqlite_master"]
+    if database.is_postgresql:
+        queries = [
+            "SELECT attrelid::regclass::text, attname, atttypid::regtype::text FROM pg_attribute WHERE attrelid >= 16384",
+            "SELECT indexname, indexdef FROM pg_indexes",
+            "SELECT relname, relacl::text, relrowsecurity::text, relforcerowsecurity::text FROM pg_class WHERE oid >= 16384",
+            "SELECT tablename, policyname, roles::text, qual, with_check FROM pg_policies",
+        ]
     with database.engine.connect() as connection:
-        return {(name, sql) for name, sql in connection.exec_driver_sql("SELECT name, sql FROM sqlite_master").all()}
+        return {tuple(row) for query in queries for row in connection.exec_driver_sql(query)}
 
 
 def _differences(database: Database) -> list[object]:
@@ -63,6 +79,47 @@ def test_the_comparison_would_notice_a_change(empty: Database) -> None:
         connection.execute(sa.text("ALTER TABLE documents ADD COLUMN extra INTEGER"))
         connection.execute(sa.text("DROP INDEX uq_documents_external_id"))
     assert len(_differences(empty)) == 2
+
+
+TENANT = {"id": "ten_old", "name": "old", "cache_salt": b"salt", "created_at": 1}
+JOB = {
+    "tenant_id": "ten_old",
+    "id": "job_old",
+    "kind": "ingest",
+    "collection_id": "col",
+    "document_id": "doc",
+    "state": "queued",
+    "stage": "waiting",
+    "chunks_total": 3,
+    "chunks_done": 2,
+    "tokens_charged": 1,
+    "tokens_cached": 0,
+    "created_at": 1,
+    "updated_at": 1,
+}
+
+
+def _insert(connection: sa.Connection, table: str, row: dict[str, Any]) -> None:
+    connection.execute(sa.insert(sa.table(table, *map(sa.column, row))).values(row))
+
+
+def test_rows_of_the_first_revision_are_kept_and_get_what_later_ones_added(empty: Database) -> None:
+    with empty.engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        _insert(connection, "tenants", TENANT)
+        _insert(connection, "jobs", JOB)
+    upgrade(empty)
+    assert _differences(empty) == []
+    with empty.read(FakeScope("ten_old")) as session:
+        job = session.scalars(select(Job)).one()
+        assert JOB.items() <= job.model_dump().items()
+        assert (job.epoch, job.pages, job.tokens_total, job.retry_of, job.finished_at) == (0, 0, 0, None, None)
+    with empty.read(FakeScope("ten_other")) as session:
+        assert session.scalars(select(Job)).all() == []
+    with empty.system_read() as session:
+        assert session.scalars(select(col(Tenant.name))).all() == ["old"]
 
 
 def test_processes_that_start_together_migrate_once(empty: Database) -> None:

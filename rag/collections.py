@@ -22,6 +22,7 @@ from rag.types import Reader
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "default"
+_BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("names", expanding=True)))
 
 
 class Collections:
@@ -94,7 +95,16 @@ class TenantCollections:
 
     def find(self, session: Session, name: str) -> Collection:
         """The collection, or NotFound alike for one that is missing, foreign, or outside the principal's bounds."""
-        row = session.scalars(select(Collection).where(col(Collection.name) == name)).first() if self._sees(name) else None
+        return self.find_all(session, (name,))[0]
+
+    def find_all(self, session: Session, names: Sequence[str]) -> Sequence[Collection]:
+        """Each of the names once, in their order; raises as `find` does for the first that is none."""
+        wanted = dict.fromkeys(names)
+        visible = [name for name in wanted if self._sees(name)]
+        found = {row.name: row for row in session.scalars(_BY_NAMES, {"names": visible})}
+        return [self._usable(name, found.get(name)) for name in wanted]
+
+    def _usable(self, name: str, row: Collection | None) -> Collection:
         if row is None:
             raise NotFound(f"There is no collection {name!r}.", field="collection")
         if row.space_id != self._space.id:
@@ -103,9 +113,6 @@ class TenantCollections:
                 field="collection",
             )
         return row
-
-    def find_all(self, session: Session, names: Sequence[str]) -> Sequence[Collection]:
-        return [self.find(session, name) for name in dict.fromkeys(names)]
 
     def ensure_default(self) -> None:
         """Every tenant can start without a set-up step: the default collection is made when it is first used."""

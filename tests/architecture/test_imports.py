@@ -25,7 +25,7 @@ VENDORS = {
     "diskcache": {"rag/embedding/cache.py"},
     "semantic_text_splitter": {"rag/chunking.py"},
     "tiktoken": {"rag/tokens.py"},
-    "orjson": {"rag/store/wire.py"},
+    "orjson": {"rag/store/wire.py", "config/database.py"},
     "dbos": {"ingestion/durable.py"},
     "pypdfium2": {"ingestion/readers/pdf.py"},
     "bs4": {"ingestion/readers/html.py"},

@@ -237,26 +237,26 @@ def _confine(state: ORMExecuteState) -> None:
         raise ForeignRow("only statements on mapped classes can be confined to a tenant")
     if state.is_insert:
         _check_inserted(state, tenant_id)
-    elif state.is_select:
-        _confine_select(state, tenant_id)
-    else:
-        if state.is_update:
-            _check_updated(state)
+        return
+    if state.is_update:
+        _check_updated(state)
+    if not isinstance(state.parameters or {}, Mapping):
+        raise ForeignRow("a statement with many sets of parameters cannot be confined to a tenant")
+    if state.is_select or state.execution_options.get("synchronize_session") is False:
+        _add_condition(state, tenant_id)
+    else:  # evaluated on the session's objects too, which have no parameters
         state.statement = state.statement.options(
             with_loader_criteria(TenantOwned, lambda table: table.owner() == tenant_id, include_aliases=True)
         )
 
 
-def _confine_select(state: ORMExecuteState, tenant_id: str) -> None:
+def _add_condition(state: ORMExecuteState, tenant_id: str) -> None:
     confined = _confined.get(state.statement)
     if confined is None:
         by_key = state.execution_options.get("carrel_rows_by_key", False)
         confined = _confined[state.statement] = state.statement.options(_BY_KEY if by_key else _OWN)
-    state.statement = confined
-    given = state.parameters or {}
-    if not isinstance(given, Mapping):
-        raise ForeignRow("a select with many sets of parameters cannot be confined to a tenant")
-    state.parameters = {**given, _TENANT.key: tenant_id}
+    given: Mapping[str, Any] = state.parameters or {}  # type: ignore[assignment]
+    state.statement, state.parameters = confined, {**given, _TENANT.key: tenant_id}
 
 
 def _check_updated(state: ORMExecuteState) -> None:

@@ -31,7 +31,7 @@ VENDORS = {
     "bs4": {"ingestion/readers/html.py"},
     "markdownify": {"ingestion/readers/html.py"},
     "jwt": {"tenants/tokens.py"},
-    "limits": {"tenants/rates.py", "api/middleware.py"},
+    "limits": {"api/middleware.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
     "uvicorn": {"api/processes.py"},
     "httpx2": {"client/src/carrel_client/transport.py"},

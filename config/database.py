@@ -213,8 +213,10 @@ def _set_up_sqlite(engine: sa.Engine, synchronous: str) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        write = connection.get_execution_options().get("carrel_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        if connection.get_execution_options().get("carrel_write", False):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:  # waits for nothing and cannot fail, so it needs none of SQLAlchemy's handling
+            connection.connection.driver_connection.execute("BEGIN")  # type: ignore[union-attr]
 
 
 #: Has no value of its own: a statement that runs without one is refused.

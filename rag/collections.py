@@ -28,10 +28,11 @@ _BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("name
 class Collections:
     def __init__(self, database: Database, clock: Clock, fingerprint: Fingerprint) -> None:
         self._database, self._clock, self._fingerprint = database, clock, fingerprint
+        self._space = fingerprint.space
 
     def register_space(self) -> None:
         """Make the loaded model's space known to SQL; called once when the service starts."""
-        space = self._fingerprint.space
+        space = self._space
         row = SpaceRow(
             id=space.id, dimensions=space.dimensions, description=self._fingerprint.describe(), created_at=self._clock()
         )
@@ -43,7 +44,7 @@ class Collections:
                     session.add(row)
 
     def for_tenant(self, scope: Reader) -> TenantCollections:
-        return TenantCollections(self._database, self._clock, self._fingerprint.space, scope)
+        return TenantCollections(self._database, self._clock, self._space, scope)
 
 
 class TenantCollections:

@@ -10,7 +10,7 @@ import numpy as np
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import VectorCache, as_stored
 from rag.embedding.runtime import EmbeddingRuntime, Matrix
-from rag.store.base import Space, Vector
+from rag.store.base import Vector
 from rag.types import Meter, Scope
 
 
@@ -42,13 +42,9 @@ class _Plan:
 
 class EmbeddingService:
     def __init__(self, runtime: EmbeddingRuntime, cache: VectorCache, *, batch_tokens: int) -> None:
-        self.runtime = runtime
+        self.runtime, self.space = runtime, runtime.fingerprint.space
         self._cache = cache
         self._batcher = Batcher(runtime, batch_tokens=batch_tokens)
-
-    @property
-    def space(self) -> Space:
-        return self.runtime.fingerprint.space
 
     def close(self) -> None:
         self._batcher.close()

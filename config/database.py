@@ -224,7 +224,7 @@ _TENANT = sa.bindparam("carrel_tenant", type_=sa.String())
 #: One condition for all tenants, whose value comes with each execution: a closure over the id would cost 50 µs a statement.
 _OWN = with_loader_criteria(TenantOwned, lambda table: table.owner() == _TENANT, include_aliases=True)
 #: The same condition in a form that no index serves. SQLite takes any index to leave ten rows, so it would read all places of
-#: a tenant's chunks (0.17 ms at 2,000, 0.9 at 10,000) rather than look eighteen keys up (0.02).
+#: a tenant's chunks (0.17 ms at 2,000, 0.77 at 10,000) rather than look eighteen keys up (0.03).
 _BY_KEY = with_loader_criteria(TenantOwned, lambda table: table.owner() + "" == _TENANT, include_aliases=True)
 #: Statements that modules keep, as they are confined: another 30 µs for each execution.
 _confined: WeakKeyDictionary[sa.Executable, sa.Executable] = WeakKeyDictionary()

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock
-from config.database import Database
+from config.database import ROWS_BY_KEY, Database
 from config.errors import Conflict, InvalidInput, NotFound, SpaceMismatch
 from config.ids import new_id
 from rag.corpus import Collection, Document, NumericSlot, SpaceRow
@@ -22,6 +22,11 @@ from rag.types import Reader
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "default"
+_SLOTS = (
+    select(NumericSlot)
+    .where(col(NumericSlot.collection_id).in_(sa.bindparam("collections", expanding=True)))
+    .execution_options(**ROWS_BY_KEY)
+)
 _BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("names", expanding=True)))
 
 
@@ -134,6 +139,6 @@ class TenantCollections:
 def numeric_slots(session: Session, collection_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     """For each collection, the numeric slot of each attribute that has one."""
     slots: dict[str, dict[str, int]] = {collection_id: {} for collection_id in collection_ids}
-    for row in session.scalars(select(NumericSlot).where(col(NumericSlot.collection_id).in_(collection_ids))):
+    for row in session.scalars(_SLOTS, {"collections": list(collection_ids)}):
         slots[row.collection_id][row.key] = row.slot
     return slots

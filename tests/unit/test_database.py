@@ -238,3 +238,15 @@ def test_sqlite_keeps_foreign_keys_and_waits_for_its_writer(filled: Database) ->
     with filled.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert int(connection.exec_driver_sql("PRAGMA busy_timeout").scalar()) > 0
+
+
+def test_rows_found_by_their_keys_are_not_searched_for_among_all_of_the_tenant(filled: Database) -> None:
+    if filled.is_postgresql:
+        pytest.skip("PostgreSQL plans by what the tables hold")
+    asked: list[tuple[str, Any]] = []
+    with filled.read(A) as session:
+        sa.event.listen(session.connection(), "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
+        session.execute(_BY_KEY, {"ids": ["a0"]})
+        statement, parameters = asked[0]
+        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    assert "(id=?)" in plan[0].detail

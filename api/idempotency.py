@@ -59,7 +59,7 @@ class Recorder:
         return record
 
 
-def _recorder(request: Request) -> Recorder:
+async def _recorder(request: Request) -> Recorder:
     recorder: Recorder | None = getattr(request.state, "once", None)
     return recorder or Recorder()
 

@@ -205,7 +205,9 @@ class QueryUsage(BaseModel):
 class QueryOut(BaseModel):
     passages: list[PassageOut]
     usage: QueryUsage
-    timings_ms: dict[str, float]
+    timings_ms: dict[str, float] = Field(
+        description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`."
+    )
 
     @classmethod
     def of(cls, answer: Answer) -> QueryOut:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock
-from config.database import Database
+from config.database import ROWS_BY_KEY, Database
 from config.errors import Conflict, InvalidInput, NotFound, SpaceMismatch
 from config.ids import new_id
 from rag.corpus import Collection, Document, NumericSlot, SpaceRow
@@ -22,15 +22,22 @@ from rag.types import Reader
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "default"
+_SLOTS = (
+    select(NumericSlot)
+    .where(col(NumericSlot.collection_id).in_(sa.bindparam("collections", expanding=True)))
+    .execution_options(**ROWS_BY_KEY)
+)
+_BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("names", expanding=True)))
 
 
 class Collections:
     def __init__(self, database: Database, clock: Clock, fingerprint: Fingerprint) -> None:
         self._database, self._clock, self._fingerprint = database, clock, fingerprint
+        self._space = fingerprint.space
 
     def register_space(self) -> None:
         """Make the loaded model's space known to SQL; called once when the service starts."""
-        space = self._fingerprint.space
+        space = self._space
         row = SpaceRow(
             id=space.id, dimensions=space.dimensions, description=self._fingerprint.describe(), created_at=self._clock()
         )
@@ -42,7 +49,7 @@ class Collections:
                     session.add(row)
 
     def for_tenant(self, scope: Reader) -> TenantCollections:
-        return TenantCollections(self._database, self._clock, self._fingerprint.space, scope)
+        return TenantCollections(self._database, self._clock, self._space, scope)
 
 
 class TenantCollections:
@@ -94,7 +101,16 @@ class TenantCollections:
 
     def find(self, session: Session, name: str) -> Collection:
         """The collection, or NotFound alike for one that is missing, foreign, or outside the principal's bounds."""
-        row = session.scalars(select(Collection).where(col(Collection.name) == name)).first() if self._sees(name) else None
+        return self.find_all(session, (name,))[0]
+
+    def find_all(self, session: Session, names: Sequence[str]) -> Sequence[Collection]:
+        """Each of the names once, in their order; raises as `find` does for the first that is none."""
+        wanted = dict.fromkeys(names)
+        visible = [name for name in wanted if self._sees(name)]
+        found = {row.name: row for row in session.scalars(_BY_NAMES, {"names": visible})}
+        return [self._usable(name, found.get(name)) for name in wanted]
+
+    def _usable(self, name: str, row: Collection | None) -> Collection:
         if row is None:
             raise NotFound(f"There is no collection {name!r}.", field="collection")
         if row.space_id != self._space.id:
@@ -103,9 +119,6 @@ class TenantCollections:
                 field="collection",
             )
         return row
-
-    def find_all(self, session: Session, names: Sequence[str]) -> Sequence[Collection]:
-        return [self.find(session, name) for name in dict.fromkeys(names)]
 
     def ensure_default(self) -> None:
         """Every tenant can start without a set-up step: the default collection is made when it is first used."""
@@ -126,6 +139,6 @@ class TenantCollections:
 def numeric_slots(session: Session, collection_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     """For each collection, the numeric slot of each attribute that has one."""
     slots: dict[str, dict[str, int]] = {collection_id: {} for collection_id in collection_ids}
-    for row in session.scalars(select(NumericSlot).where(col(NumericSlot.collection_id).in_(collection_ids))):
+    for row in session.scalars(_SLOTS, {"collections": list(collection_ids)}):
         slots[row.collection_id][row.key] = row.slot
     return slots

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
-from sqlmodel import col, select
+from sqlmodel import col
 
-from config.database import Database
-from config.errors import InvalidInput
+from config.database import ROWS_BY_KEY, Database
+from config.errors import InvalidInput, NotFound
 from rag.collections import DEFAULT, Collections, numeric_slots
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, VersionChunk
 from rag.embedding.service import Embedded, EmbeddingService
@@ -91,17 +92,24 @@ class TenantRetriever:
 
     def query(self, question: Question, *, charge_id: str) -> Answer:
         clock = [time.perf_counter()]
-        if DEFAULT in question.collections:
+        try:
+            found, condition = self._where(question)
+        except NotFound:
+            if DEFAULT not in question.collections:
+                raise
             self._parts.collections.for_tenant(self._scope).ensure_default()
-        with self._parts.database.read(self._scope) as session:
-            found = self._parts.collections.for_tenant(self._scope).find_all(session, question.collections)
-            condition = self._condition(session, question, found)
+            found, condition = self._where(question)
         clock.append(time.perf_counter())
         embedded = self._parts.embedding.embed_query(self._scope, self._meter, question.text, charge_id=charge_id)
         clock.append(time.perf_counter())
         passages = self._search(question, found, condition, embedded.vectors[0])
         clock.append(time.perf_counter())
         return _answer(passages, embedded, found, clock)
+
+    def _where(self, question: Question) -> tuple[Sequence[Collection], Condition | None]:
+        with self._parts.database.read(self._scope) as session:
+            found = self._parts.collections.for_tenant(self._scope).find_all(session, question.collections)
+            return found, self._condition(session, question, found)
 
     def _condition(self, session: Session, question: Question, found: Sequence[Collection]) -> Condition | None:
         parts: list[Condition] = []
@@ -136,54 +144,73 @@ class TenantRetriever:
         ids = list(scores)
         with self._parts.database.read(self._scope) as session:
             for page in (ids[at : at + 500] for at in range(0, len(ids), 500)):
-                for row in session.execute(_LIVE_CHUNKS.where(col(Chunk.id).in_(page))):
-                    chunk, place, version, document = row
-                    if document.collection_id in names and self._may_see(version, question.filter):
-                        name = names[document.collection_id]
-                        passages.append(_passage(chunk, place, version, document, name, scores[chunk.id]))
+                for row in session.execute(_LIVE_CHUNKS, {"ids": page}):
+                    if row.collection_id in names and self._may_see(row, question.filter):
+                        passages.append(_passage(row, names[row.collection_id], scores[row.id]))
         return sorted(passages, key=lambda passage: (-passage.score, passage.id))
 
-    def _may_see(self, version: DocumentVersion, filter_: Filter | None) -> bool:
+    def _may_see(self, row: sa.Row[*tuple[Any, ...]], filter_: Filter | None) -> bool:
         held = self._scope.labels
-        labelled = held is None or held.issuperset(version.labels)
-        return labelled and (filter_ is None or matches(filter_, version.attributes))
+        labelled = held is None or held.issuperset(row.labels)
+        return labelled and (filter_ is None or matches(filter_, row.attributes))
 
 
 #: Chunks as the live versions of existing documents place them. The session adds the tenant's condition to each table.
+#: Columns, because the four entities of a hit cost 40 µs more than their values.
 _LIVE_CHUNKS = (
-    select(Chunk, VersionChunk, DocumentVersion, Document)
+    sa.select(
+        col(Chunk.id),
+        col(Chunk.text),
+        col(VersionChunk.start),
+        col(VersionChunk.end),
+        col(VersionChunk.headings),
+        col(VersionChunk.first_page),
+        col(VersionChunk.last_page),
+        col(DocumentVersion.number),
+        col(DocumentVersion.title),
+        col(DocumentVersion.source),
+        col(DocumentVersion.labels),
+        col(DocumentVersion.attributes),
+        col(Document.id).label("document_id"),
+        col(Document.external_id),
+        col(Document.collection_id),
+    )
     .join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id))
     .join(DocumentVersion, col(DocumentVersion.id) == col(VersionChunk.version_id))
     .join(Document, col(Document.id) == col(DocumentVersion.document_id))
-    .where(col(Document.live_version_id) == col(DocumentVersion.id), col(Document.deleted_at).is_(None))
+    .where(
+        col(Chunk.id).in_(sa.bindparam("ids", expanding=True)),
+        col(Document.live_version_id) == col(DocumentVersion.id),
+        col(Document.deleted_at).is_(None),
+    )
+    .execution_options(**ROWS_BY_KEY)
 )
 
 
-def _passage(
-    chunk: Chunk, place: VersionChunk, version: DocumentVersion, document: Document, collection: str, score: float
-) -> Passage:
+def _passage(row: sa.Row[*tuple[Any, ...]], collection: str, score: float) -> Passage:
     return Passage(
-        id=chunk.id,
+        id=row.id,
         score=score,
-        text=chunk.text,
-        start=place.start,
-        end=place.end,
-        document_id=document.id,
-        external_id=document.external_id,
-        version=version.number,
+        text=row.text,
+        start=row.start,
+        end=row.end,
+        document_id=row.document_id,
+        external_id=row.external_id,
+        version=row.number,
         collection=collection,
-        title=version.title,
-        source=version.source,
-        headings=tuple(place.headings),
-        first_page=place.first_page,
-        last_page=place.last_page,
-        attributes=version.attributes,
+        title=row.title,
+        source=row.source,
+        headings=tuple(row.headings),
+        first_page=row.first_page,
+        last_page=row.last_page,
+        attributes=row.attributes,
     )
 
 
 def _answer(passages: list[Passage], embedded: Embedded, found: Sequence[Collection], clock: list[float]) -> Answer:
     stages = ("collections", "embedding", "search")
     timings = {name: round((clock[i + 1] - clock[i]) * 1000, 3) for i, name in enumerate(stages)}
+    timings["model"] = round(embedded.model_s * 1000, 3)
     return Answer(
         passages=tuple(passages),
         charged=embedded.charged,

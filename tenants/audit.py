@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
 from sqlmodel import col, select
 
 from config.clock import Clock
@@ -12,6 +13,8 @@ from config.database import Database
 from config.ids import new_id
 from tenants.context import Principal
 from tenants.tables import AuditEntry
+
+_INSERT = sa.insert(AuditEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +38,22 @@ class AuditLog:
         self._database, self._clock = database, clock
 
     def append(self, event: Event) -> None:
-        entry = AuditEntry(
-            id=new_id("aud"),
-            tenant_id=event.tenant_id,
-            at=self._clock(),
-            request_id=event.request_id,
-            principal_kind=event.principal.kind,
-            principal_id=event.principal.id,
-            action=event.action,
-            target=event.target,
-            decision="denied" if event.status in (401, 402, 403, 429) else "allowed",
-            status=event.status,
-            detail=event.detail,
-        )
+        entry = {
+            "id": new_id("aud"),
+            "tenant_id": event.tenant_id,
+            "at": self._clock(),
+            "request_id": event.request_id,
+            "principal_kind": event.principal.kind,
+            "principal_id": event.principal.id,
+            "action": event.action,
+            "target": event.target,
+            "decision": "denied" if event.status in (401, 402, 403, 429) else "allowed",
+            "status": event.status,
+            "detail": event.detail,
+        }
         confined = self._database.write(_Owner(event.tenant_id)) if event.tenant_id else self._database.system_write()
         with confined as session:
-            session.add(entry)
+            session.execute(_INSERT, entry, execution_options={"dml_strategy": "raw"})  # half the time of adding an entity
 
     def of(self, tenant_id: str | None, *, limit: int = 100) -> list[AuditEntry]:
         """A tenant's newest entries first; None: those of operators."""

@@ -9,14 +9,16 @@ Every transition is one short transaction of conditional statements; `used` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
-from sqlmodel import col, select
+from sqlmodel import SQLModel, col, select
 
 from config.clock import Clock, day, month
 from config.database import Database, HasTenant, once_more
@@ -158,12 +160,23 @@ class TenantMeter:
 
     @once_more
     def debit(self, charge_id: str, tokens: int) -> None:
+        """Charged once for each id: of two at the same moment the second waits for the first's entry, and is free."""
+        now = self._ledger.clock()
+        entry = {
+            "tenant_id": self._scope.tenant_id,
+            "id": charge_id,
+            "month": month(now),
+            "operation": self._operation,
+            "state": SETTLED,
+            "tokens": tokens,
+            "epoch": 0,
+            "lease_until": None,
+            "created_at": now,
+        }
         with self._announced(), self._ledger.database.write(self._scope) as session:
-            if self._entry(session, charge_id) is not None:
-                return
-            self._reserve(session, tokens, month(self._ledger.clock()), held=False)
-            self._add(session, charge_id, SETTLED, tokens, None)
-            self._count(session, charged=tokens)
+            if insert_missing(session, LedgerEntry, entry):
+                self._reserve(session, tokens, month(now), held=False)
+                self._count(session, charged=tokens)
 
     def refund(self, charge_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
@@ -215,19 +228,12 @@ class TenantMeter:
 
     def _reserve(self, session: Session, tokens: int, window: str, *, held: bool) -> None:
         """Take `tokens` of the month, or raise: one conditional statement, so that concurrent takers cannot pass it."""
-        tenant_id = self._scope.tenant_id
-        used, reserved = col(BudgetWindow.used), col(BudgetWindow.held)
-        limit = select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id).scalar_subquery()
-        taken = sa.update(BudgetWindow).where(
-            col(BudgetWindow.tenant_id) == tenant_id,
-            col(BudgetWindow.month) == window,
-            sa.or_(limit.is_(None), used + reserved + tokens <= limit),
-        )
-        taken = taken.values(held=reserved + tokens) if held else taken.values(used=used + tokens)
-        if rows(session, taken):
+        tenant_id, taking = self._scope.tenant_id, _HOLD if held else _USE
+        given = {"tenant": tenant_id, "window": window, "amount": tokens}
+        if rows(session, taking, given):
             return
-        _ensure(session, BudgetWindow, {"tenant_id": tenant_id, "month": window})
-        if rows(session, taken) == 0:
+        insert_missing(session, BudgetWindow, {"tenant_id": tenant_id, "month": window, "used": 0, "held": 0})
+        if rows(session, taking, given) == 0:
             monthly = _limit(session, tenant_id)
             raise BudgetExhausted(
                 f"This needs {tokens} tokens, more than is left of the month's {monthly}.",
@@ -266,24 +272,16 @@ def count_usage(
     cached: int = 0,
     deduplicated: int = 0,
 ) -> None:
-    key = {"tenant_id": tenant_id, "day": on, "operation": operation}
-    counted = (
-        sa.update(UsageDay)
-        .where(*(col(getattr(UsageDay, name)) == value for name, value in key.items()))
-        .values(
-            charged=col(UsageDay.charged) + charged,
-            cached=col(UsageDay.cached) + cached,
-            deduplicated=col(UsageDay.deduplicated) + deduplicated,
-        )
-    )
-    if rows(session, counted) == 0:
-        _ensure(session, UsageDay, key)
-        rows(session, counted)
+    amounts = {"charged": charged, "cached": cached, "deduplicated": deduplicated}
+    row = {"tenant_id": tenant_id, "day": on, "operation": operation, **amounts}
+    given = {f"given_{name}": value for name, value in row.items()}
+    if rows(session, _COUNT, given) == 0 and not insert_missing(session, UsageDay, row):
+        rows(session, _COUNT, given)  # somebody else made the row at the same moment
 
 
-def rows(session: Session, statement: sa.Update) -> int:
+def rows(session: Session, statement: sa.Update, given: Mapping[str, Any] | None = None) -> int:
     """Execute an update and return how many rows met its condition."""
-    result = session.execute(statement, execution_options={"synchronize_session": False})
+    result = session.execute(statement, given, execution_options={"synchronize_session": False})
     count: int = result.rowcount  # type: ignore[attr-defined]
     return count
 
@@ -297,13 +295,46 @@ def _move(session: Session, tenant_id: str, window: str, *, used: int, held: int
     )
 
 
-def _ensure(session: Session, table: type[BudgetWindow] | type[UsageDay], key: dict[str, str]) -> None:
-    """Insert the row of zeros if it is missing, whoever else does so at the same moment."""
-    dialect = session.get_bind().dialect.name
+def insert_missing(session: Session, table: type[SQLModel], row: Mapping[str, Any]) -> bool:
+    """Insert the row, all columns given, unless its key is taken, by whoever at the same moment too; tell whether it was."""
+    statement = _insert_missing(session.get_bind().dialect.name, table)
+    count: int = session.execute(statement, row, execution_options={"dml_strategy": "raw"}).rowcount  # type: ignore[attr-defined]
+    return count == 1
+
+
+@cache
+def _insert_missing(dialect: str, table: type[SQLModel]) -> sa.Insert:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    zeros = {name: 0 for name in table.model_fields if name not in key}
-    session.execute(insert(table).values(**key, **zeros).on_conflict_do_nothing())
+    return insert(table).on_conflict_do_nothing()
 
 
 def _limit(session: Session, tenant_id: str) -> int | None:
     return session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id))
+
+
+def _taking(column: str) -> sa.Update:
+    used, held, amount = col(BudgetWindow.used), col(BudgetWindow.held), sa.bindparam("amount", type_=sa.BigInteger())
+    limit = select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == sa.bindparam("tenant")).scalar_subquery()
+    return (
+        sa.update(BudgetWindow)
+        .where(
+            col(BudgetWindow.tenant_id) == sa.bindparam("tenant"),
+            col(BudgetWindow.month) == sa.bindparam("window"),
+            sa.or_(limit.is_(None), used + held + amount <= limit),
+        )
+        .values({column: col(getattr(BudgetWindow, column)) + amount})
+    )
+
+
+#: Statements of every query, made once: building them anew took a third of a debit.
+_USE, _HOLD = _taking("used"), _taking("held")
+_COUNT = (
+    sa.update(UsageDay)
+    .where(*(col(getattr(UsageDay, name)) == sa.bindparam(f"given_{name}") for name in ("tenant_id", "day", "operation")))
+    .values(
+        {
+            name: col(getattr(UsageDay, name)) + sa.bindparam(f"given_{name}", type_=sa.BigInteger())
+            for name in ("charged", "cached", "deduplicated")
+        }
+    )
+)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import sqlalchemy as sa
+from sqlmodel import col, select
+
 from config.database import Database
 from config.errors import Unauthenticated
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tenants.keys import KeyRing
 from tenants.tables import ApiKey, Tenant
 from tenants.tokens import TokenSigner
+
+_CACHE_SALT = select(col(Tenant.cache_salt)).where(col(Tenant.id) == sa.bindparam("id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,12 @@ class Identifier:
 
     def _context(self, tenant_id: str, principal: Principal, key: ApiKey | None = None) -> TenantContext:
         with self._database.read(_Claimed(tenant_id)) as session:
-            tenant = session.get(Tenant, tenant_id)
-        if tenant is None:
+            cache_salt = session.scalar(_CACHE_SALT, {"id": tenant_id})
+        if cache_salt is None:
             raise Unauthenticated("Send a valid key as `Authorization: Bearer <key>`.")
         return TenantContext(
-            tenant.id,
-            tenant.cache_salt,
+            tenant_id,
+            cache_salt,
             principal,
             collections=None if key is None or key.collections is None else frozenset(key.collections),
             labels=None if key is None or key.labels is None else frozenset(key.labels),

@@ -114,9 +114,12 @@ class KeyRing:
                 self.create(None, name="operator", scopes=[Scope.OPERATE], secret=secret)
 
 
+_BY_ID = select(ApiKey).where(col(ApiKey.id) == sa.bindparam("id"))
+
+
 def _by_id(session: Session, key_id: str) -> ApiKey | None:
     if session.get_bind().dialect.name != "postgresql":
-        return session.get(ApiKey, key_id)
+        return session.scalars(_BY_ID, {"id": key_id}).first()
     columns = ApiKey.__table__.columns  # type: ignore[attr-defined]
     found = getattr(sa.func, FIND_KEY)(key_id).table_valued(*columns)
     return session.scalars(select(ApiKey).from_statement(sa.select(found))).first()

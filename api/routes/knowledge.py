@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
@@ -20,9 +20,10 @@ routes = router("Knowledge")
     "/v1/query",
     operation_id="query",
     summary="Find the passages that answer a question",
+    response_model=QueryOut,
     **scope(Scope.QUERY, retrieval=True),
 )
-async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> QueryOut:
+async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> Response:
     question = Question(
         text=body.query,
         collections=tuple(dict.fromkeys(body.collections)),
@@ -30,9 +31,15 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
         filter=None if body.filter is None else parse(body.filter),
     )
     retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
-    answer = await in_thread(lambda: QueryOut.of(retriever.query(question, charge_id=charge_id)))
-    request.state.audit = {"passages": [passage.id for passage in answer.passages]}
-    return answer
+
+    def ask() -> tuple[str, list[str]]:
+        answer = QueryOut.of(retriever.query(question, charge_id=charge_id))
+        return answer.model_dump_json(), [passage.id for passage in answer.passages]
+
+    # Rendered here and in the thread: the framework would check and render it once more, on the event loop.
+    rendered, passages = await in_thread(ask)
+    request.state.audit = {"passages": passages}
+    return Response(rendered, media_type="application/json")
 
 
 @routes.post(

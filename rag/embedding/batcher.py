@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from rag.embedding.runtime import EmbeddingRuntime, Matrix
 class _Request:
     texts: list[str]
     lengths: list[int]
-    answer: Future[Matrix] = field(default_factory=Future)
+    answer: Future[tuple[Matrix, float]] = field(default_factory=Future)
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -46,6 +47,10 @@ class Batcher:
 
     def embed(self, texts: Sequence[str], lengths: Sequence[int]) -> Matrix:
         """Vectors in the order of the texts. Blocks; raises whatever the model raised, ModelUnavailable once closed."""
+        return self.timed_embed(texts, lengths)[0]
+
+    def timed_embed(self, texts: Sequence[str], lengths: Sequence[int]) -> tuple[Matrix, float]:
+        """As `embed`, with the seconds that the model took for all that was embedded together, without the wait for it."""
         request = _Request(list(texts), list(lengths))
         with self._door:
             if self._closed:
@@ -74,6 +79,7 @@ class Batcher:
             self._serve(taken)
 
     def _serve(self, requests: list[_Request]) -> None:
+        began = time.perf_counter()
         try:
             matrix = self._embed_all(
                 [text for request in requests for text in request.texts],
@@ -83,9 +89,9 @@ class Batcher:
             for request in requests:
                 request.answer.set_exception(error)
             return
-        offset = 0
+        took, offset = time.perf_counter() - began, 0
         for request in requests:
-            request.answer.set_result(matrix[offset : offset + len(request.texts)])
+            request.answer.set_result((matrix[offset : offset + len(request.texts)], took))
             offset += len(request.texts)
 
     def _embed_all(self, texts: list[str], lengths: list[int]) -> Matrix:

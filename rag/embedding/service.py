@@ -10,7 +10,7 @@ import numpy as np
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import VectorCache, as_stored
 from rag.embedding.runtime import EmbeddingRuntime, Matrix
-from rag.store.base import Space, Vector
+from rag.store.base import Vector
 from rag.types import Meter, Scope
 
 
@@ -20,6 +20,7 @@ class Embedded:
     charged: int  #: tokens the model read for this call
     cached: int  #: tokens whose vectors were known
     deduplicated: int  #: tokens of texts that occur more than once in the call
+    model_s: float = 0.0  #: of a question: how long the model worked on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,9 @@ class _Plan:
 
 class EmbeddingService:
     def __init__(self, runtime: EmbeddingRuntime, cache: VectorCache, *, batch_tokens: int) -> None:
-        self.runtime = runtime
+        self.runtime, self.space = runtime, runtime.fingerprint.space
         self._cache = cache
         self._batcher = Batcher(runtime, batch_tokens=batch_tokens)
-
-    @property
-    def space(self) -> Space:
-        return self.runtime.fingerprint.space
 
     def close(self) -> None:
         self._batcher.close()
@@ -59,13 +56,13 @@ class EmbeddingService:
         if plan.missing:
             meter.debit(charge_id, plan.to_charge)
             try:
-                vectors = self._run_model(plan)
+                matrix, model_s = self._batcher.timed_embed([text], [plan.tokens[text]])
             except Exception:
                 meter.refund(charge_id)
                 raise
-            self._cache.put(scope, self.space, vectors)
-            plan.known.update(vectors)
-            return Embedded(np.stack([plan.known[text]]), plan.to_charge, 0, 0)
+            vector = as_stored(matrix[0])
+            self._cache.put(scope, self.space, {text: vector})
+            return Embedded(vector[None], plan.to_charge, 0, 0, model_s)
         meter.saved(plan.cached, 0)
         return Embedded(np.stack([plan.known[text]]), 0, plan.cached, 0)
 

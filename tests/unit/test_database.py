@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlmodel import col, select
 
-from config.database import Database, ForeignRow
+from config.database import ROWS_BY_KEY, Database, ForeignRow
 from rag.corpus import Collection, SpaceRow
 from tenants.tables import BudgetWindow
 from tests.postgresql import ON_SQLITE
@@ -45,6 +45,8 @@ def _everything(database: Database) -> list[Row]:
 
 C = Collection
 _other = aliased(Collection)
+_BY_KEY = select(col(C.id)).where(col(C.id).in_(sa.bindparam("ids", expanding=True))).execution_options(**ROWS_BY_KEY)
+_RENAMED = sa.update(C).where(col(C.id) == sa.bindparam("which")).values(generation=sa.bindparam("number"))
 READS: dict[str, tuple[Read, Read]] = {
     "entities": (lambda s: [row.id for row in s.scalars(select(C))], lambda t: [f"{t}0", f"{t}1"]),
     "columns": (lambda s: [*s.scalars(select(col(C.id)))], lambda t: [f"{t}0", f"{t}1"]),
@@ -94,6 +96,11 @@ READS: dict[str, tuple[Read, Read]] = {
         lambda t: [f"{t}0", f"{t}1"],
     ),
     "legacy query": (lambda s: [row.id for row in s.query(C).order_by(C.id)], lambda t: [f"{t}0", f"{t}1"]),
+    "rows by key": (lambda s: [*s.scalars(_BY_KEY, {"ids": ["a0", "a1", "b0", "b1"]})], lambda t: [f"{t}0", f"{t}1"]),
+    "parameter of the wall's name": (
+        lambda s: [*s.scalars(select(col(C.id)), {"carrel_tenant": "b"})],
+        lambda t: [f"{t}0", f"{t}1"],
+    ),
     "refresh": (lambda s: (s.refresh(row := s.scalars(select(C)).first()), row.id)[1], lambda t: f"{t}0"),
 }
 
@@ -113,6 +120,10 @@ WRITES: dict[str, tuple[Read, Callable[[Row], Row | None]]] = {
     ),
     "update by id": (
         lambda s: s.execute(sa.update(C).where(col(C.id).in_(["a0", "b0"])).values(generation=9)),
+        lambda row: (*row[:3], 9) if row[0] == "a0" else row,
+    ),
+    "update with parameters": (
+        lambda s: [s.execute(_RENAMED, {"which": i, "number": 9}) for i in ("a0", "b0")],
         lambda row: (*row[:3], 9) if row[0] == "a0" else row,
     ),
     "delete": (lambda s: s.execute(sa.delete(C)), lambda _: None),
@@ -236,3 +247,15 @@ def test_sqlite_waits_for_its_writer(filled: Database) -> None:
     with filled.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert int(connection.exec_driver_sql("PRAGMA busy_timeout").scalar()) > 0
+
+
+def test_rows_found_by_their_keys_are_not_searched_for_among_all_of_the_tenant(filled: Database) -> None:
+    if filled.is_postgresql:
+        pytest.skip("PostgreSQL plans by what the tables hold")
+    asked: list[tuple[str, Any]] = []
+    with filled.read(A) as session:
+        sa.event.listen(session.connection(), "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
+        session.execute(_BY_KEY, {"ids": ["a0"]})
+        statement, parameters = asked[0]
+        plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+    assert "(id=?)" in plan[0].detail

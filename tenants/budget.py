@@ -9,22 +9,19 @@ Every transition is one short transaction of conditional statements; `used` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
-from sqlmodel import SQLModel, col, select
+from sqlmodel import col, select
 
 from config.clock import Clock, day, month
 from config.database import Database, HasTenant, once_more
 from config.errors import BudgetExhausted, LeaseLost, Unavailable
+from tenants.counters import count_usage, insert_missing, limit_of, move, take
 from tenants.events import emit_once
-from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
+from tenants.tables import BudgetWindow, LedgerEntry
 
 HELD, STARTED, SETTLED, UNSETTLED, RELEASED = "held", "started", "settled", "unsettled", "released"
 SWEEP_LIMIT = 500  # holds returned in one transaction
@@ -78,7 +75,7 @@ class TenantMeter:
     def remaining(self) -> int | None:
         """Tokens left this month; None without a limit."""
         with self._ledger.database.read(self._scope) as session:
-            limit = _limit(session, self._scope.tenant_id)
+            limit = limit_of(session, self._scope.tenant_id)
             window = session.get(BudgetWindow, (self._scope.tenant_id, month(self._ledger.clock())))
         spent = window.used + window.held if window else 0
         return None if limit is None else max(0, limit - spent)
@@ -182,7 +179,7 @@ class TenantMeter:
         with self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, charge_id)
             if entry is not None and entry.state == SETTLED:
-                _move(session, entry.tenant_id, entry.month, used=-entry.tokens, held=0)
+                move(session, entry.tenant_id, entry.month, used=-entry.tokens, held=0)
                 on = day(entry.created_at)  # the day it was charged on, which may have ended since
                 count_usage(session, entry.tenant_id, entry.operation, on, charged=-entry.tokens)
                 session.delete(entry)
@@ -227,14 +224,9 @@ class TenantMeter:
         )
 
     def _reserve(self, session: Session, tokens: int, window: str, *, held: bool) -> None:
-        """Take `tokens` of the month, or raise: one conditional statement, so that concurrent takers cannot pass it."""
-        tenant_id, taking = self._scope.tenant_id, _HOLD if held else _USE
-        given = {"tenant": tenant_id, "window": window, "amount": tokens}
-        if rows(session, taking, given):
-            return
-        insert_missing(session, BudgetWindow, {"tenant_id": tenant_id, "month": window, "used": 0, "held": 0})
-        if rows(session, taking, given) == 0:
-            monthly = _limit(session, tenant_id)
+        """Take `tokens` of the month, or raise."""
+        if not take(session, self._scope.tenant_id, window, tokens, held=held):
+            monthly = limit_of(session, self._scope.tenant_id)
             raise BudgetExhausted(
                 f"This needs {tokens} tokens, more than is left of the month's {monthly}.",
                 field="budget",
@@ -255,86 +247,8 @@ class TenantMeter:
 
 def close(session: Session, entry: LedgerEntry, state: str, charged: int, now: int) -> None:
     """End an open entry: its reservation goes back, and `charged` of it is used."""
-    _move(session, entry.tenant_id, entry.month, used=charged, held=-entry.tokens)
+    move(session, entry.tenant_id, entry.month, used=charged, held=-entry.tokens)
     if charged:
         count_usage(session, entry.tenant_id, entry.operation, day(now), charged=charged)
     entry.state, entry.tokens, entry.lease_until = state, charged, None
     session.add(entry)
-
-
-def count_usage(
-    session: Session,
-    tenant_id: str,
-    operation: str,
-    on: str,
-    *,
-    charged: int = 0,
-    cached: int = 0,
-    deduplicated: int = 0,
-) -> None:
-    amounts = {"charged": charged, "cached": cached, "deduplicated": deduplicated}
-    row = {"tenant_id": tenant_id, "day": on, "operation": operation, **amounts}
-    given = {f"given_{name}": value for name, value in row.items()}
-    if rows(session, _COUNT, given) == 0 and not insert_missing(session, UsageDay, row):
-        rows(session, _COUNT, given)  # somebody else made the row at the same moment
-
-
-def rows(session: Session, statement: sa.Update, given: Mapping[str, Any] | None = None) -> int:
-    """Execute an update and return how many rows met its condition."""
-    result = session.execute(statement, given, execution_options={"synchronize_session": False})
-    count: int = result.rowcount  # type: ignore[attr-defined]
-    return count
-
-
-def _move(session: Session, tenant_id: str, window: str, *, used: int, held: int) -> None:
-    rows(
-        session,
-        sa.update(BudgetWindow)
-        .where(col(BudgetWindow.tenant_id) == tenant_id, col(BudgetWindow.month) == window)
-        .values(used=col(BudgetWindow.used) + used, held=col(BudgetWindow.held) + held),
-    )
-
-
-def insert_missing(session: Session, table: type[SQLModel], row: Mapping[str, Any]) -> bool:
-    """Insert the row, all columns given, unless its key is taken, by whoever at the same moment too; tell whether it was."""
-    statement = _insert_missing(session.get_bind().dialect.name, table)
-    count: int = session.execute(statement, row, execution_options={"dml_strategy": "raw"}).rowcount  # type: ignore[attr-defined]
-    return count == 1
-
-
-@cache
-def _insert_missing(dialect: str, table: type[SQLModel]) -> sa.Insert:
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
-
-
-def _limit(session: Session, tenant_id: str) -> int | None:
-    return session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id))
-
-
-def _taking(column: str) -> sa.Update:
-    used, held, amount = col(BudgetWindow.used), col(BudgetWindow.held), sa.bindparam("amount", type_=sa.BigInteger())
-    limit = select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == sa.bindparam("tenant")).scalar_subquery()
-    return (
-        sa.update(BudgetWindow)
-        .where(
-            col(BudgetWindow.tenant_id) == sa.bindparam("tenant"),
-            col(BudgetWindow.month) == sa.bindparam("window"),
-            sa.or_(limit.is_(None), used + held + amount <= limit),
-        )
-        .values({column: col(getattr(BudgetWindow, column)) + amount})
-    )
-
-
-#: Statements of every query, made once: building them anew took a third of a debit.
-_USE, _HOLD = _taking("used"), _taking("held")
-_COUNT = (
-    sa.update(UsageDay)
-    .where(*(col(getattr(UsageDay, name)) == sa.bindparam(f"given_{name}") for name in ("tenant_id", "day", "operation")))
-    .values(
-        {
-            name: col(getattr(UsageDay, name)) + sa.bindparam(f"given_{name}", type_=sa.BigInteger())
-            for name in ("charged", "cached", "deduplicated")
-        }
-    )
-)

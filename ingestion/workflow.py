@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -167,7 +168,15 @@ class MemoryQueue:
         self.running: set[str] = set()  #: job ids, kept by whoever takes jobs out
 
     def enqueue(self, session: Session, job: Job) -> None:
-        self.waiting.append((job.tenant_id, job.id))
+        """It is held from now on, and can be taken once its row is on record."""
+        tenant_id, job_id = job.tenant_id, job.id
+        self.running.add(job_id)
+
+        def committed(_session: Session) -> None:
+            self.waiting.append((tenant_id, job_id))
+            self.running.discard(job_id)
+
+        event.listen(session, "after_commit", committed, once=True)
 
     def unfinished(self, job_ids: Sequence[str]) -> set[str]:
         held = {job_id for _, job_id in [*self.waiting]} | self.running

@@ -176,7 +176,8 @@ def test_a_doctor_repairs_what_was_lost_and_finds_nothing_after_it(stand: Stand)
     with stand.database.write(stand.scope(one)) as session:
         session.connection().exec_driver_sql("UPDATE budget_windows SET used = used + 7")
         session.connection().exec_driver_sql("UPDATE documents SET live_number = 7")
-    first = carrel("doctor", "--repair", "--json", env=stand.env)
+    with _worker_stopped(stand.service):  # it would repair the same
+        first = carrel("doctor", "--repair", "--json", env=stand.env)
     assert first.returncode == 0, first.stdout + first.stderr
     assert {"budget_window", "live_version"} <= {finding["kind"] for finding in json.loads(first.stdout)["findings"]}
     assert (mine.usage().used, _found(mine)) == (used, before)

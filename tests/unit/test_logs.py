@@ -24,6 +24,7 @@ from config.logs import JsonLines, configure_logging, job_id, request_id
 from config.redaction import REDACTED, redact_field, redact_text
 from tenants.keys import make_secret
 from tenants.tables import TenantSecret
+from tests.support import FakeScope
 
 FORMATTER = JsonLines("test")
 KEY_ID = "key_01m7y8yzqda5xg349f4q338vv2"
@@ -192,10 +193,8 @@ def test_what_libraries_show_of_values_is_withheld(database: Database) -> None:
     detail = 'violates "pk_x"\nDETAIL:  Failing row contains (a, canary).\nHINT:  none'
     assert redact_text(detail) == f'violates "pk_x"\nDETAIL: {REDACTED}\nHINT:  none'
     row = {"tenant_id": "a", "name": "x", "sealed": b"canary", "created_at": 0, "updated_at": 0}
-    with database.engine.begin() as connection:
-        connection.execute(sa.insert(TenantSecret), row)
-        with pytest.raises(sa.exc.IntegrityError) as failed:
-            connection.execute(sa.insert(TenantSecret), row)
+    with pytest.raises(sa.exc.IntegrityError) as failed, database.write(FakeScope("a")) as session:
+        session.execute(sa.insert(TenantSecret), [row, row])
     assert "canary" not in str(failed.value)
 
 

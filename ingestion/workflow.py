@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
 from config.errors import CarrelError, Unavailable
+from config.logs import job_id as current_job
 from ingestion.pipeline import Pipeline
 from ingestion.tables import Job
 from tenants.context import TenantContext
@@ -69,24 +70,27 @@ class Steps:
 
 def _guarded(context_of_job: ContextOfJob, work: Callable[..., Outcome | None]) -> Step:
     def step(tenant_id: str, job_id: str, *args: Any) -> Outcome | None:
+        in_log = current_job.set(job_id)
         try:
             return work(context_of_job(tenant_id, job_id), job_id, *args)
         except Unavailable as error:
-            log.warning("a step waits", extra={"job": job_id, "reason": error.detail})
+            log.warning("a step waits", extra={"reason": error.detail})
             return {"code": error.code, "detail": error.detail, "retry": True}
         except CarrelError as error:
             return {"code": error.code, "detail": error.detail, "retry": False}
         except FileNotFoundError:
-            log.exception("a stored content is missing", extra={"job": job_id})
+            log.exception("a stored content is missing")
             detail = "The stored content is missing; bring the document again."
             return {"code": CarrelError.code, "detail": detail, "retry": False}
         except (OperationalError, IntegrityError, PoolTimeout, OSError) as error:  # locked, restarting, full: these pass
-            log.warning("a step waits", extra={"job": job_id, "reason": repr(error)})
+            log.warning("a step waits", extra={"reason": repr(error)})
             return {"code": Unavailable.code, "detail": "Database or disk did not answer.", "retry": True}
         except Exception:
-            log.exception("a step failed", extra={"job": job_id})
+            log.exception("a step failed")
             detail = "The job failed inside the service; its log has the reason."
             return {"code": CarrelError.code, "detail": detail, "retry": False}
+        finally:
+            current_job.reset(in_log)
 
     return step
 

@@ -47,6 +47,7 @@ def create_service(services: ApiServices) -> Any:
     """The ASGI callable that is served: every request passes the middlewares before it meets a route."""
     return middleware.stack(
         create_app(services),
+        draining=services.draining,
         audit=services.audit,
         identifier=services.identifier,
         rates=services.rates,

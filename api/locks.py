@@ -1,4 +1,4 @@
-"""One owner a data directory: an advisory lock that the kernel drops with its process."""
+"""Who may work on a data directory: advisory locks, which the kernel drops with their process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import IO
 from config.errors import DataDirectoryInUse
 
 _RETRY_S = 0.1
+MAX_SLOTS = 64
 
 
 def hold_lock(data_dir: Path, name: str, *, patience_s: float = 0.0) -> IO[str]:
@@ -17,18 +18,35 @@ def hold_lock(data_dir: Path, name: str, *, patience_s: float = 0.0) -> IO[str]:
 
     `patience_s`: how long to wait for a predecessor that is just ending.
     """
+    deadline = time.monotonic() + patience_s
+    while (file := _try_lock(data_dir, name)) is None:
+        if time.monotonic() >= deadline:
+            raise DataDirectoryInUse(
+                f"A {name} is already running on {data_dir.resolve()}. Stop it, or set CARREL_DATA_DIR to another folder."
+            )
+        time.sleep(_RETRY_S)
+    return file
+
+
+def hold_slot(data_dir: Path, name: str) -> tuple[str, IO[str]]:
+    """The first free of `NAME-1`, `NAME-2` and so on, with its locked file, to be kept open.
+
+    So the only one of its kind has the same name again after every restart.
+    """
+    for number in range(1, MAX_SLOTS + 1):
+        slot = f"{name}-{number}"
+        if (file := _try_lock(data_dir, slot)) is not None:
+            return slot, file
+    raise DataDirectoryInUse(f"{MAX_SLOTS} of {name} are running on {data_dir.resolve()}; that is the most there may be.")
+
+
+def _try_lock(data_dir: Path, name: str) -> IO[str] | None:
     folder = data_dir / "locks"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     file = (folder / f"{name}.lock").open("a+")
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                file.close()
-                raise DataDirectoryInUse(
-                    f"A {name} is already running on {data_dir.resolve()}. Stop it, or set CARREL_DATA_DIR to another folder."
-                ) from None
-            time.sleep(_RETRY_S)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

@@ -288,9 +288,10 @@ class TokenOut(BaseModel):
 class Part(BaseModel):
     ok: bool
     detail: str
+    advice: str | None = None
 
 
-class Readiness(BaseModel):
+class ReadinessOut(BaseModel):
     ready: bool
     version: str
     parts: dict[str, Part]

@@ -1,4 +1,4 @@
-"""Starts engine, worker and api, restarts one that dies, and stops all of them on SIGTERM."""
+"""Starts engine, worker and api, restarts one that dies, and stops all of them on SIGTERM, in 20 s at most."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from api.lifecycle import Lifecycle
 from api.locks import hold_lock
 from config.errors import SetupError
 from config.settings import Settings
@@ -23,9 +24,9 @@ log = logging.getLogger(__name__)
 
 EXIT_SETUP = 78  # a child that cannot start as configured: restarting would not help
 PAUSE_S, MAX_PAUSE_S, STEADY_S = 0.2, 10.0, 10.0
-STOP_S = 15.0
 TICK_S = 0.1
-STOP_ORDER = ("api", "worker", "engine")  # who is served stops before who serves
+#: Who is served stops before who serves; seconds that each is given until it is killed.
+STOP_S = {"api": 11.5, "worker": 6.0, "engine": 2.5}
 
 
 @dataclass(slots=True)
@@ -50,22 +51,27 @@ class Child:
     def died(self) -> int | None:
         return None if self.process is None else self.process.poll()
 
-    def stop(self) -> None:
+    def stop(self, within_s: float) -> None:
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(STOP_S)
+            self.process.wait(within_s)
         except subprocess.TimeoutExpired:
             log.warning("child did not stop in time and is killed", extra={"child": self.name})
-            self.process.kill()
+            self.kill()
             self.process.wait()
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
 
 
 class Supervisor:
     def __init__(self, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
         self._settings, self._on_ready = settings, on_ready
-        self._stop = threading.Event()
+        self._children: dict[str, Child] = {}
+        self._life = Lifecycle(at_once=self._kill_all)
         # Before the port is tried: a second start on the same data should hear of the data, not of the port.
         self._lock = hold_lock(settings.data_dir, "service")
         self._listener = _listen(settings)
@@ -73,38 +79,48 @@ class Supervisor:
         self.url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         descriptor = self._listener.fileno()
         api = Child("api", ["api", "--fd", str(descriptor)], (descriptor,))
-        self._children = {child.name: child for child in (Child("worker", ["worker"]), api)}
         if settings.vector_backend == "engine":
-            self._children["engine"] = Child("engine", ["engine"])
+            self._children["engine"] = Child("engine", ["engine"])  # first: the others ask for it
+        self._children |= {"worker": Child("worker", ["worker"]), "api": api}
 
     def run(self) -> int:
         """Block until SIGTERM or SIGINT; return the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
         with self._lock:
             self._settings.service_file.write_text(json.dumps({"url": self.url, "pid": os.getpid()}))
             try:
                 return self._watch()
             finally:
-                for name in STOP_ORDER:
+                self._listener.close()  # the api's own copy is the last one: when it closes, nobody can connect
+                for name, within_s in STOP_S.items():
                     if name in self._children:
-                        self._children[name].stop()
+                        self._children[name].stop(within_s)
                 self._settings.service_file.unlink(missing_ok=True)
-                self._listener.close()
+                self._life.stopped()
+
+    def _kill_all(self) -> None:
+        for child in self._children.values():
+            child.kill()
+        self._settings.service_file.unlink(missing_ok=True)
 
     def _watch(self) -> int:
         for child in self._children.values():
             child.start()
-        announced = False
-        while not self._stop.wait(TICK_S):
+        self._life.started()
+        threading.Thread(target=self._announce, name="announcer", daemon=True).start()
+        while not self._life.stopping.wait(TICK_S):
             for child in self._children.values():
                 status = self._look_after(child)
                 if status == EXIT_SETUP:
                     return EXIT_SETUP
-            if not announced and self._ready():
-                announced = True
-                threading.Thread(target=self._on_ready, args=(self.url,), daemon=True).start()
+        self._life.draining()
         return 0
+
+    def _announce(self) -> None:
+        while not self._life.stopping.wait(TICK_S):
+            if self._ready():
+                self._life.ready()
+                self._on_ready(self.url)
+                return
 
     def _look_after(self, child: Child) -> int | None:
         status = child.died()
@@ -115,14 +131,17 @@ class Supervisor:
             child.deaths = 1 if now - child.started > STEADY_S else child.deaths + 1
             pause = 0.0 if child.deaths == 1 else min(PAUSE_S * 2**child.deaths, MAX_PAUSE_S)
             child.restart_at = now + pause
-            log.error("child died", extra={"child": child.name, "status": status, "restart_in_s": pause})
+            log.error(
+                "child died",
+                extra={"child": child.name, "status": status, "ran_s": round(now - child.started, 3), "restart_in_s": pause},
+            )
         if now >= child.restart_at:
             child.restart_at = 0.0
             child.start()
         return None
 
     def _ready(self) -> bool:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=0.5)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=2.5)
         try:
             connection.request("GET", "/readyz")
             return connection.getresponse().status == http.HTTPStatus.OK

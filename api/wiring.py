@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from api.cursors import CursorSeal
+from api.readiness import Readiness, checks
 from api.schema import upgrade
 from api.streams import JobStreams
 from config.clock import Clock, system_clock
@@ -37,7 +38,6 @@ from rag.embedding.runtime import EmbeddingRuntime
 from rag.embedding.service import EmbeddingService
 from rag.retrieval import Retriever
 from rag.store.base import VectorStore
-from rag.store.qdrant import QdrantStore
 from rag.store.remote import EngineClient
 from tenants.audit import AuditLog
 from tenants.budget import Ledger
@@ -55,8 +55,6 @@ REQUEST_PATIENCE = {"patience_s": 5.0, "timeout_s": 5.0}
 JOB_PATIENCE = {"patience_s": 30.0, "timeout_s": 30.0}
 #: The collector calls the engine inside a transaction, and on SQLite everybody else's writes wait for that.
 COLLECTOR_PATIENCE = {"patience_s": 0.0, "timeout_s": 2.0}
-
-EXECUTOR = "worker-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,10 @@ class ApiServices:
     embedding: EmbeddingService
     queue: DurableQueue
     instances: Instances
+    readiness: Readiness
 
     def close(self) -> None:
+        self.readiness.close()
         self.embedding.close()
         self.store.close()
         self.queue.close()
@@ -111,6 +111,7 @@ class WorkerServices:
     queue: DurableQueue
     instances: Instances
     reconciler: Reconciler
+    events: EventLog
 
     def close(self) -> None:
         self.worker.close()
@@ -141,6 +142,7 @@ def build_api(settings: Settings) -> ApiServices:
     collections = _collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
     queue, draining = DurableQueue(core.database), threading.Event()
+    instances = Instances(core.database, core.clock)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
@@ -168,11 +170,22 @@ def build_api(settings: Settings) -> ApiServices:
         store=store,
         embedding=embedding,
         queue=queue,
-        instances=Instances(core.database, core.clock),
+        instances=instances,
+        readiness=Readiness(
+            checks(
+                database=core.database,
+                instances=instances,
+                store=store,
+                runtime=embedding.runtime,
+                data_dir=settings.data_dir,
+                draining=draining,
+            )
+        ),
     )
 
 
-def build_worker(settings: Settings) -> WorkerServices:
+def build_worker(settings: Settings, executor: str) -> WorkerServices:
+    """`executor`: the name under which its jobs are found again."""
     core = build_core(settings)
     sandbox = Sandbox(
         seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_bytes, max_chars=settings.max_text_chars
@@ -199,12 +212,13 @@ def build_worker(settings: Settings) -> WorkerServices:
         pipeline,
         core.registry.context_of_job,
         concurrency=settings.worker_concurrency,
-        executor_id=EXECUTOR,
+        executor_id=executor,
     )
     queue = DurableQueue(core.database)
     reconciler = build_reconciler(core, embedding, queue)
     instances = Instances(core.database, core.clock)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler)
+    events = EventLog(core.database, core.clock)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, events)
 
 
 def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueue) -> Reconciler:
@@ -266,6 +280,8 @@ def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> V
         return EngineClient(settings.engine_socket, patience_s=patience_s, timeout_s=timeout_s)
     if settings.qdrant_url is None:
         raise SetupError("CARREL_VECTOR_BACKEND is qdrant: set CARREL_QDRANT_URL to the server's base URL.")
+    from rag.store.qdrant import QdrantStore  # noqa: PLC0415  0.6 s and 50 MB a process, for those who use it only
+
     key = settings.qdrant_api_key
     return QdrantStore.connect(settings.qdrant_url, key.get_secret_value() if key else None)
 

@@ -16,7 +16,7 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database, may_be_committed, once_more
-from config.errors import Forbidden, NotFound
+from config.errors import Forbidden, NotFound, Unavailable
 from config.ids import new_id
 from ingestion.blobs import BlobStore
 from ingestion.jobs import JobQueue, add_job, emit_document
@@ -173,6 +173,8 @@ class TenantDocuments:
         session.add(version)
         job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version.id)
         emit_document(session, self._parts.clock, "queued", job, version=version.number, bytes=version.bytes)
+        if not self._parts.blobs.path(version.content_blob).exists():  # taken for a dead process's while this one was suspended
+            raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)
         return Submitted(Shown(document, version, collection.name), job)
 
     def get(self, document_id: str) -> Shown:

@@ -28,6 +28,8 @@ POLL_S = 0.05  # a job is picked up within 36/62 ms (p50/p99)
 MAX_RECOVERIES = 1_000_000
 KEEP_FINISHED_S = 24 * 3600
 PURGE_LIMIT = 1_000
+OWNERS_LIMIT = 1_000  # jobs under way that are looked at: many more than workers have in flight
+STOP_S = 3  # that running steps are given to end
 ACTIVE = ("ENQUEUED", "PENDING", "DELAYED")  # states of workflows that have not ended
 
 
@@ -97,7 +99,7 @@ class DurableWorker:
         executor_id: str,
     ) -> None:
         """`executor_id`: the same after a restart; that is how a killed worker's jobs are found again."""
-        self._concurrency = concurrency
+        self._concurrency, self._executor_id = concurrency, executor_id
         DBOS(
             config=DBOSConfig(
                 name=APPLICATION,
@@ -122,7 +124,21 @@ class DurableWorker:
 
     def close(self) -> None:
         """Stop taking jobs, give running steps a moment; what is unfinished goes on at the next start."""
-        DBOS.destroy(workflow_completion_timeout_sec=5)
+        DBOS.destroy(workflow_completion_timeout_sec=STOP_S)
+
+    def owners(self) -> set[str]:
+        """The executors that have jobs under way, dead ones included."""
+        found = DBOS.list_workflows(status=["PENDING"], limit=OWNERS_LIMIT, load_input=False, load_output=False)
+        return {workflow.executor_id for workflow in found if workflow.executor_id is not None}
+
+    def take_over(self, executors: Sequence[str]) -> int:
+        """Put the jobs that these dead executors have under way back into the queue; return how many.
+
+        One statement a job, on condition that it still is theirs: two who do this at once enqueue it once, and a job that
+        somebody else runs by now stays with them. A dead one that lives after all finds its steps fenced.
+        """
+        others = [executor for executor in executors if executor != self._executor_id]
+        return len(DBOS._recover_pending_workflows(others)) if others else 0
 
     def purge_finished(self) -> None:
         """Forget workflows that ended a day ago: the job's own row keeps what users ask for."""

@@ -51,7 +51,7 @@ def repair(settings: Settings, *, as_json: bool) -> bool:
 @contextlib.contextmanager
 def engine_at_hand(settings: Settings) -> Iterator[None]:
     """An engine that answers: the one that runs, or else one for as long as this lasts."""
-    from api.supervisor import Child
+    from api.supervisor import STOP_S, Child
     from api.wiring import build_store
 
     store = build_store(settings, patience_s=0, timeout_s=5)
@@ -68,7 +68,7 @@ def engine_at_hand(settings: Settings) -> Iterator[None]:
         yield
     finally:
         store.close()
-        engine.stop()
+        engine.stop(STOP_S["engine"])
 
 
 @contextlib.contextmanager

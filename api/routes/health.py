@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from fastapi import Response
-from sqlalchemy.exc import SQLAlchemyError
 
-from api.routing import Services, in_thread, public, router
-from api.schemas import Part, Readiness
+from api.routing import Services, public, router
+from api.schemas import ReadinessOut
 from api.version import VERSION
-from api.wiring import ApiServices
 
 routes = router("Health", refusals={})
 
@@ -22,26 +20,11 @@ async def health() -> dict[str, str]:
     "/readyz",
     operation_id="readiness",
     summary="Each part the service needs, and whether it answers",
-    responses={503: {"model": Readiness, "description": "A part is missing."}},
+    responses={503: {"model": ReadinessOut, "description": "A part is missing, or the process is stopping."}},
     **public(),
 )
-async def readiness(response: Response, services: Services) -> Readiness:
-    parts = await in_thread(check_parts, services)
+async def readiness(response: Response, services: Services) -> ReadinessOut:
+    parts = await services.readiness.parts()
     ready = all(part.ok for part in parts.values())
     response.status_code = 200 if ready else 503
-    return Readiness(ready=ready, version=VERSION, parts=parts)
-
-
-def check_parts(services: ApiServices) -> dict[str, Part]:
-    engine = services.store.health()
-    try:
-        services.core.database.ping()
-        database = Part(ok=True, detail="answers")
-    except SQLAlchemyError as error:
-        database = Part(ok=False, detail=type(error).__name__)
-    runtime = services.embedding.runtime
-    return {
-        "database": database,
-        "engine": Part(ok=engine.ok, detail=engine.detail),
-        "model": Part(ok=True, detail=f"{runtime.name}, {runtime.fingerprint.precision}"),
-    }
+    return ReadinessOut(ready=ready, version=VERSION, parts=parts)

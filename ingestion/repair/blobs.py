@@ -12,13 +12,16 @@ from ingestion.repair.parts import Parts
 from ingestion.repair.report import Finding
 from rag.corpus import Document, DocumentVersion
 
-MARGIN_MS = 5_000  # between the clocks of processes and of the disk
+MARGIN_MS = 1_000  # between the clocks of processes and of the disk; less than a process takes to start
 NEEDED = ("queued", "live")  # states of versions whose contents must exist
 
 
 def horizon(parts: Parts) -> int:
-    """Contents older than this were written before any living process started, so nobody is about to name them."""
-    started = [instance.started_at for instance in parts.instances.living() if instance.kind in ("api", "worker")]
+    """Contents older than this were written before any living api started, so no request is about to name them.
+
+    What a worker writes belongs to a version that has a row already.
+    """
+    started = [instance.started_at for instance in parts.instances.living() if instance.kind == "api"]
     return min([*started, parts.clock()]) - MARGIN_MS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -117,12 +118,14 @@ class Stand:
         self.keys[Scope.OPERATE] = keys.create(None, name="o", scopes=[Scope.OPERATE]).secret
         beyond = Unreachable()
         settings = Settings(max_document_bytes=1024)
-        known = {
+        known: dict[str, Any] = {
             "core": SimpleNamespace(settings=settings, registry=beyond, ledger=beyond, clock=system_clock),
             "audit": AuditLog(self.database, system_clock),
             "identifier": Identifier(self.database, keys, tokens),
             "rates": RateLimiter(100_000),
+            "draining": threading.Event(),
         }
+        self.draining = known["draining"]
         services = SimpleNamespace(**{field.name: known.get(field.name, beyond) for field in fields(ApiServices)})
         self.client = TestClient(create_service(cast(ApiServices, services)))
 
@@ -301,3 +304,18 @@ def test_two_unknown_keys_are_told_the_same(stand: Stand) -> None:
     for answer in answers:
         del answer["request_id"]
     assert answers[0] == answers[1]
+
+
+def test_a_process_that_stops_sends_new_requests_away(stand: Stand) -> None:
+    stand.draining.set()
+    try:
+        for method, path in (("GET", "/v1/usage"), ("POST", "/v1/documents"), ("GET", "/nowhere")):
+            refused = stand.call(method, path, key=stand.keys[Scope.QUERY])
+            assert (refused.status_code, refused.headers["connection"]) == (503, "close")
+            assert refused.json()["retryable"]
+            assert refused.headers["retry-after"]
+            assert refused.json()["request_id"] == refused.headers["x-request-id"]
+        alive = stand.call("GET", "/healthz")
+        assert (alive.status_code, alive.headers["connection"]) == (200, "close")
+    finally:
+        stand.draining.clear()

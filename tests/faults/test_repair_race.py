@@ -52,7 +52,7 @@ def test_a_reconciler_that_never_rests_harms_no_job(sql_url: str, tmp_path: Path
         world = World(database, engine, tmp_path)
         for name in TENANTS:
             world.documents.collections.for_tenant(world.contexts[name]).ensure_default()
-        world.instances.register("worker")  # what is written from now on may belong to a submission under way
+        world.instances.register("api")  # what is written from now on may belong to a submission under way
         reconciler = Reconciler(world.parts(engine))
         brought, worked = threading.Event(), threading.Event()
         expected: dict[str, dict[str, int]] = {name: {} for name in TENANTS}

@@ -327,7 +327,7 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
         settings = Settings(
             data_dir=folder / "data", embedding_runtime="hash", requests_per_second=1_000_000, max_document_bytes=65_536
         )
-        services, worker = build_api(settings), build_worker(settings)
+        services, worker = build_api(settings), build_worker(settings, "worker")
         world = World(folder, services, worker.worker, cache, log.lines)  # type: ignore[arg-type]
         try:
             yield world

@@ -7,8 +7,11 @@ import json
 import logging
 import secrets
 import string
+import sys
+import threading
 import time
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -202,7 +205,10 @@ def test_what_libraries_show_of_values_is_withheld(database: Database) -> None:
 def untouched_loggers() -> Iterator[None]:
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in ("dbos", "sqlalchemy", "uvicorn.error"))]
     before = [(logger, logger.level, [*logger.handlers], logger.propagate) for logger in loggers]
+    hooks = sys.excepthook, threading.excepthook
     yield
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
     for logger, level, handlers, propagate in before:
         logger.setLevel(level)
         logger.handlers, logger.propagate = handlers, propagate
@@ -221,6 +227,34 @@ def test_lines_of_libraries_pass_the_same_formatter(name: str, capsys: pytest.Ca
     assert json.loads(lines[0])["event"] == f"failed with Bearer {REDACTED}\nforged"
     assert secret not in "".join(lines)
     assert len(lines) == (1 if name in ("dbos", "sqlalchemy.engine") else 2)
+
+
+@pytest.mark.usefixtures("untouched_loggers")
+def test_exceptions_that_nobody_caught_and_warnings_are_lines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("test", "info")
+    secret = secrets.token_urlsafe(32)
+    error = ValueError(f"Bearer {secret}")
+
+    def fails() -> None:
+        raise error
+
+    sys.excepthook(*raised(error))
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    thread = threading.Thread(target=fails, name="lost")
+    thread.start()
+    thread.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)  # pytest takes warnings for itself; from the next line on they are ours
+        logging.captureWarnings(True)
+        warnings.warn("odd", UserWarning, stacklevel=1)
+    written = capsys.readouterr().err
+    lines = [json.loads(line) for line in written.splitlines()]
+    assert [line["level"] for line in lines] == ["critical", "critical", "warning"]
+    assert all("ValueError" in line["exception"] for line in lines[:2])
+    assert lines[1]["in_thread"] == "lost"
+    assert "odd" in lines[2]["event"]
+    assert secret not in written
 
 
 @given(st.text(max_size=50))

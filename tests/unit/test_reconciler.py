@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 
 from config.database import Database
+from config.errors import Unavailable
+from ingestion.blobs import BlobStore
 from ingestion.repair.points import NobodysPoints
 from ingestion.repair.report import ADVICE, KINDS, Finding, Report
 from ingestion.tables import Instance, Job
@@ -19,7 +21,7 @@ from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, V
 from rag.store.base import Point
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow, UsageDay
-from tests.world import DAMAGES, Damage, World, old_blob, text_of
+from tests.world import DAMAGES, LONG_AGO_S, Damage, World, old_blob, text_of
 
 
 @pytest.fixture
@@ -233,15 +235,33 @@ def test_a_missing_content_is_told_with_what_to_do(world: World) -> None:
 
 
 def test_contents_that_a_living_process_may_still_name_are_kept(world: World) -> None:
+    world.instances.register("worker")
     api = world.instances.register("api")
     written = world.blobs.put("ver_new", b"a submission between its file and its row")
     assert world.reconciler.check(repair=True).findings == []
     started = _started(world, api)
-    os.utime(world.blobs.path(written), (started - 4, started - 4))
+    os.utime(world.blobs.path(written), (started - 0.5, started - 0.5))
     assert world.reconciler.check(repair=True).findings == []
-    os.utime(world.blobs.path(written), (started - 60, started - 60))
+    os.utime(world.blobs.path(written), (started - 2, started - 2))
     assert _kinds(world, repair=True) == {"blob_without_version"}
     assert written not in world.files()
+
+
+def test_a_content_that_was_taken_for_remains_is_not_acknowledged(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = BlobStore.put
+
+    def and_suspended(store: BlobStore, owner: str, content: bytes) -> str:
+        name = put(store, owner, content)
+        os.utime(store.path(name), (LONG_AGO_S, LONG_AGO_S))
+        world.reconciler.check(repair=True)
+        return name
+
+    before = world.rows("ash"), world.rows("elm")
+    with monkeypatch.context() as suspended:
+        suspended.setattr(BlobStore, "put", and_suspended)
+        with pytest.raises(Unavailable):
+            world.bring("ash", "late", "Brought by a process that was taken for dead.")
+    assert (world.rows("ash"), world.rows("elm")) == before
 
 
 def _started(world: World, instance_id: str) -> float:

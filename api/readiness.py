@@ -1,0 +1,106 @@
+"""Whether the service can do its work: each part is asked on its own, and one that does not answer holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from api.schemas import Part
+from config.database import Database
+from ingestion.instances import Instances
+from rag.embedding.runtime import EmbeddingRuntime
+from rag.store.base import VectorStore
+
+PATIENCE_S = 1.5
+MIN_FREE_BYTES = 256 * 1024 * 1024  # below it documents are refused by the disk before anybody has read a warning
+
+Check = Callable[[], Part]
+
+
+class Readiness:
+    """Asks every part at once. A part that still has not answered the last time is not asked again: no threads pile up."""
+
+    def __init__(self, checks: Mapping[str, Check], *, patience_s: float = PATIENCE_S) -> None:
+        self._checks, self._patience_s = dict(checks), patience_s
+        self._pool = ThreadPoolExecutor(len(self._checks), "readiness")
+        self._asked: dict[str, Future[Part]] = {}
+        self._lock = threading.Lock()
+
+    async def parts(self) -> dict[str, Part]:
+        """Within `patience_s`, and without an exception."""
+        answers = {name: self._ask(name) for name in self._checks}
+        await asyncio.wait([asyncio.wrap_future(answer) for answer in answers.values()], timeout=self._patience_s)
+        return {name: self._part(answer) for name, answer in answers.items()}
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ask(self, name: str) -> Future[Part]:
+        with self._lock:
+            if name not in self._asked or self._asked[name].done():
+                self._asked[name] = self._pool.submit(self._checks[name])
+            return self._asked[name]
+
+    def _part(self, answer: Future[Part]) -> Part:
+        if not answer.done():
+            return Part(ok=False, detail=f"no answer within {self._patience_s:g} s", advice="Its log may say why.")
+        error = answer.exception()
+        return answer.result() if error is None else Part(ok=False, detail=type(error).__name__, advice="See the api's log.")
+
+
+def checks(
+    *,
+    database: Database,
+    instances: Instances,
+    store: VectorStore,
+    runtime: EmbeddingRuntime,
+    data_dir: Path,
+    draining: threading.Event,
+) -> dict[str, Check]:
+    return {
+        "database": lambda: _database(database),
+        "engine": lambda: _engine(store),
+        "model": lambda: Part(ok=True, detail=f"{runtime.name}, {runtime.fingerprint.precision}"),
+        "worker": lambda: _worker(instances),
+        "disk": lambda: check_disk(data_dir, MIN_FREE_BYTES),
+        "draining": lambda: Part(ok=not draining.is_set(), detail="stopping" if draining.is_set() else "no"),
+    }
+
+
+def _database(database: Database) -> Part:
+    database.ping()
+    return Part(ok=True, detail="answers")
+
+
+def _engine(store: VectorStore) -> Part:
+    health = store.health()
+    advice = None if health.ok else "`carrel serve` restarts it; its log says why it stopped."
+    return Part(ok=health.ok, detail=health.detail, advice=advice)
+
+
+def _worker(instances: Instances) -> Part:
+    living = sum(instance.kind == "worker" for instance in instances.living())
+    if living:
+        return Part(ok=True, detail=f"{living} running")
+    return Part(ok=False, detail="none is running", advice="Documents wait. `carrel serve` starts one, or `carrel worker`.")
+
+
+def check_disk(folder: Path, least: int) -> Part:
+    """By writing: permissions and mount options alone do not tell whether the disk takes a file."""
+    try:
+        free = shutil.disk_usage(folder).free
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"carrel")
+            file.flush()
+    except OSError as error:
+        advice = f"Make {folder} writable, or set CARREL_DATA_DIR to a folder that is."
+        return Part(ok=False, detail=f"cannot be written: {error.strerror}", advice=advice)
+    detail = f"{free / 1e9:.1f} GB free"
+    if free < least:
+        return Part(ok=False, detail=detail, advice="Free some space, or set CARREL_DATA_DIR to a larger disk.")
+    return Part(ok=True, detail=detail)

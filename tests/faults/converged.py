@@ -1,0 +1,150 @@
+"""What must be true of a service that has come to rest, whatever died on the way: asked of SQL, the engine and the disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import system_clock
+from config.database import Database
+from config.settings import Settings
+from ingestion.tables import Job
+from rag.corpus import Chunk, Document, DocumentVersion, SpaceRow, VersionChunk
+from rag.store.base import Space
+from rag.store.remote import EngineClient
+from tenants.context import TenantContext
+from tenants.registry import TenantRegistry
+from tenants.tables import BudgetWindow, Event, LedgerEntry
+
+UNFINISHED = ("ENQUEUED", "PENDING", "DELAYED")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a tenant was told: its documents by external id, and how often each was brought since it was last deleted."""
+
+    tenant: str
+    live: Mapping[str, str | None]  #: the text of its newest version that was not cancelled, None where there is none
+    versions: Mapping[str, int]
+
+
+@dataclass
+class Inside:
+    """A service's data, seen from beneath."""
+
+    folder: Path
+    database: Database
+    engine: EngineClient
+
+    def context(self, tenant: str) -> TenantContext:
+        registry = TenantRegistry(self.database, system_clock)
+        return registry.context_of_job(registry.get(tenant).id, "check")
+
+    def unfinished(self) -> int:
+        """Jobs that have not ended, by their rows and by the queue."""
+        with self.database.system_read() as session:
+            rows = session.scalar(select(sa.func.count()).select_from(Job).where(col(Job.stage) != "done")) or 0
+            queue = sa.table("workflow_status", sa.column("status"))
+            waiting = sa.select(sa.func.count()).select_from(queue).where(queue.c.status.in_(UNFINISHED))
+            return rows + int(session.connection().scalar(waiting) or 0)
+
+    def owners(self) -> Counter[str]:
+        """How many jobs each executor has under way."""
+        queue = sa.table("workflow_status", sa.column("status"), sa.column("executor_id"))
+        with self.database.system_read() as session:
+            return Counter(session.connection().scalars(sa.select(queue.c.executor_id).where(queue.c.status == "PENDING")))
+
+    def points(self, tenant: str) -> list[str]:
+        context = self.context(tenant)
+        with self.database.read(context) as session:
+            space = session.scalars(select(SpaceRow)).one()
+        return self.engine.for_tenant(context, Space(space.id, space.dimensions)).ids()
+
+    def charged(self, tenant: str) -> int:
+        with self.database.read(self.context(tenant)) as session:
+            return sum(session.scalars(select(col(LedgerEntry.tokens))))
+
+    def check(self, truths: list[Truth]) -> None:
+        """Raise AssertionError at the first thing that is not so."""
+        assert self.unfinished() == 0
+        named: set[str] = set()
+        for truth in truths:
+            with self.database.read(self.context(truth.tenant)) as session:
+                named |= self._check_documents(session, truth)
+                _check_sums(session)
+                chunks = _check_chunks(session)
+            assert self.points(truth.tenant) == chunks
+        assert {path.name for path in (self.folder / "blobs").glob("??/*")} == named
+        for truth in truths:
+            with self.database.read(self.context(truth.tenant)) as session:
+                _check_events(session)
+
+    def _check_documents(self, session: Session, truth: Truth) -> set[str]:
+        """Return the stored contents that its versions name."""
+        documents = {document.external_id: document for document in session.scalars(select(Document))}
+        versions = session.scalars(select(DocumentVersion)).all()
+        live = {version.document_id: version for version in versions if version.state == "live"}
+        assert len(live) == sum(version.state == "live" for version in versions)
+        assert {version.state for version in versions} <= {"live", "superseded", "cancelled"}
+        assert {name: document.last_number for name, document in documents.items()} == truth.versions
+        for name, text in truth.live.items():
+            document = documents[name]
+            version = live.get(document.id)
+            assert document.live_version_id == (version.id if version else None), name
+            shown = self._text(version) if version else None
+            assert shown == text, (name, [(one.number, one.state) for one in versions if one.document_id == document.id])
+        kept = [blob for version in versions for blob in (version.content_blob, version.text_blob) if blob]
+        return set(kept)
+
+    def _text(self, version: DocumentVersion) -> str:
+        name = version.text_blob or ""
+        return (self.folder / "blobs" / name[:2] / name).read_text()
+
+
+def _check_chunks(session: Session) -> list[str]:
+    """Rows of chunks are those that live versions have; return their ids."""
+    chunks = session.scalars(select(Chunk)).all()
+    assert all(chunk.indexed for chunk in chunks)
+    ids = sorted(chunk.id for chunk in chunks)
+    places = session.scalars(select(VersionChunk)).all()
+    live = set(session.scalars(select(col(DocumentVersion.id)).where(col(DocumentVersion.state) == "live")))
+    assert {place.version_id for place in places} == live
+    assert sorted({place.chunk_id for place in places}) == ids
+    return ids
+
+
+def _check_sums(session: Session) -> None:
+    entries = session.scalars(select(LedgerEntry)).all()
+    for window in session.scalars(select(BudgetWindow)):
+        assert window.held == sum(entry.tokens for entry in entries if entry.state in ("held", "started")) == 0
+        assert window.used == sum(entry.tokens for entry in entries if entry.state in ("settled", "unsettled"))
+
+
+def _check_events(session: Session) -> None:
+    """Every version that became live said so once."""
+    became = select(col(DocumentVersion.id)).where(col(DocumentVersion.state).in_(("live", "superseded")))
+    told = Counter(
+        event.data["version_id"] for event in session.scalars(select(Event).where(col(Event.type) == "document.live"))
+    )
+    live = session.scalars(select(col(DocumentVersion.id)).where(col(DocumentVersion.state) == "live")).all()
+    known = set(session.scalars(became))
+    assert {told[version] for version in live} <= {1}, "live versions without their event, or with two"
+    assert all(count == 1 for version, count in told.items() if version in known)
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[Inside]:
+    database = Database(f"sqlite:///{folder / 'carrel.db'}")
+    engine = EngineClient(Settings(data_dir=folder).engine_socket, patience_s=10, timeout_s=10)
+    try:
+        yield Inside(folder, database, engine)
+    finally:
+        engine.close()
+        database.close()

@@ -23,7 +23,7 @@ class RepairLoop:
         self._reconciler, self._leads, self._every_s, self._watch_s = reconciler, leads, every_s, watch_s
         self._stopping, self._ring, self._asked = threading.Event(), threading.Event(), threading.Event()
         self._due = 0.0
-        self._points: int | None = None  #: that the engine had when it was last asked, None if it did not answer
+        self._engine: tuple[str, int] | None = None  #: its run and points when it was last asked, None if it did not answer
         self._thread = threading.Thread(target=self._run, name="repairs", daemon=True)
 
     def start(self) -> None:
@@ -57,7 +57,7 @@ class RepairLoop:
         """Run the reconciler if it is time to; return whether it was."""
         if not self._leads():
             return False
-        lost = self._points_fell() and self._reconciler.engine_lost_points()
+        lost = self._may_have_lost() and self._reconciler.engine_lost_points()
         if not lost and not self._asked.is_set() and time.monotonic() < self._due:
             return False
         self._asked.clear()  # before: whoever asks during the run wants another
@@ -66,7 +66,13 @@ class RepairLoop:
         self._due = time.monotonic() + self._every_s
         return True
 
-    def _points_fell(self) -> bool:
-        """Whether SQL should be asked how many there ought to be: not while the engine is away, and not while it grows."""
-        before, self._points = self._points, self._reconciler.points()
-        return self._points is not None and (before is None or self._points < before)
+    def _may_have_lost(self) -> bool:
+        """Whether SQL should be asked how many there ought to be: not while the engine is away, and not while it grows.
+
+        It may have grown and lost everything between two looks: then it is another run of it.
+        """
+        before, self._engine = self._engine, self._reconciler.engine()
+        if self._engine is None:
+            return False
+        run, points = self._engine
+        return before is None or run != before[0] or points < before[1]

@@ -88,17 +88,17 @@ class Reconciler:
             log.info("chunks were embedded again", extra={"tokens": report.tokens})
         return report
 
-    def points(self) -> int | None:
-        """How many points the engine has; None if it does not answer."""
+    def engine(self) -> tuple[str, int] | None:
+        """Which run of the engine this is, and how many points it has; None if it does not answer."""
         health = self._parts.store.health()
-        return sum(health.spaces.values()) if health.ok else None
+        return (health.run, sum(health.spaces.values())) if health.ok else None
 
     def engine_lost_points(self) -> bool:
         """Whether the engine has fewer points than SQL counts. SQL is asked first: chunks are unmarked before points go."""
         with self._parts.database.system_read() as session:
             indexed = session.scalar(select(sa.func.count()).select_from(Chunk).where(col(Chunk.indexed) == sa.true())) or 0
-        points = self.points()
-        return points is not None and points < indexed
+        engine = self.engine()
+        return engine is not None and engine[1] < indexed
 
     def close(self) -> None:
         self._parts.store.close()

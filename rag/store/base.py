@@ -68,6 +68,7 @@ class StoreHealth:
     ok: bool
     detail: str
     spaces: dict[str, int] = field(default_factory=dict)  #: points a space
+    run: str = ""  #: another one after every start of the engine; empty where that cannot be told
 
 
 class TenantVectors(Protocol):

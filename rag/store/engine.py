@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class EngineServer:
         self._commit: asyncio.Task[None] | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._written = False
+        self._run_id = secrets.token_hex(8)
 
     async def serve(self, path: Path, stop: asyncio.Event) -> None:
         """Listen until `stop` is set, then drop the connections, flush and close. What was not acknowledged is repeated."""
@@ -106,7 +108,7 @@ class EngineServer:
         if header["protocol"] != wire.PROTOCOL:
             raise wire.WireError(f"protocol {header['protocol']}, this engine speaks {wire.PROTOCOL}")
         if operation == "health":
-            return asdict(self._store.health())
+            return asdict(replace(self._store.health(), run=self._run_id))
         space = Space(header["space"], int(header["dimensions"]))
         if operation == "tenants":
             return self._store.tenants(space, header["after"], int(header["limit"]))

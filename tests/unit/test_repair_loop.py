@@ -21,17 +21,18 @@ from tests.unit.conftest import SetClock
 class Watched:
     """Stands in for the reconciler."""
 
-    engine: int | None = 10  #: points; None while it is away
+    points: int | None = 10  #: None while it is away
+    run: str = "first"
     indexed: int = 10
     runs: int = 0
     fails: list[Exception] = field(default_factory=list)
     ran: threading.Event = field(default_factory=threading.Event)
 
-    def points(self) -> int | None:
-        return self.engine
+    def engine(self) -> tuple[str, int] | None:
+        return None if self.points is None else (self.run, self.points)
 
     def engine_lost_points(self) -> bool:
-        return self.engine is not None and self.engine < self.indexed
+        return self.points is not None and self.points < self.indexed
 
     def run_once(self) -> None:
         if self.fails:
@@ -65,19 +66,27 @@ def test_it_runs_when_the_engine_comes_back_with_less(away_first: bool) -> None:
     loop = _loop(watched)
     loop.look()
     if away_first:
-        watched.engine = None
+        watched.points = None
         assert not loop.look()
-    watched.engine = 0
+    watched.points = 0
     assert loop.look()
-    watched.engine = 10
+    watched.points = 10
     assert not loop.look()
+
+
+def test_it_runs_when_the_engine_grew_and_lost_all_between_two_looks() -> None:
+    watched = Watched(points=0, indexed=0)
+    loop = _loop(watched)
+    loop.look()
+    watched.indexed, watched.run = 10, "second"
+    assert loop.look()
 
 
 def test_a_deletion_is_no_loss() -> None:
     watched = Watched()
     loop = _loop(watched)
     loop.look()
-    watched.engine = watched.indexed = 4
+    watched.points = watched.indexed = 4
     assert not loop.look()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
 import signal
 from pathlib import Path
@@ -23,9 +24,11 @@ Answer = list[tuple[str, int, int, float]]
 
 
 def _fill(client: Carrel, tenant: str) -> None:
+    chance = random.Random(tenant)
     for number in range(12):
-        words = " ".join(WORDS[(number * step) % len(WORDS)] for step in range(1, 60))
-        text = "\n\n".join(f"Shelf {number} board {board} of {tenant}: {words}" for board in range(1 + number % 5))
+        # Each board has its own words: among equal scores at the end of an answer no order is promised.
+        boards = (" ".join(chance.choices(WORDS, k=60 + board)) for board in range(1 + number % 5))
+        text = "\n\n".join(f"Shelf {number} of {tenant}: {words}" for words in boards)
         client.documents.create(text=text, external_id=f"doc-{number}", attributes={"floor": number % 3})
     for job in client.jobs.list():
         client.jobs.wait(job.id)

@@ -53,7 +53,7 @@ def _same(client: Carrel, before: list[Answer]) -> bool:
     )
 
 
-@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("running", [pytest.param(False, marks=pytest.mark.full), True])
 def test_a_lost_engine_is_filled_again_and_answers_as_before(tmp_path: Path, running: bool) -> None:
     service = start_service(tmp_path, environment(tmp_path, **SETTINGS))
     try:

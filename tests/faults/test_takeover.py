@@ -104,6 +104,7 @@ def test_a_worker_that_was_silent_and_goes_on_doubles_nothing(tmp_path: Path) ->
             found.check([*truths, *more])
 
 
+@pytest.mark.full
 def test_jobs_of_a_worker_that_was_stopped_and_not_started_again_go_on(tmp_path: Path) -> None:
     with running_service(tmp_path, **SETTINGS) as service, _second_worker(service) as second:
         truths = _both_at_work(service)

@@ -177,6 +177,7 @@ class MemoryQueue:
             self.running.discard(job_id)
 
         event.listen(session, "after_commit", committed, once=True)
+        event.listen(session, "after_rollback", lambda _session: self.running.discard(job_id), once=True)
 
     def unfinished(self, job_ids: Sequence[str]) -> set[str]:
         held = {job_id for _, job_id in [*self.waiting]} | self.running

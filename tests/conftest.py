@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -46,6 +47,14 @@ def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """Of a database of each kind in turn; PostgreSQL's has every table already."""
     with database_url(request.param, tmp_path) as url:
         yield url
+
+
+@pytest.fixture(autouse=True)
+def every_logger_enabled() -> None:
+    """Libraries that configure logging disable the loggers that exist by then, whatever test comes after."""
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 @pytest.fixture(scope="session")

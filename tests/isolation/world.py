@@ -26,6 +26,7 @@ from api.wiring import ApiServices, build_api, build_worker, operator_key
 from config.clock import system_clock
 from config.ids import new_id
 from config.settings import Settings
+from ingestion.tables import Instance
 from tenants.context import TENANT_SCOPES
 from tenants.keys import make_secret
 from tenants.tokens import TokenSigner
@@ -62,6 +63,9 @@ class World:
         self.services, self._worker, self._cache, self._folder = services, worker, cache, folder
         self._random = random.Random(SEED)
         self.door = HttpDoor(services)
+        with services.core.database.system_write() as session:  # readiness misses a worker's heartbeat otherwise
+            tomorrow = services.core.clock() + 24 * 3600 * 1000
+            session.add(Instance(id="ins_worker", kind="worker", started_at=tomorrow, seen_at=tomorrow))
         self.operator = f"Bearer {operator_key(services.core.settings)}"
         self.members = [self._member(number) for number in range(3)]
         for member in self.members:

@@ -28,7 +28,9 @@ def test_a_second_start_on_the_same_data_is_refused_clearly(tmp_path: Path) -> N
         assert service.process.poll() is None
 
 
-@pytest.mark.parametrize("name", ["engine", "worker", "api"])
+@pytest.mark.parametrize(
+    "name", ["engine", pytest.param("worker", marks=pytest.mark.full), pytest.param("api", marks=pytest.mark.full)]
+)
 def test_a_dead_child_is_replaced_and_work_goes_on(tmp_path: Path, name: str) -> None:
     with running_service(tmp_path, **FAST) as service:
         _, one = service.tenant()

@@ -77,6 +77,7 @@ def _charges(found: Inside, truths: list[Truth]) -> list[int]:
     return [found.charged(truth.tenant) for truth in truths]
 
 
+@pytest.mark.full
 def test_the_jobs_of_a_worker_that_is_killed_for_good_are_finished_by_another(tmp_path: Path) -> None:
     with running_service(tmp_path, **SETTINGS) as service, _second_worker(service) as second:
         truths = _both_at_work(service)

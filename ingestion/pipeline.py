@@ -1,7 +1,7 @@
 """What a job does, step by step. Every step may be run again after a kill and then changes nothing twice.
 
     ingest: read → embed batch 0..n-1 → complete (the last batch, and the switch) → collect, if anything is left over
-    delete: collect → finish
+    delete: collect           a failed ingest: fail → collect
 
 Each transaction begins by asking whether this worker still owns the job (`leases`). Knows nothing of the queue that runs it
 (`durable`).

@@ -96,7 +96,7 @@ def _guarded(work: Callable[..., Outcome | None]) -> Step:
 
 
 def process(steps: Steps, tenant_id: str, job_id: str) -> str:
-    """Run a job to its end; return "succeeded", the code of its failure, or "lost" if another worker took it up."""
+    """Run a job to its end; return "succeeded" or the code of its failure. Raise LeaseLost if another worker took it up."""
     token = log_job_id.set(job_id)
     try:
         lease = _take_up(steps, tenant_id, job_id)

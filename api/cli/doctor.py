@@ -72,7 +72,7 @@ def doctor(
 
 
 def _exists(settings: Settings) -> bool:
-    return settings.database_url is not None or (settings.data_dir / "carrel.db").exists()
+    return settings.database_url is not None or settings.database_file.exists()
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import numpy as np
 from api.wiring import build_runtime
 from config.settings import Settings
 from ingestion.pipeline import BATCH_CHUNKS
+from ingestion.repair.points import FreeMeter
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.runtime import Matrix
 from rag.embedding.service import EmbeddingService
@@ -22,34 +23,6 @@ from rag.embedding.service import EmbeddingService
 class NoTenant:
     tenant_id: str = "benchmark"
     cache_salt: bytes = b""
-
-
-class FreeMeter:
-    """A budget that pays for everything and counts nothing."""
-
-    def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
-        return True
-
-    def start(self, hold_id: str) -> None:
-        pass
-
-    def settle(self, hold_id: str, tokens: int) -> int:
-        return tokens
-
-    def charged(self, entry_id: str) -> int:
-        return 0
-
-    def release(self, hold_id: str) -> None:
-        pass
-
-    def debit(self, charge_id: str, tokens: int) -> None:
-        pass
-
-    def refund(self, charge_id: str) -> None:
-        pass
-
-    def saved(self, cached: int, deduplicated: int) -> None:
-        pass
 
 
 class BareEmbedding:

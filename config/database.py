@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -68,8 +68,6 @@ class ForeignRow(RuntimeError):
 
 
 class TenantSession(Session):
-    tenant_id: ClassVar[str | None] = None
-
     def bind_tenant(self, tenant_id: str | None) -> None:
         self.info["tenant_id"] = tenant_id
 

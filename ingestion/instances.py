@@ -11,7 +11,6 @@ from config.ids import new_id
 from ingestion.tables import Instance
 
 SILENT_MS = 10_000  # without a heartbeat: dead. Five heartbeats at the default of two seconds.
-FORGET_MS = 24 * 3600 * 1000
 
 
 class Instances:

@@ -13,7 +13,7 @@ from pathlib import Path
 from api.schemas import Part
 from config.database import Database
 from ingestion.instances import Instances
-from rag.embedding.runtime import EmbeddingRuntime
+from rag.embedding.runtime import EmbeddingModel
 from rag.store.base import VectorStore
 
 PATIENCE_S = 1.5
@@ -58,14 +58,14 @@ def checks(
     database: Database,
     instances: Instances,
     store: VectorStore,
-    runtime: EmbeddingRuntime,
+    model: EmbeddingModel,
     data_dir: Path,
     draining: threading.Event,
 ) -> dict[str, Check]:
     return {
         "database": lambda: _database(database),
         "engine": lambda: _engine(store),
-        "model": lambda: Part(ok=True, detail=f"{runtime.name}, {runtime.fingerprint.precision}"),
+        "model": lambda: Part(ok=True, detail=f"{model.name}, {model.fingerprint.precision}"),
         "worker": lambda: _worker(instances),
         "disk": lambda: check_disk(data_dir, MIN_FREE_BYTES),
         "draining": lambda: Part(ok=not draining.is_set(), detail="stopping" if draining.is_set() else "no"),

@@ -30,11 +30,12 @@ from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
 from rag.chunking import Chunker
 from rag.collections import Collections
+from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.local import SentenceTransformerRuntime
 from rag.embedding.models import resolve_model
-from rag.embedding.runtime import EmbeddingRuntime
+from rag.embedding.runtime import Embedder, EmbeddingRuntime
 from rag.embedding.service import EmbeddingService
 from rag.retrieval import Retriever
 from rag.store.base import VectorStore
@@ -176,7 +177,7 @@ def build_api(settings: Settings) -> ApiServices:
                 database=core.database,
                 instances=instances,
                 store=store,
-                runtime=embedding.runtime,
+                model=embedding.model,
                 data_dir=settings.data_dir,
                 draining=draining,
             )
@@ -200,7 +201,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         core.clock,
         blobs,
         sandbox,
-        Chunker(embedding.runtime.tokenizer_json),
+        Chunker(embedding.model.tokenizer_json),
         embedding,
         store,
         core.ledger,
@@ -240,10 +241,10 @@ def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueu
 
 
 @contextmanager
-def open_reconciler(settings: Settings, runtime: EmbeddingRuntime) -> Iterator[Reconciler]:
+def open_reconciler(settings: Settings, embedder: Embedder) -> Iterator[Reconciler]:
     """A reconciler outside the service's processes, beside them or while they are stopped."""
     core = build_core(settings)
-    embedding, queue = build_embedding(settings, runtime), DurableQueue(core.database)
+    embedding, queue = build_embedding(settings, embedder), DurableQueue(core.database)
     reconciler = build_reconciler(core, embedding, queue)
     try:
         yield reconciler
@@ -258,9 +259,13 @@ def _collector(core: Core, blobs: BlobStore, store: VectorStore) -> Collector:
     return Collector(core.database, core.clock, blobs, store, keep_failed_days=core.settings.failed_content_days)
 
 
-def build_embedding(settings: Settings, runtime: EmbeddingRuntime | None = None) -> EmbeddingService:
+def build_embedding(settings: Settings, embedder: Embedder | None = None) -> EmbeddingService:
     cache = DiskVectorCache(settings.data_dir / "cache", max_bytes=settings.cache_max_bytes)
-    return EmbeddingService(runtime or build_runtime(settings), cache, batch_tokens=settings.batch_tokens)
+    return EmbeddingService(embedder or build_embedder(settings), cache)
+
+
+def build_embedder(settings: Settings) -> Embedder:
+    return Batcher(build_runtime(settings), batch_tokens=settings.batch_tokens)
 
 
 def build_runtime(settings: Settings) -> EmbeddingRuntime:
@@ -292,6 +297,6 @@ def operator_key(settings: Settings) -> str:
 
 
 def _collections(core: Core, embedding: EmbeddingService) -> Collections:
-    collections = Collections(core.database, core.clock, embedding.runtime.fingerprint)
+    collections = Collections(core.database, core.clock, embedding.model.fingerprint)
     collections.register_space()
     return collections

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from api.wiring import build_runtime
+from api.wiring import build_embedder
 from config.settings import Settings
 from ingestion.pipeline import BATCH_CHUNKS
 from ingestion.repair.points import FreeMeter
@@ -34,14 +34,14 @@ class BareEmbedding:
         # Defaults, not the environment: the services that are measured beside it do not read that either.
         chosen: dict[str, Any] = {"embedding_runtime": runtime}
         settings = Settings.model_construct(**chosen)
-        self._service = EmbeddingService(build_runtime(settings), NullVectorCache(), batch_tokens=settings.batch_tokens)
+        self._service = EmbeddingService(build_embedder(settings), NullVectorCache())
 
     @property
     def precision(self) -> str:
-        return self._service.runtime.fingerprint.precision
+        return self._service.model.fingerprint.precision
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        return self._service.runtime.count_tokens(texts)
+        return self._service.model.count_tokens(texts)
 
     def embed(self, texts: Sequence[str]) -> Matrix:
         parts = [texts[at : at + BATCH_CHUNKS] for at in range(0, len(texts), BATCH_CHUNKS)]

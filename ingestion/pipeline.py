@@ -78,7 +78,7 @@ class Pipeline:
     ) -> None:
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
         self._ledger, self._collector = ledger, collector
-        count = embedding.runtime.count_tokens
+        count = embedding.model.count_tokens
         self._reading = Reading(database, clock, blobs, sandbox, chunker, count, max_chunks=max_chunks)
 
     def take_up(self, context: TenantContext, job_id: str) -> Lease | None:

@@ -30,6 +30,7 @@ from ingestion.workflow import MemoryQueue, Step, Steps, process
 from rag.chunking import Chunker
 from rag.collections import Collections
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
+from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
@@ -65,7 +66,7 @@ class World:
         self.taking = threading.Lock()
         SQLModel.metadata.create_all(self.database.engine)
         runtime = HashRuntime()
-        self.embedding = EmbeddingService(runtime, NullVectorCache(), batch_tokens=2048)
+        self.embedding = EmbeddingService(Batcher(runtime, batch_tokens=2048), NullVectorCache())
         self.registry = TenantRegistry(self.database, system_clock)
         self.ledger = Ledger(self.database, system_clock, lease_s=60)
         self.blobs = BlobStore(self.folder / "blobs")

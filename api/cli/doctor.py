@@ -20,7 +20,7 @@ from config.errors import CarrelError
 from config.settings import Settings
 
 if TYPE_CHECKING:
-    from rag.embedding.runtime import EmbeddingRuntime
+    from rag.embedding.runtime import Embedder
 
 MIN_FREE_BYTES = 1 << 30
 VENDORS = ("qdrant-edge-py", "dbos", "sqlmodel", "sentence-transformers", "torch", "tiktoken", "diskcache")
@@ -76,17 +76,17 @@ def _exists(settings: Settings) -> bool:
 
 
 @functools.cache
-def _runtime(settings: Settings) -> EmbeddingRuntime:
+def _embedder(settings: Settings) -> Embedder:
     """The model, loaded once for the checks that need it."""
-    from api.wiring import build_runtime
+    from api.wiring import build_embedder
 
-    return build_runtime(settings)
+    return build_embedder(settings)
 
 
 def _data(settings: Settings) -> Finding:
     from api.cli.repair import look, said
 
-    report = look(settings, _runtime(settings))
+    report = look(settings, _embedder(settings))
     if report.whole:
         return Finding("data", True, "engine, queue, contents and sums agree with SQL")
     advice = dict.fromkeys(finding.advice for finding in report.findings if finding.advice)
@@ -158,12 +158,12 @@ def _database(settings: Settings) -> Finding:
 
 
 def _model(settings: Settings) -> Finding:
-    runtime = _runtime(settings)
-    fingerprint = runtime.fingerprint
+    model = _embedder(settings).model
+    fingerprint = model.fingerprint
     return Finding(
         "model",
         True,
-        f"{runtime.name}, {fingerprint.precision}, {fingerprint.dimensions} dimensions, {fingerprint.space.id}",
+        f"{model.name}, {fingerprint.precision}, {fingerprint.dimensions} dimensions, {fingerprint.space.id}",
     )
 
 

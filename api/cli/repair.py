@@ -16,29 +16,29 @@ from config.settings import Settings
 
 if TYPE_CHECKING:
     from ingestion.repair.report import Finding, Report
-    from rag.embedding.runtime import EmbeddingRuntime
+    from rag.embedding.runtime import Embedder
 
 ENGINE_LOOK_S = 0.05
 
 
-def look(settings: Settings, runtime: EmbeddingRuntime) -> Report:
+def look(settings: Settings, embedder: Embedder) -> Report:
     """What a repair would find, by counts first. The schema must be this version's, and the engine must answer."""
     from api.wiring import open_reconciler
 
-    with open_reconciler(settings, runtime) as reconciler:
+    with open_reconciler(settings, embedder) as reconciler:
         return reconciler.check(repair=False, quick=True)
 
 
 def repair(settings: Settings, *, as_json: bool) -> bool:
     """Compare everything, mend what can be mended, and print it. False if something remains."""
-    from api.wiring import build_runtime, open_reconciler
+    from api.wiring import build_embedder, open_reconciler
     from ingestion.repair.report import Report
 
     if settings.database_url is None and not (settings.data_dir / "carrel.db").exists():
         report = Report()
     else:
-        runtime = build_runtime(settings)
-        with engine_at_hand(settings), open_reconciler(settings, runtime) as reconciler, _bar(shown=not as_json) as progress:
+        embedder = build_embedder(settings)
+        with engine_at_hand(settings), open_reconciler(settings, embedder) as reconciler, _bar(shown=not as_json) as progress:
             report = reconciler.check(repair=True, progress=progress)
     if as_json:
         findings = [_as_dict(finding) for finding in report.findings]

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from config.errors import ModelUnavailable
-from rag.embedding.runtime import EmbeddingRuntime, Matrix
+from rag.embedding.runtime import Embedding, EmbeddingRuntime, Matrix
 
 
 @dataclass(slots=True)
 class _Request:
     texts: list[str]
     lengths: list[int]
-    answer: Future[tuple[Matrix, float]] = field(default_factory=Future)
+    answer: Future[Embedding] = field(default_factory=Future)
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -39,19 +39,15 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 class Batcher:
     def __init__(self, runtime: EmbeddingRuntime, *, batch_tokens: int) -> None:
-        self._runtime, self._budget = runtime, batch_tokens
+        self.model, self._budget = runtime, batch_tokens
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._door, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._run, name="embedding-model", daemon=True)
         self._thread.start()
 
-    def embed(self, texts: Sequence[str], lengths: Sequence[int]) -> Matrix:
-        """Vectors in the order of the texts. Blocks; raises whatever the model raised, ModelUnavailable once closed."""
-        return self.timed_embed(texts, lengths)[0]
-
-    def timed_embed(self, texts: Sequence[str], lengths: Sequence[int]) -> tuple[Matrix, float]:
-        """As `embed`, with the seconds that the model took for all that was embedded together, without the wait for it."""
-        request = _Request(list(texts), list(lengths))
+    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, urgent: bool = False) -> Embedding:
+        """As `Embedder` says; whatever the model raised is raised here."""
+        request = _Request(list(texts), list(tokens))
         with self._door:
             if self._closed:
                 raise ModelUnavailable("The embedding model is shut down.")
@@ -91,11 +87,11 @@ class Batcher:
             return
         took, offset = time.perf_counter() - began, 0
         for request in requests:
-            request.answer.set_result((matrix[offset : offset + len(request.texts)], took))
+            request.answer.set_result(Embedding(matrix[offset : offset + len(request.texts)], took))
             offset += len(request.texts)
 
     def _embed_all(self, texts: list[str], lengths: list[int]) -> Matrix:
-        matrix = np.empty((len(texts), self._runtime.fingerprint.dimensions), np.float32)
+        matrix = np.empty((len(texts), self.model.fingerprint.dimensions), np.float32)
         for batch in plan_batches(lengths, self._budget):
-            matrix[batch] = self._runtime.embed([texts[index] for index in batch])
+            matrix[batch] = self.model.embed([texts[index] for index in batch])
         return matrix

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rag.store.base import Space
+from config.errors import Unavailable
+from rag.store.base import Space, Vector
 
 Matrix = npt.NDArray[np.float32]
 
@@ -25,10 +26,14 @@ class Fingerprint:
     normalised: bool
     max_tokens: int
     precision: str
-    dimensions: int
+    dimensions: int  #: fewer than the model's own, if its vectors are cut (Matryoshka)
+    query_prompt: str = ""  #: read by the model before each question
+    document_prompt: str = ""  #: read by the model before each chunk
 
     def describe(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Prompts only where there are any: a space is named by this, and most models have none."""
+        known = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in known.items() if value != "" or not name.endswith("_prompt")}
 
     @property
     def space(self) -> Space:
@@ -36,8 +41,8 @@ class Fingerprint:
         return Space("sp_" + hashlib.blake2b(text.encode(), digest_size=10).hexdigest(), self.dimensions)
 
 
-class EmbeddingRuntime(Protocol):
-    """A loaded model. `embed` is called by one thread at a time; the rest by any."""
+class EmbeddingModel(Protocol):
+    """What is known of a model, wherever it runs. Any thread may ask."""
 
     @property
     def name(self) -> str: ...
@@ -51,5 +56,39 @@ class EmbeddingRuntime(Protocol):
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens the model will read of each text: what is charged."""
 
+
+class EmbeddingRuntime(EmbeddingModel, Protocol):
+    """A model loaded in this process. `embed` is called by one thread at a time."""
+
     def embed(self, texts: Sequence[str]) -> Matrix:
         """Unit vectors, shape (len(texts), dimensions), float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    vectors: Matrix  #: unit vectors in the order of the texts, shape (len(texts), dimensions)
+    seconds: float = 0.0  #: that the model took, without the wait for it
+    resent: int = 0  #: requests that a provider was sent again
+
+
+class PartlyEmbedded(Unavailable):
+    """Some of the texts were embedded, and have cost what they cost; the others were not."""
+
+    def __init__(self, detail: str, done: Mapping[int, Vector], *, resent: int = 0) -> None:
+        super().__init__(detail)
+        self.done, self.resent = done, resent  #: vectors by the text's place in the call
+
+
+class Embedder(Protocol):
+    """Batches what any number of threads ask for, and answers each of them."""
+
+    @property
+    def model(self) -> EmbeddingModel: ...
+
+    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, urgent: bool = False) -> Embedding:
+        """`tokens`: of each text. `urgent`: somebody waits for the answer to a question; jobs give way to it.
+
+        Blocks. Raises Unavailable for what passes (PartlyEmbedded if some texts were done), ModelUnavailable once closed.
+        """
+
+    def close(self) -> None: ...

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag.embedding.batcher import Batcher
 from rag.embedding.cache import VectorCache, as_stored
-from rag.embedding.runtime import EmbeddingRuntime, Matrix
+from rag.embedding.runtime import Embedder, Matrix
 from rag.store.base import Vector
 from rag.types import Meter, Scope
 
@@ -41,13 +40,12 @@ class _Plan:
 
 
 class EmbeddingService:
-    def __init__(self, runtime: EmbeddingRuntime, cache: VectorCache, *, batch_tokens: int) -> None:
-        self.runtime, self.space = runtime, runtime.fingerprint.space
-        self._cache = cache
-        self._batcher = Batcher(runtime, batch_tokens=batch_tokens)
+    def __init__(self, embedder: Embedder, cache: VectorCache) -> None:
+        self.model, self.space = embedder.model, embedder.model.fingerprint.space
+        self._cache, self._embedder = cache, embedder
 
     def close(self) -> None:
-        self._batcher.close()
+        self._embedder.close()
         self._cache.close()
 
     def embed_query(self, scope: Scope, meter: Meter, text: str, *, charge_id: str) -> Embedded:
@@ -56,13 +54,13 @@ class EmbeddingService:
         if plan.missing:
             meter.debit(charge_id, plan.to_charge)
             try:
-                matrix, model_s = self._batcher.timed_embed([text], [plan.tokens[text]])
+                embedding = self._embedder.embed([text], [plan.tokens[text]], urgent=True)
             except Exception:
                 meter.refund(charge_id)
                 raise
-            vector = as_stored(matrix[0])
+            vector = as_stored(embedding.vectors[0])
             self._cache.put(scope, self.space, {text: vector})
-            return Embedded(vector[None], plan.to_charge, 0, 0, model_s)
+            return Embedded(vector[None], plan.to_charge, 0, 0, embedding.seconds)
         meter.saved(plan.cached, 0)
         return Embedded(np.stack([plan.known[text]]), 0, plan.cached, 0)
 
@@ -98,7 +96,7 @@ class EmbeddingService:
     def _plan(self, scope: Scope, texts: Sequence[str], counts: Sequence[int] | None = None) -> _Plan:
         unique = list(dict.fromkeys(texts))
         if counts is None:
-            tokens = dict(zip(unique, self.runtime.count_tokens(unique), strict=True))
+            tokens = dict(zip(unique, self.model.count_tokens(unique), strict=True))
         else:
             tokens = dict(zip(texts, counts, strict=True))
         found = self._cache.get(scope, self.space, unique)
@@ -112,5 +110,5 @@ class EmbeddingService:
         )
 
     def _run_model(self, plan: _Plan) -> dict[str, Vector]:
-        matrix = self._batcher.embed(plan.missing, [plan.tokens[text] for text in plan.missing])
-        return {text: as_stored(vector) for text, vector in zip(plan.missing, matrix, strict=True)}
+        embedding = self._embedder.embed(plan.missing, [plan.tokens[text] for text in plan.missing])
+        return {text: as_stored(vector) for text, vector in zip(plan.missing, embedding.vectors, strict=True)}

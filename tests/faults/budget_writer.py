@@ -13,6 +13,7 @@ from pathlib import Path
 from config.clock import system_clock
 from config.database import Database
 from config.errors import BudgetExhausted
+from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
@@ -34,7 +35,7 @@ def main(url: str, folder: Path, tenant_id: str, number: int) -> None:
     database = Database(url)
     context = TenantRegistry(database, system_clock).context_of_job(tenant_id, "writer")
     meter = Ledger(database, system_clock, lease_s=LEASE_S).for_tenant(context, "ingest")
-    service = EmbeddingService(SlowRuntime(), NullVectorCache(), batch_tokens=2048)
+    service = EmbeddingService(Batcher(SlowRuntime(), batch_tokens=2048), NullVectorCache())
     for batch in range(BATCHES):
         name = f"{number}-{batch}"
         kept = folder / f"kept-{name}"
@@ -42,7 +43,7 @@ def main(url: str, folder: Path, tenant_id: str, number: int) -> None:
             continue
         try:
             text = f"batch {name} " + "word " * (10 + batch % 40)
-            tokens = service.runtime.count_tokens([text])[0]
+            tokens = service.model.count_tokens([text])[0]
             service.embed_batch(context, meter, [text], hold_id=name)
         except BudgetExhausted:
             break

@@ -20,6 +20,7 @@ from sqlmodel import SQLModel, select
 from config.clock import system_clock
 from config.database import Database
 from config.errors import BudgetExhausted
+from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
@@ -64,7 +65,7 @@ def _books(database: Database, context: TenantContext) -> tuple[int, int, list[L
 def test_32_writers_charge_exactly_what_is_embedded_and_never_more_than_the_limit(sql_url: str) -> None:
     database, (spender, neighbour) = _database(sql_url)
     runtime = CountingRuntime()
-    service = EmbeddingService(runtime, NullVectorCache(), batch_tokens=2048)
+    service = EmbeddingService(Batcher(runtime, batch_tokens=2048), NullVectorCache())
     ledger = Ledger(database, system_clock, lease_s=60)
     refused = []
 

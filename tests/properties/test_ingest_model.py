@@ -37,6 +37,7 @@ from ingestion.workflow import MemoryQueue, Step, Steps, process
 from rag.chunking import Chunker
 from rag.collections import Collections
 from rag.corpus import Chunk, VersionChunk
+from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
@@ -99,7 +100,7 @@ class IngestModel(RuleBasedStateMachine):
         self.serving = served_engine(self.folder)
         self.engine = self.serving.__enter__()
         runtime = HashRuntime()
-        self.embedding = EmbeddingService(runtime, NullVectorCache(), batch_tokens=2048)
+        self.embedding = EmbeddingService(Batcher(runtime, batch_tokens=2048), NullVectorCache())
         self.chunker = Chunker(runtime.tokenizer_json)
         self.registry = TenantRegistry(self.database, system_clock)
         self.ledger = Ledger(self.database, system_clock, lease_s=60)

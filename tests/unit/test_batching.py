@@ -58,7 +58,7 @@ def test_concurrent_callers_each_get_their_own_vectors_in_order() -> None:
 
     def ask(caller: int) -> bool:
         texts = [f"caller {caller} {'word ' * ((caller * 7 + i) % 11)}{i}" for i in range(caller % 5 + 1)]
-        return np.array_equal(batcher.embed(texts, runtime.count_tokens(texts)), runtime.embed(texts))
+        return np.array_equal(batcher.embed(texts, runtime.count_tokens(texts)).vectors, runtime.embed(texts))
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(ask, range(200)))
@@ -74,7 +74,7 @@ def test_whoever_waits_meanwhile_shares_the_next_batch(runtime: GatedRuntime) ->
         while batcher._waiting.qsize() < len(others):
             threading.Event().wait(0.001)
         runtime.gate.set()
-        assert [len(answer.result(30)) for answer in (first, *others)] == [1, 1, 1, 1]
+        assert [len(answer.result(30).vectors) for answer in (first, *others)] == [1, 1, 1, 1]
     assert [sorted(call) for call in runtime.calls] == [["first"], ["x", "y", "z"]]
     batcher.close()
 
@@ -101,7 +101,7 @@ def test_the_thread_survives_a_failure(runtime: GatedRuntime) -> None:
     for _ in range(3):
         with pytest.raises(ValueError, match="the model failed"):
             batcher.embed(["bad"], [1])
-    assert np.array_equal(batcher.embed(["good"], [1]), HashRuntime().embed(["good"]))
+    assert np.array_equal(batcher.embed(["good"], [1]).vectors, HashRuntime().embed(["good"]))
     batcher.close()
 
 
@@ -117,7 +117,7 @@ def test_closing_serves_what_waits_and_refuses_what_comes_after(runtime: GatedRu
         closing.start()
         runtime.gate.set()
         closing.join(30)
-        assert len(first.result(30)) == len(waiting.result(30)) == 1
+        assert len(first.result(30).vectors) == len(waiting.result(30).vectors) == 1
     assert not batcher._thread.is_alive()
     with pytest.raises(ModelUnavailable):
         batcher.embed(["late"], [1])

@@ -12,6 +12,7 @@ from sqlmodel import select
 
 from config.database import Database
 from config.errors import BudgetExhausted
+from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
@@ -53,7 +54,7 @@ def runtime() -> WatchedRuntime:
 
 @pytest.fixture
 def embedding(tmp_path: Path, runtime: WatchedRuntime) -> Iterator[EmbeddingService]:
-    service = EmbeddingService(runtime, DiskVectorCache(tmp_path / "cache", max_bytes=1 << 20), batch_tokens=64)
+    service = EmbeddingService(Batcher(runtime, batch_tokens=64), DiskVectorCache(tmp_path / "cache", max_bytes=1 << 20))
     yield service
     service.close()
 

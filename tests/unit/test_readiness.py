@@ -69,7 +69,7 @@ def _checks(database: Database, instances: Instances, folder: Path, draining: th
         database=database,
         instances=instances,
         store=MemoryStore(),
-        runtime=HashRuntime(),
+        model=HashRuntime(),
         data_dir=folder,
         draining=draining,
     )

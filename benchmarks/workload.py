@@ -14,7 +14,7 @@ from carrel_client import Carrel
 from carrel_client.models import Passage
 from config.settings import Settings
 from rag.embedding.hashing import DIMENSIONS, HashRuntime
-from rag.embedding.models import resolve_model
+from rag.embedding.local.models import resolve_model
 
 #: The worker shares equally and one client may ask as fast as it can: what is measured is work, not politeness.
 SERVICE = {"worker_scheduling": "normal", "requests_per_second": 5_000}

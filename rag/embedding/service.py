@@ -19,6 +19,7 @@ class Embedded:
     charged: int  #: tokens the model read for this call
     cached: int  #: tokens whose vectors were known
     deduplicated: int  #: tokens of texts that occur more than once in the call
+    hits: int = 0  #: texts whose vectors were known; not counted where an earlier run of the same batch paid
     model_s: float = 0.0  #: of a question: how long the model worked on it
 
 
@@ -60,8 +61,8 @@ class EmbeddingService:
                 raise
             vector = as_stored(embedding.vectors[0])
             self._cache.put(scope, self.space, {text: vector})
-            return Embedded(vector[None], plan.to_charge, 0, 0, embedding.seconds)
-        meter.saved(plan.cached, 0)
+            return Embedded(vector[None], plan.to_charge, 0, 0, model_s=embedding.seconds)
+        meter.saved(plan.cached, 0, hits=1)
         return Embedded(np.stack([plan.known[text]]), 0, plan.cached, 0)
 
     def embed_batch(
@@ -73,7 +74,7 @@ class EmbeddingService:
         kept the vectors.
         """
         plan = self._plan(scope, texts, tokens)
-        cached = plan.cached
+        cached, hits = plan.cached, len(plan.known)
         if plan.missing:
             charged, vectors = self._metered(meter, plan, hold_id)
             self._cache.put(scope, self.space, vectors)
@@ -81,7 +82,7 @@ class EmbeddingService:
         else:
             charged = meter.charged(hold_id)
         matrix = np.stack([plan.known[text] for text in texts])
-        return Embedded(matrix, charged, cached, plan.deduplicated)
+        return Embedded(matrix, charged, cached, plan.deduplicated, hits if charged == plan.to_charge else 0)
 
     def _metered(self, meter: Meter, plan: _Plan, hold_id: str) -> tuple[int, dict[str, Vector]]:
         if not meter.hold(hold_id, plan.to_charge, started=True):  # an earlier run paid, and died before it kept the vectors

@@ -32,6 +32,7 @@ class Sizes:
 
     text_tokens: int = 212
     context_tokens: int = 40
+    overlap_tokens: int = 0  #: at most, of a chunk with the one before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,12 @@ class Chunker:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()  # the bundled file truncates and pads at 128, which would hide a text's length
         self._tokenizer.no_padding()
-        self._markdown = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
-        self._plain = TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
+        text, overlap = self.sizes.text_tokens, self.sizes.overlap_tokens
+        self._markdown = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, text, overlap)
+        self._plain = TextSplitter.from_huggingface_tokenizer(self._tokenizer, text, overlap)
 
     def split(self, text: str, *, markdown: bool, title: str, pages: Sequence[Page] = ()) -> Iterator[Piece]:
-        """Yield chunks in reading order; they are trimmed of white space, so only white space lies between them."""
+        """Yield chunks in reading order; they are trimmed of white space, and no other text lies outside of all."""
         splitter = self._markdown if markdown else self._plain
         headings = _Headings(text) if markdown else None
         context_of = functools.lru_cache(maxsize=256)(self._context)
@@ -97,7 +99,7 @@ class Chunker:
         context = " › ".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
         offsets = self._tokenizer.encode(context, add_special_tokens=False).offsets
         limit = self.sizes.context_tokens
-        return context if len(offsets) <= limit else context[: offsets[limit - 1][1]].rstrip()
+        return context if len(offsets) <= limit else context[: offsets[limit - 1][1] if limit else 0].rstrip()
 
 
 def _windows(text: str) -> Iterator[tuple[int, int]]:

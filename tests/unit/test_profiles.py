@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -173,6 +174,7 @@ chunkings = st.builds(
 
 @given(text=texts, chunking=chunkings, markdown=st.booleans(), title=st.text(max_size=300))
 @example(text="q" * 4099 + " q" * 205, chunking=Chunking(32, 0, 16, "auto"), markdown=False, title="title")
+@example(text="0:" * 11 + "¡" + "x" * 3979 + ":", chunking=Chunking(23, 0, 11, "auto"), markdown=False, title="")
 @example(text="# a\n\n" + "one two three. " * 3000, chunking=Chunking(24, 8, 12, "markdown"), markdown=False, title="")
 @settings(max_examples=150, deadline=None)
 def test_chunks_of_any_sizes_are_exact_ordered_complete_and_within_their_caps(
@@ -187,13 +189,13 @@ def test_chunks_of_any_sizes_are_exact_ordered_complete_and_within_their_caps(
         assert _tokens(tokenizer, piece.text) <= chunking.chunk_tokens
         assert _tokens(tokenizer, piece.context) <= chunking.context_tokens
         assert _tokens(tokenizer, piece.embedded) <= chunking.chunk_tokens + chunking.context_tokens
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in itertools.pairwise(pieces):
         assert _tokens(tokenizer, text[after.start : before.end]) <= chunking.overlap_tokens
 
 
 def _moves_on(pieces: list[Piece]) -> None:
     """Each begins and ends behind the one before it."""
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in itertools.pairwise(pieces):
         assert before.start < after.start
         assert before.end < after.end
 
@@ -214,7 +216,7 @@ def _tokens(tokenizer: Tokenizer, text: str) -> int:
 def test_an_overlap_is_there(chunkers: Chunkers) -> None:
     text = " ".join(f"Sentence number {number} says something." for number in range(300))
     pieces = list(chunkers.split(Chunking(96, 40, 24, "auto"), text, markdown=False, title=""))
-    shared = [before.end - after.start for before, after in zip(pieces, pieces[1:], strict=False)]
+    shared = [before.end - after.start for before, after in itertools.pairwise(pieces)]
     assert sum(length > 0 for length in shared) >= 0.9 * len(shared) > 9
 
 

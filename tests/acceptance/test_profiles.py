@@ -14,9 +14,7 @@ from config.database import Database
 from tenants.audit import AuditLog
 from tests.support import Service, carrel, environment, running_service
 
-TEXT = "\n\n".join(
-    f"Rule {number}: a book may be kept for {number} weeks, and maps stay here." for number in range(30)
-)
+TEXT = "\n\n".join(f"Rule {number}: a book may be kept for {number} weeks, and maps stay here." for number in range(30))
 
 
 def test_a_collection_is_made_with_a_profile_and_given_another(service: Service) -> None:

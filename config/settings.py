@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     qdrant_url: str | None = Field(None, description="Base URL of a Qdrant server.")
     qdrant_api_key: SecretStr | None = Field(None, description="Key of that Qdrant server.")
 
+    profiles_file: Path | None = Field(
+        None, description="TOML file of the operator's own profiles for collections, over those that are built in."
+    )
     max_document_bytes: int = Field(32 * MIB, ge=1024, description="Largest document accepted.")
     max_text_chars: int = Field(20_000_000, ge=1024, description="Longest text that one document may become.")
     max_chunks: int = Field(50_000, ge=1, description="Most chunks that one document may become.")

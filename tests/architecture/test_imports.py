@@ -22,7 +22,7 @@ VENDORS = {
     "sentence_transformers": {"rag/embedding/local.py"},
     "transformers": {"rag/embedding/local.py"},
     "huggingface_hub": {"rag/embedding/models.py"},
-    "diskcache": {"rag/embedding/cache.py"},
+    "diskcache": {"rag/embedding/cache_file.py"},
     "semantic_text_splitter": {"rag/chunking.py"},
     "tiktoken": {"rag/tokens.py"},
     "orjson": {"rag/store/wire.py", "config/database.py"},

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from config.errors import Unavailable
-from rag.embedding.cache_file import CacheFile, blames_file, open_file
+from rag.embedding.cache_file import FAILURES, CacheFile, blames_file, open_file
 from rag.embedding.cache_shares import row_bytes, to_evict
 from rag.store.base import Space, Vector
 from rag.types import Scope
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 CHECKSUM_BYTES = 8
 READ_AT_ONCE = 64  # rows of one SELECT: 1.4 µs a row instead of 5.5
 FORGET_AT_ONCE = 512  # rows of one transaction: others' writes wait 10 ms
-FAILURES = (sqlite3.Error, OSError)
 
 #: Only rows as this cache writes them, as bytes inline (mode 1): of any other nothing is even read.
 _SELECT = (

@@ -19,7 +19,7 @@ from typing import Any
 
 import diskcache
 
-from rag.embedding.cache_shares import ACCOUNTS
+from rag.embedding.cache_shares import ACCOUNTS, INDEX_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,10 @@ _COUNTERS = {"count", "size", "hits", "misses"}
 SCHEMA = "510ac74d99d3524272cfce2b3518368e"
 #: As SQLite advises for files that others may have written (sqlite.org/security.html); erased rows are overwritten.
 _PRAGMAS = ("trusted_schema=OFF", "cell_size_check=ON", "synchronous=NORMAL", "secure_delete=ON")
+_BOOKS = (
+    "SELECT COALESCE(SUM(typeof(vectors) != 'integer' OR typeof(bytes) != 'integer' OR vectors < 0 OR bytes < vectors * ?), 0),"
+    " COALESCE(SUM(vectors), 0), COALESCE(SUM(bytes), 0) FROM Account"
+)
 #: Errors that say nothing against the file. After any other it is replaced.
 _BLAMELESS = {
     sqlite3.SQLITE_BUSY,
@@ -52,6 +56,9 @@ _BLAMELESS = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_INTERRUPT,
 }
+
+#: What using the file may raise: a damaged one also messages that are no UTF-8.
+FAILURES = (sqlite3.Error, OSError, UnicodeDecodeError)
 
 Identity = tuple[int, int]
 
@@ -123,7 +130,7 @@ def open_file(folder: Path, *, damaged: Identity | None = None) -> CacheFile:
         elif not _ours(folder):
             _discard(folder, "it is not as this version writes it")
         return CacheFile(folder)
-    except sqlite3.DatabaseError as error:
+    except FAILURES as error:
         if not blames_file(error):
             raise
         _discard(folder, repr(error))
@@ -134,8 +141,10 @@ def open_file(folder: Path, *, damaged: Identity | None = None) -> CacheFile:
 
 def blames_file(error: Exception) -> bool:
     """Whether the error says that the file is not what it should be."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF not in _BLAMELESS
+    if not isinstance(error, sqlite3.Error):
+        return isinstance(error, UnicodeDecodeError)
+    code = getattr(error, "sqlite_errorcode", None)  # none, if the module itself could not read what SQLite gave it
+    return code is None or code & 0xFF not in _BLAMELESS
 
 
 def _connect(path: Path, timeout_s: float) -> sqlite3.Connection:
@@ -172,10 +181,7 @@ def _settings_are_ours(connection: sqlite3.Connection) -> bool:
 def _books_agree(connection: sqlite3.Connection) -> bool:
     """The accounts are whole numbers that add up to diskcache's own: what is evicted hangs on them."""
     counters = dict(connection.execute("SELECT key, value FROM Settings WHERE key IN ('count', 'size')"))
-    odd, vectors, size = connection.execute(
-        "SELECT COALESCE(SUM(typeof(vectors) != 'integer' OR typeof(bytes) != 'integer' OR vectors < 0 OR bytes < 0), 0),"
-        " COALESCE(SUM(vectors), 0), COALESCE(SUM(bytes), 0) FROM Account"
-    ).fetchone()
+    odd, vectors, size = connection.execute(_BOOKS, (INDEX_BYTES,)).fetchone()
     return (odd, vectors, size) == (0, counters["count"], counters["size"])
 
 

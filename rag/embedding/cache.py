@@ -99,16 +99,18 @@ class DiskVectorCache:
         return CacheStats(*row) if row else CacheStats(0, 0)
 
     def forget(self, scope: Scope) -> int:
-        file, tag, forgotten = self._file, account(scope), 0
-        try:
-            while erased := _erase(file, tag):
-                forgotten += erased
-            file.sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # the log held the rows too
-        except FAILURES as error:
-            self._mend(file, error)
-            if self._file is file:
-                raise Unavailable("The embedding cache cannot be written at the moment.") from error
-        return forgotten
+        forgotten = 0
+        while True:
+            file = self._file
+            try:
+                while erased := _erase(file, account(scope)):
+                    forgotten += erased
+                file.sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # the log held the rows too
+                return forgotten
+            except FAILURES as error:
+                self._mend(file, error)
+                if self._file is file:
+                    raise Unavailable("The embedding cache cannot be written at the moment.") from error
 
     def close(self) -> None:
         self._file.close()

@@ -110,6 +110,8 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction. Raises sqlite3.OperationalError if others write for longer than PATIENCE_S."""
+        if _identity(self._path) != self.identity:
+            raise sqlite3.DatabaseError("another process has replaced the file")
         connection = self._con
         connection.execute("BEGIN IMMEDIATE")
         with connection:  # commits, or rolls back
@@ -164,6 +166,7 @@ def _ours(folder: Path) -> bool:
     if not (folder / NAME).exists():
         return not files
     with closing(_connect(folder / NAME, PATIENCE_S)) as connection:
+        connection.execute("BEGIN")  # one state of the file, as others may be writing
         return _schema(connection) == SCHEMA and _settings_are_ours(connection) and _books_agree(connection)
 
 

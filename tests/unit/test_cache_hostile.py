@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from rag.embedding.batcher import Batcher
+from rag.embedding import cache_file
 from rag.embedding.cache import DiskVectorCache, account, as_stored, cache_key
 from rag.embedding.cache_file import SCHEMA, open_file
 from rag.embedding.hashing import DIMENSIONS, HashRuntime
@@ -77,11 +78,15 @@ class Traps:
 @pytest.fixture
 def traps(tmp_path: Path) -> Iterator[Traps]:
     traps = Traps(tmp_path)
-    with closing(DiskVectorCache(traps.folder, max_bytes=1 << 20)) as cache:
+    with closing(_opened(traps)) as cache:
         cache.put(A, SPACE, FRESH)
         cache.put(B, SPACE, FRESH)
     yield traps
     traps.check()
+
+
+def _opened(traps: Traps) -> DiskVectorCache:
+    return DiskVectorCache(traps.folder, max_bytes=1 << 20)
 
 
 def held(cache: DiskVectorCache, scope: FakeScope) -> int:
@@ -296,7 +301,7 @@ def test_a_planted_journal_removes_nothing(traps: Traps, tmp_path: Path) -> None
 
     hot_journal(traps.folder / "cache.db", traps.victim)
     assert embedded_again(traps.folder) == 0
-    with closing(DiskVectorCache(traps.folder, max_bytes=1 << 20)) as cache:
+    with closing(_opened(traps)) as cache:
         cache.close()
         hot_journal(traps.folder / "cache.db", traps.victim)  # before a thread's first connection
         assert held(cache, A) == len(TEXTS)
@@ -342,7 +347,7 @@ def test_a_damaged_file_never_raises_and_never_lies(traps: Traps, seed: int, spo
 @pytest.mark.parametrize("keep", [0, 50, 4096, 30_000])
 @pytest.mark.parametrize("noise", [False, True])
 def test_a_file_that_is_cut_short_or_overwritten_while_open_is_replaced(traps: Traps, keep: int, noise: bool) -> None:
-    with closing(DiskVectorCache(traps.folder, max_bytes=1 << 20)) as cache:
+    with closing(_opened(traps)) as cache:
         path = traps.folder / "cache.db"
         size = path.stat().st_size
         os.truncate(path, keep)
@@ -357,9 +362,46 @@ def test_a_file_that_is_cut_short_or_overwritten_while_open_is_replaced(traps: T
 
 
 def test_a_folder_that_vanishes_costs_the_vectors_and_nothing_else(traps: Traps) -> None:
-    with closing(DiskVectorCache(traps.folder, max_bytes=1 << 20)) as cache:
+    with closing(_opened(traps)) as cache:
         cache.close()
         shutil.rmtree(traps.folder)
         for _ in range(2):
             assert cache.get(A, SPACE, TEXTS[:1]) == [None]
             cache.put(A, SPACE, FRESH)
+
+
+def test_a_file_that_another_process_replaced_is_left_for_the_new_one(traps: Traps) -> None:
+    with closing(_opened(traps)) as one, closing(_opened(traps)) as other:
+        assert held(one, A) == held(other, A) == len(TEXTS)
+        with (traps.folder / "cache.db").open("r+b") as file:
+            file.write(bytes(200))
+        one.close()
+        one.get(A, SPACE, TEXTS)  # finds the damage
+        for scope in (A, B):
+            one.put(scope, SPACE, FRESH)
+        assert other.forget(B) == len(TEXTS)
+        assert (held(one, B), held(one, A)) == (0, len(TEXTS))
+        other.put(B, SPACE, FRESH)
+        assert held(one, B) == held(other, B) == len(TEXTS)
+
+
+def test_a_file_that_is_written_to_while_it_is_looked_at_is_still_ours(traps: Traps, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, seen = cache_file._connect, []
+
+    def busy(path: Path, timeout_s: float) -> sqlite3.Connection:
+        connection = connect(path, timeout_s)
+
+        def write(statement: str) -> None:
+            if "FROM Account" in statement:
+                seen.append(statement)
+                other.put(A, SPACE, {"one more": FRESH[TEXTS[0]]})
+
+        connection.set_trace_callback(write)
+        return connection
+
+    with closing(_opened(traps)) as other:
+        assert held(other, A) == len(TEXTS)
+        monkeypatch.setattr(cache_file, "_connect", busy)
+        with closing(_opened(traps)) as cache:
+            assert held(cache, A) == len(TEXTS)
+    assert len(seen) == 1

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -161,8 +162,12 @@ def as_stored(vector: Vector) -> Vector:
 
 
 def _read(file: CacheFile, keys: Sequence[bytes], space: Space) -> list[tuple[bytes, bytes]]:
-    select = _SELECT.format(", ".join("?" * len(keys)))
-    return file.sql(select, (*keys, CHECKSUM_BYTES + 2 * space.dimensions)).fetchall()
+    return file.sql(_select(len(keys)), (*keys, CHECKSUM_BYTES + 2 * space.dimensions)).fetchall()
+
+
+@cache
+def _select(count: int) -> str:
+    return _SELECT.format(", ".join("?" * count))
 
 
 def _erase(file: CacheFile, tag: bytes) -> int:

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from rag.embedding.batcher import Batcher
 from rag.embedding import cache_file
+from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache, account, as_stored, cache_key
 from rag.embedding.cache_file import SCHEMA, open_file
 from rag.embedding.hashing import DIMENSIONS, HashRuntime

@@ -58,7 +58,9 @@ class Settings(BaseSettings):
     )
     allow_model_download: bool = Field(False, description="Whether a missing model may be fetched from the hub.")
     batch_tokens: int = Field(2048, ge=256, le=65536, description="Padded tokens in one call of the model.")
-    cache_max_bytes: int = Field(2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk.")
+    cache_max_bytes: int = Field(
+        2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk, shared equally by tenants."
+    )
 
     vector_backend: Literal["engine", "qdrant"] = Field(
         "engine", description="`engine` is the built-in process; `qdrant` a Qdrant server at CARREL_QDRANT_URL."

@@ -91,7 +91,9 @@ class Settings(BaseSettings):
     embedding_prices: Prices = Field(
         {}, description="The same for models by name or by the id of their space, as a JSON object; the space goes first."
     )
-    cache_max_bytes: int = Field(2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk.")
+    cache_max_bytes: int = Field(
+        2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk, shared equally by tenants."
+    )
 
     vector_backend: Literal["engine", "qdrant"] = Field(
         "engine", description="`engine` is the built-in process; `qdrant` a Qdrant server at CARREL_QDRANT_URL."

@@ -11,8 +11,6 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from config.errors import SetupError
-
 MIB = 1024 * 1024
 MAX_TOKENS = 10**15  # of a budget: far above any, and far below what a database column holds
 
@@ -50,7 +48,7 @@ class Settings(BaseSettings):
         description="What turns text into vectors. `hash` needs no model and finds only equal words: for tests.",
     )
     embedding_model: str = Field(
-        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the local hub cache or the bundled package."
+        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the bundled package or the local hub cache."
     )
     embedding_device: str = Field("auto", description="Torch device: `auto`, `cpu`, `cuda`, `cuda:1`.")
     embedding_precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -123,13 +121,3 @@ class Settings(BaseSettings):
     @property
     def engine_socket(self) -> Path:
         return self.runtime_dir / "engine.sock"
-
-
-def private_dir(path: Path) -> Path:
-    """Make the folder and its parent (0700) and refuse one that somebody else owns or may enter."""
-    for folder in (path.parent, path):
-        folder.mkdir(exist_ok=True, mode=0o700)
-        status = folder.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise SetupError(f"{folder} must belong to this user with mode 0700; remove it and start again")
-    return path

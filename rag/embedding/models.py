@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder → the hub's local cache → the bundled package → the hub, if that is allowed.
+"""Where a model's files are: a folder → the bundled package → the hub's local cache → the hub, if that is allowed.
 
 Weights are safetensors only, and code that comes with a model is never run.
 """
@@ -8,9 +8,6 @@ from __future__ import annotations
 import hashlib
 from importlib import resources
 from pathlib import Path
-
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from config.errors import SetupError
 
@@ -24,11 +21,11 @@ def resolve_model(name: str, *, allow_download: bool) -> Path:
     """Return the folder of the model, or raise SetupError saying what to install or set."""
     if (folder := Path(name).expanduser()).is_dir():
         return _with_safe_weights(folder)
+    if name == BUNDLED_NAME and (bundled := _bundled()):
+        return bundled
     repository = name if "/" in name else f"sentence-transformers/{name}"
     if cached := _from_hub(repository, local_only=True):
         return _with_safe_weights(cached)
-    if name == BUNDLED_NAME and (bundled := _bundled()):
-        return bundled
     if allow_download and (fetched := _from_hub(repository, local_only=False)):
         return _with_safe_weights(fetched)
     raise SetupError(
@@ -43,6 +40,9 @@ def weights_sha256(folder: Path) -> str:
 
 
 def _from_hub(repository: str, *, local_only: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     wanted = ["*.json", "*.txt", "*.safetensors", "1_Pooling/*"]
     try:
         return Path(snapshot_download(repository, local_files_only=local_only, allow_patterns=wanted))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.common import AsJson, out, print_json, service_url
 from api.version import VERSION
@@ -139,6 +138,8 @@ def _secrets(settings: Settings) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from api.schema import revision
     from config.database import Database
 

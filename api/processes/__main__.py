@@ -7,7 +7,7 @@ import socket
 import sys
 
 from api.cli.telling import fail
-from api.lifecycle import Lifecycle, end_with_parent
+from api.lifecycle import Lifecycle, end_with_parent, load_without_collecting
 from api.plans import EnginePlan, ServicePlan
 from config.errors import CarrelError
 from config.logs import configure_logging
@@ -52,6 +52,7 @@ def _engine(plan: EnginePlan) -> None:
 
 
 def _by_settings(process: str, listener: socket.socket | None) -> None:
+    load_without_collecting()
     from config.settings import Settings
 
     settings = Settings()

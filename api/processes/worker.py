@@ -10,7 +10,7 @@ from pathlib import Path
 
 from api.heartbeat import Heartbeat
 from api.housekeeping import housekeeping
-from api.lifecycle import Lifecycle
+from api.lifecycle import Lifecycle, keep_what_is_loaded
 from api.locks import hold_slot
 from api.repairs import RepairLoop
 from api.wiring_worker import build_worker
@@ -32,6 +32,7 @@ def run_worker(settings: Settings, life: Lifecycle) -> None:
             services.worker.start()
             repairs = RepairLoop(services.reconciler, heartbeat.leads, every_s=settings.reconcile_seconds)
             repairs.start()
+            keep_what_is_loaded()
             life.ready()
             housekeeping(services, heartbeat, repairs).run(settings.sweep_seconds, life.stopping)
             life.draining()

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_S, MAX_PAUSE_S, STEADY_S = 0.2, 10.0, 10.0
 TICK_S = 0.1
+LOOK_S = 0.03  # between two looks at whether the service is ready
 #: Who is served stops before who serves; seconds that each is given until it is killed.
 STOP_S = {"api": 11.5, "worker": 6.0, "engine": 2.5}
 
@@ -114,7 +115,7 @@ class Supervisor:
         return 0
 
     def _announce(self) -> None:
-        while not self._life.stopping.wait(TICK_S):
+        while not self._life.stopping.wait(LOOK_S):
             if self._ready():
                 self._life.ready()
                 self._greet()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from api.embedders import build_embedder
 from api.schema import upgrade
 from config.clock import Clock, system_clock
 from config.database import Database
@@ -13,12 +14,8 @@ from config.secrets import build_vault, secret_file
 from config.settings import Settings
 from config.vault import Vault
 from rag.collections import Collections
-from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
-from rag.embedding.hashing import HashRuntime
-from rag.embedding.local.choice import open_runtime
-from rag.embedding.local.wanted import Wanted
-from rag.embedding.runtime import Embedder, EmbeddingRuntime
+from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
 from rag.store.remote import EngineClient
@@ -60,27 +57,6 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
 def build_embedding(settings: Settings, embedder: Embedder | None = None) -> EmbeddingService:
     cache = DiskVectorCache(settings.data_dir / "cache", max_bytes=settings.cache_max_bytes)
     return EmbeddingService(embedder or build_embedder(settings), cache)
-
-
-def build_embedder(settings: Settings) -> Embedder:
-    runtime = build_runtime(settings)
-    return Batcher(runtime, batch_tokens=settings.batch_tokens or runtime.batch_tokens)
-
-
-def build_runtime(settings: Settings) -> EmbeddingRuntime:
-    if settings.embedding_runtime == "hash":
-        return HashRuntime()
-    wanted = Wanted(
-        model=settings.embedding_model,
-        runtime=settings.embedding_runtime,
-        device=settings.embedding_device,
-        precision=settings.embedding_precision,
-        dimensions=settings.embedding_dimensions,
-        query_prompt=settings.embedding_query_prompt,
-        document_prompt=settings.embedding_document_prompt,
-        allow_download=settings.allow_model_download,
-    )
-    return open_runtime(wanted, settings.prepared_models)
 
 
 def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> VectorStore:

@@ -77,7 +77,7 @@ def _exists(settings: Settings) -> bool:
 @functools.cache
 def _embedder(settings: Settings) -> Embedder:
     """The model, loaded once for the checks that need it."""
-    from api.wiring import build_embedder
+    from api.embedders import build_embedder
 
     return build_embedder(settings)
 

@@ -31,7 +31,7 @@ def look(settings: Settings, embedder: Embedder) -> Report:
 
 def repair(settings: Settings, *, as_json: bool) -> bool:
     """Compare everything, mend what can be mended, and print it. False if something remains."""
-    from api.wiring import build_embedder
+    from api.embedders import build_embedder
     from api.wiring_worker import open_reconciler
     from ingestion.repair.report import Report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.embedders import build_embedder
 from api.schema import upgrade
@@ -10,6 +10,7 @@ from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import SetupError
 from config.ids import new_id
+from config.profiles import load_profiles
 from config.secrets import build_vault, secret_file
 from config.settings import Settings
 from config.vault import Vault
@@ -17,6 +18,7 @@ from rag.collections import Collections
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.profiles import Profiles
 from rag.store.base import VectorStore
 from rag.store.remote import EngineClient
 from tenants.budget import Ledger
@@ -54,6 +56,12 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency)
 
 
+def priced(core: Core, embedding: EmbeddingService) -> Core:
+    """The core whose meters charge what the tokens of this model cost."""
+    price = core.settings.price_of(embedding.space.id, embedding.model.name)
+    return replace(core, ledger=core.ledger.at(price))
+
+
 def build_embedding(settings: Settings, embedder: Embedder | None = None) -> EmbeddingService:
     cache = DiskVectorCache(settings.data_dir / "cache", max_bytes=settings.cache_max_bytes)
     return EmbeddingService(embedder or build_embedder(settings), cache)
@@ -76,6 +84,8 @@ def operator_key(settings: Settings) -> str:
 
 
 def open_collections(core: Core, embedding: EmbeddingService) -> Collections:
-    collections = Collections(core.database, core.clock, embedding.model.fingerprint)
+    profiles = Profiles(load_profiles(core.settings.profiles_file), embedding.model)
+    collections = Collections(core.database, core.clock, embedding.model.fingerprint, profiles)
     collections.register_space()
+    collections.require_profiles()
     return collections

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from api.cursors import CursorSeal
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
-from api.wiring import REQUEST_PATIENCE, Core, build_core, build_embedding, build_store, open_collections, operator_key
+from api.wiring import REQUEST_PATIENCE, Core, build_core, build_embedding, build_store, open_collections, operator_key, priced
 from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.documents import DocumentLimits, Documents
@@ -65,6 +65,7 @@ def build_api(settings: Settings) -> ApiServices:
     keys.ensure_operator(operator_key(settings))
     tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
     embedding = build_embedding(settings)
+    core = priced(core, embedding)
     collections = open_collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
     queue, draining = DurableQueue(core.database), threading.Event()

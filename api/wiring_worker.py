@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from api.wiring import COLLECTOR_PATIENCE, JOB_PATIENCE, Core, build_core, build_embedding, build_store, open_collections
+from api.wiring import (
+    COLLECTOR_PATIENCE,
+    JOB_PATIENCE,
+    Core,
+    build_core,
+    build_embedding,
+    build_store,
+    open_collections,
+    priced,
+)
 from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
@@ -16,7 +25,7 @@ from ingestion.pipeline import Pipeline
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
-from rag.chunking import Chunker
+from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
@@ -53,6 +62,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     )
     sandbox.warm_up()
     embedding = build_embedding(settings)
+    core = priced(core, embedding)
     open_collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
     blobs = BlobStore(settings.data_dir / "blobs")
@@ -61,7 +71,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         core.clock,
         blobs,
         sandbox,
-        Chunker(embedding.model.tokenizer_json),
+        Chunkers(embedding.model.tokenizer_json),
         embedding,
         store,
         core.ledger,

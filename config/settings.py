@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from config.errors import SetupError
 from config.money import MAX_PRICE
 
 MIB = 1024 * 1024
@@ -62,7 +61,7 @@ class Settings(BaseSettings):
         "`carrel doctor` shows which. `hash` needs no model and finds only equal words: for tests.",
     )
     embedding_model: str = Field(
-        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the local hub cache or the bundled package."
+        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the bundled package or the local hub cache."
     )
     embedding_device: str = Field("auto", description="Torch device: `auto`, `cpu`, `cuda`, `cuda:1`.")
     embedding_precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -169,13 +168,3 @@ class Settings(BaseSettings):
     @property
     def engine_socket(self) -> Path:
         return self.runtime_dir / "engine.sock"
-
-
-def private_dir(path: Path) -> Path:
-    """Make the folder and its parent (0700) and refuse one that somebody else owns or may enter."""
-    for folder in (path.parent, path):
-        folder.mkdir(exist_ok=True, mode=0o700)
-        status = folder.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise SetupError(f"{folder} must belong to this user with mode 0700; remove it and start again")
-    return path

@@ -34,7 +34,7 @@ VENDORS = {
     "jwt": {"tenants/tokens.py"},
     "limits": {"api/middleware.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
-    "uvicorn": {"api/processes.py"},
+    "uvicorn": {"api/processes/api.py"},
     "httpx2": {"client/src/carrel_client/transport.py"},
 }
 
@@ -90,7 +90,7 @@ def _uses(*names: str) -> Callable[[ast.AST], bool]:
 
 def test_the_walk_sees_the_product() -> None:
     assert len(_trees()) > 60
-    assert _where(_uses("Settings")) > {"api/processes.py", "api/wiring.py"}
+    assert _where(_uses("Settings")) > {"api/processes/worker.py", "api/wiring.py"}
 
 
 def test_the_layers_keep_to_their_contracts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

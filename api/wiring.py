@@ -22,9 +22,11 @@ from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.pipeline import Pipeline
+from ingestion.reading import Reading
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
@@ -83,6 +85,7 @@ class ApiServices:
     rates: RateLimiter
     collections: Collections
     documents: Documents
+    estimates: Estimates
     jobs: Jobs
     events: EventLog
     streams: JobStreams
@@ -96,6 +99,7 @@ class ApiServices:
 
     def close(self) -> None:
         self.readiness.close()
+        self.estimates.close()
         self.embedding.close()
         self.store.close()
         self.queue.close()
@@ -151,6 +155,9 @@ def build_api(settings: Settings) -> ApiServices:
     store = build_store(settings, **REQUEST_PATIENCE)
     queue, draining = DurableQueue(core.database), threading.Event()
     instances = Instances(core.database, core.clock)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    limits = DocumentLimits(settings.max_document_bytes)
+    documents = Documents(core.database, core.clock, collections, blobs, queue, core.ledger, limits)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
@@ -161,15 +168,8 @@ def build_api(settings: Settings) -> ApiServices:
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
-        documents=Documents(
-            core.database,
-            core.clock,
-            collections,
-            BlobStore(settings.data_dir / "blobs"),
-            queue,
-            core.ledger,
-            DocumentLimits(settings.max_document_bytes),
-        ),
+        documents=documents,
+        estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue),
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
@@ -192,12 +192,21 @@ def build_api(settings: Settings) -> ApiServices:
     )
 
 
+def _sandbox(settings: Settings) -> Sandbox:
+    return Sandbox(seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_bytes, max_chars=settings.max_text_chars)
+
+
+def _reading(core: Core, blobs: BlobStore, embedding: EmbeddingService) -> Reading:
+    """As the worker's, by which documents are read that are brought."""
+    chunker, count = Chunker(embedding.model.tokenizer_json), embedding.model.count_tokens
+    settings = core.settings
+    return Reading(core.database, core.clock, blobs, _sandbox(settings), chunker, count, max_chunks=settings.max_chunks)
+
+
 def build_worker(settings: Settings, executor: str) -> WorkerServices:
     """`executor`: the name under which its jobs are found again."""
     core = build_core(settings)
-    sandbox = Sandbox(
-        seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_bytes, max_chars=settings.max_text_chars
-    )
+    sandbox = _sandbox(settings)
     sandbox.warm_up()
     embedding = build_embedding(settings)
     core = _priced(core, embedding)

@@ -27,6 +27,8 @@ from rag.corpus import Collection, Document, DocumentVersion
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 
+_HIDDEN = "A document of this name has labels that the key does not hold."
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -41,6 +43,15 @@ class Shown:
 class Submitted:
     shown: Shown
     job: Job | None  #: None: this content is live already
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A submission that would be accepted: the version it would become, of its document (an empty id: of a new one)."""
+
+    content: bytes
+    version: DocumentVersion
+    collection_id: str  #: empty: the default collection, which would be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +87,7 @@ class TenantDocuments:
 
         `record` writes something of the submission in its transaction, last; what is live already needs no transaction.
         """
-        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
-        if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
-            raise Forbidden("The key does not hold all of these labels.", field="labels")
+        checked = self._checked(submission)
         if checked.collection == DEFAULT:
             self._collections.ensure_default()
         version = self._new_version(checked)
@@ -97,6 +106,31 @@ class TenantDocuments:
             if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
                 self._parts.blobs.delete_owned(version.id)
             raise
+
+    def examine(self, submission: Submission) -> Examined:
+        """Refuse what `submit` refuses, but for the budget, and keep nothing."""
+        checked = self._checked(submission)
+        version = self._new_version(checked)
+        with self._parts.database.read(self._context) as session:
+            try:
+                collection = self._collections.find(session, checked.collection)
+            except NotFound:
+                bounds = self._context.collections
+                if checked.collection != DEFAULT or (bounds is not None and DEFAULT not in bounds):
+                    raise
+                return Examined(checked.content, version, "")
+            document = _by_external_id(session, collection.id, checked.external_id)
+            if document is not None:
+                if not self._visible(session, document) and not self._already(session, document, version, collection):
+                    raise Forbidden(_HIDDEN, field="external_id")
+                version.document_id = document.id
+        return Examined(checked.content, version, collection.id)
+
+    def _checked(self, submission: Submission) -> Checked:
+        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
+        if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
+            raise Forbidden("The key does not hold all of these labels.", field="labels")
+        return checked
 
     @once_more
     def _keep(
@@ -162,7 +196,7 @@ class TenantDocuments:
                 created_at=now,
             )
         elif not self._visible(session, document):
-            raise Forbidden("A document of this name has labels that the key does not hold.", field="external_id")
+            raise Forbidden(_HIDDEN, field="external_id")
         elif already := self._already(session, document, version, collection):
             self._parts.blobs.delete_owned(version.id)  # somebody sent the same a moment earlier
             return already

@@ -12,6 +12,8 @@ from rag.embedding.runtime import Embedder, Matrix
 from rag.store.base import Vector
 from rag.types import Meter, Scope
 
+ESTIMATE_PAGE = 500  # vectors in memory at a time: 0.8 MB of 384 dimensions
+
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -21,6 +23,19 @@ class Embedded:
     deduplicated: int  #: tokens of texts that occur more than once in the call
     hits: int = 0  #: texts whose vectors were known; not counted where an earlier run of the same batch paid
     model_s: float = 0.0  #: of a question: how long the model worked on it
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Tokens of some texts: what embedding them now would charge, and what it would not."""
+
+    to_embed: int
+    cached: int
+    deduplicated: int
+
+    @property
+    def total(self) -> int:
+        return self.to_embed + self.cached + self.deduplicated
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +128,14 @@ class EmbeddingService:
     def _run_model(self, plan: _Plan) -> dict[str, Vector]:
         embedding = self._embedder.embed(plan.missing, [plan.tokens[text] for text in plan.missing])
         return {text: as_stored(vector) for text, vector in zip(plan.missing, embedding.vectors, strict=True)}
+
+    def estimate(self, scope: Scope, texts: Sequence[str], tokens: Sequence[int]) -> Estimate:
+        """What embedding these would charge. The model is not asked; the cache is, in pages, for a document's many vectors."""
+        counts = dict(zip(texts, tokens, strict=True))
+        unique, cached = list(counts), 0
+        for at in range(0, len(unique), ESTIMATE_PAGE):
+            page = unique[at : at + ESTIMATE_PAGE]
+            found = self._cache.get(scope, self.space, page)
+            cached += sum(counts[text] for text, vector in zip(page, found, strict=True) if vector is not None)
+        total = sum(counts.values())
+        return Estimate(total - cached, cached, sum(tokens) - total)

@@ -26,6 +26,7 @@ from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     Collection,
     Document,
+    Estimate,
     Event,
     Job,
     Key,
@@ -52,6 +53,7 @@ __all__ = [
     "ConflictError",
     "Document",
     "Documents",
+    "Estimate",
     "Event",
     "Events",
     "InvalidRequestError",

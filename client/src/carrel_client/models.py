@@ -171,6 +171,24 @@ class Usage(Model):
 
 
 @dataclass(frozen=True)
+class Estimate(Model):
+    """What bringing a document now would charge: of `tokens`, what is neither cached nor repeated."""
+
+    media_type: str
+    characters: int
+    pages: int
+    chunks: int
+    tokens: int
+    cached_tokens: int
+    deduplicated_tokens: int
+    tokens_to_embed: int
+    price: int  #: micro-dollars for a million tokens
+    cost_micro_usd: int
+    remaining_tokens: int | None  #: of the month's budget; None without a limit
+    within_budget: bool
+
+
+@dataclass(frozen=True)
 class Tenant(Model):
     id: str
     name: str

@@ -15,6 +15,7 @@ from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import SetupError
 from config.ids import new_id
+from config.profiles import load_profiles
 from config.secrets import build_vault, secret_file
 from config.settings import Settings
 from config.vault import Vault
@@ -30,15 +31,16 @@ from ingestion.reading import Reading
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
-from rag.chunking import Chunker
+from rag.chunkers import Chunkers
 from rag.collections import Collections
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
-from rag.embedding.local import SentenceTransformerRuntime
-from rag.embedding.models import resolve_model
+from rag.embedding.local.choice import open_runtime
+from rag.embedding.local.wanted import Wanted
 from rag.embedding.runtime import Embedder, EmbeddingRuntime
 from rag.embedding.service import EmbeddingService
+from rag.profiles import Profiles
 from rag.retrieval import Retriever
 from rag.store.base import VectorStore
 from rag.store.remote import EngineClient
@@ -198,9 +200,9 @@ def _sandbox(settings: Settings) -> Sandbox:
 
 def _reading(core: Core, blobs: BlobStore, embedding: EmbeddingService) -> Reading:
     """As the worker's, by which documents are read that are brought."""
-    chunker, count = Chunker(embedding.model.tokenizer_json), embedding.model.count_tokens
-    settings = core.settings
-    return Reading(core.database, core.clock, blobs, _sandbox(settings), chunker, count, max_chunks=settings.max_chunks)
+    chunkers, sandbox = Chunkers(embedding.model.tokenizer_json), _sandbox(core.settings)
+    limit = core.settings.max_chunks
+    return Reading(core.database, core.clock, blobs, sandbox, chunkers, embedding.count_tokens, max_chunks=limit)
 
 
 def build_worker(settings: Settings, executor: str) -> WorkerServices:
@@ -218,7 +220,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         core.clock,
         blobs,
         sandbox,
-        Chunker(embedding.model.tokenizer_json),
+        Chunkers(embedding.model.tokenizer_json),
         embedding,
         store,
         core.ledger,
@@ -282,19 +284,24 @@ def build_embedding(settings: Settings, embedder: Embedder | None = None) -> Emb
 
 
 def build_embedder(settings: Settings) -> Embedder:
-    return Batcher(build_runtime(settings), batch_tokens=settings.batch_tokens)
+    runtime = build_runtime(settings)
+    return Batcher(runtime, batch_tokens=settings.batch_tokens or runtime.batch_tokens)
 
 
 def build_runtime(settings: Settings) -> EmbeddingRuntime:
     if settings.embedding_runtime == "hash":
         return HashRuntime()
-    folder = resolve_model(settings.embedding_model, allow_download=settings.allow_model_download)
-    return SentenceTransformerRuntime(
-        folder,
+    wanted = Wanted(
+        model=settings.embedding_model,
+        runtime=settings.embedding_runtime,
         device=settings.embedding_device,
         precision=settings.embedding_precision,
-        name=settings.embedding_model,
+        dimensions=settings.embedding_dimensions,
+        query_prompt=settings.embedding_query_prompt,
+        document_prompt=settings.embedding_document_prompt,
+        allow_download=settings.allow_model_download,
     )
+    return open_runtime(wanted, settings.prepared_models)
 
 
 def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> VectorStore:
@@ -314,6 +321,8 @@ def operator_key(settings: Settings) -> str:
 
 
 def _collections(core: Core, embedding: EmbeddingService) -> Collections:
-    collections = Collections(core.database, core.clock, embedding.model.fingerprint)
+    profiles = Profiles(load_profiles(core.settings.profiles_file), embedding.model)
+    collections = Collections(core.database, core.clock, embedding.model.fingerprint, profiles)
     collections.register_space()
+    collections.require_profiles()
     return collections

@@ -59,6 +59,16 @@ def test_a_changed_document_is_estimated_by_what_changed(service: Service) -> No
     assert _brought(mine, "plain.txt", changed) == (estimate.chunks, estimate.tokens_to_embed)
 
 
+def test_a_document_is_split_by_the_profile_of_its_collection(service: Service) -> None:
+    _, mine = service.tenant()
+    mine.collections.create(name="fine", profile="precise")
+    coarse, fine = (_estimate(mine, "rules.md", MARKDOWN, collection=name) for name in ("default", "fine"))
+    assert fine.chunks > coarse.chunks
+    job = mine.documents.create(content=MARKDOWN.encode(), file_name="rules.md", collection="fine").wait()
+    assert job is not None
+    assert (job.chunks_total, job.tokens_charged) == (fine.chunks, fine.tokens_to_embed)
+
+
 def test_a_pdf_and_text_as_json_are_estimated_like_files(service: Service, repository: Path) -> None:
     _, mine = service.tenant()
     path = repository / "examples" / "handbook" / "interlibrary.pdf"

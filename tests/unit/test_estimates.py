@@ -20,7 +20,7 @@ from ingestion.readers.base import Parsed
 from ingestion.reading import Reading
 from ingestion.sandbox import ParserDied
 from ingestion.submission import Submission
-from rag.chunking import Chunker
+from rag.chunkers import Chunkers
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
@@ -64,8 +64,8 @@ class Stand:
     estimates: Estimates
     opened: int = 0
 
-    def of(self, name: str, text: str, external_id: str = "one", **fields: object) -> DocumentEstimate:
-        submission = Submission(text.encode(), external_id=external_id, media_type="text/plain", **fields)  # type: ignore[arg-type]
+    def of(self, name: str, text: str, external_id: str = "one") -> DocumentEstimate:
+        submission = Submission(text.encode(), external_id=external_id, media_type="text/plain")
         return self.estimates.for_tenant(self.world.contexts[name]).estimate(submission)
 
 
@@ -76,8 +76,8 @@ def stand(database: Database, tmp_path: Path) -> Iterator[Stand]:
 
     def open_reading() -> Reading:
         stand.opened += 1
-        chunker, parts = Chunker(model.tokenizer_json), (world.blobs, reader)
-        return Reading(world.database, world.ledger.clock, *parts, chunker, model.count_tokens, max_chunks=1000)  # type: ignore[arg-type]
+        parts = (world.blobs, reader, Chunkers(model.tokenizer_json), world.embedding.count_tokens)
+        return Reading(world.database, world.ledger.clock, *parts, max_chunks=1000)  # type: ignore[arg-type]
 
     stand = Stand(world, reader, Estimates(world.documents, world.embedding, world.ledger, open_reading))
     yield stand

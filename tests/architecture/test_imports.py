@@ -23,7 +23,7 @@ VENDORS = {
     "transformers": {"rag/embedding/local/torch_runtime.py"},
     "openvino": {"rag/embedding/local/openvino_runtime.py", "rag/embedding/local/conversion.py"},
     "huggingface_hub": {"rag/embedding/local/models.py"},
-    "diskcache": {"rag/embedding/cache.py"},
+    "diskcache": {"rag/embedding/cache_file.py"},
     "semantic_text_splitter": {"rag/chunking.py"},
     "tiktoken": {"rag/tokens.py"},
     "orjson": {"rag/store/wire.py", "config/database.py"},

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from config.money import micro_usd
 from ingestion.estimates import DocumentEstimate
+from rag.embedding.cache import CacheStats
 from tenants.counters import Amounts
 from tenants.tables import UsageDay
 from tenants.usage import Usage
@@ -32,6 +33,11 @@ class UsageDayOut(UsageAmounts):
     operation: str
 
 
+class CacheOut(BaseModel):
+    vectors: int = Field(description="Of the tenant, in the cache of the API's machine.")
+    bytes: int
+
+
 class UsageOut(BaseModel):
     month: str
     limit: int | None
@@ -41,15 +47,17 @@ class UsageOut(BaseModel):
     cost_micro_usd: int = Field(description="Of what is used. Exact sums are rounded once: rounded days may add up to another.")
     total: UsageAmounts = Field(description="Of the days.")
     days: list[UsageDayOut]
+    cache: CacheOut
 
     @classmethod
-    def of(cls, usage: Usage) -> UsageOut:
+    def of(cls, usage: Usage, cached: CacheStats) -> UsageOut:
         fields = {name: getattr(usage, name) for name in ("month", "limit", "used", "held", "remaining")}
         return cls(
             **fields,
             cost_micro_usd=micro_usd(usage.cost),
             total=UsageAmounts(**UsageAmounts.fields_of(usage.total)),
             days=[UsageDayOut(day=row.day, operation=row.operation, **UsageAmounts.fields_of(row)) for row in usage.days],
+            cache=CacheOut(vectors=cached.vectors, bytes=cached.bytes),
         )
 
 

@@ -193,6 +193,7 @@ def usage(tenant: TenantOption = None, as_json: AsJson = False) -> None:
         return
     limit = "no limit" if found.limit is None else f"{found.remaining:,} of {found.limit:,} tokens left"
     out.print(f"{found.month}: {found.used:,} tokens used ({_dollars(found.cost_micro_usd)}), {found.held:,} held, {limit}.")
+    out.print(f"The cache holds {found.cache.vectors:,} vectors in {found.cache.bytes:,} bytes.")
     rows = [[day.day, day.operation, *_amounts(day)] for day in found.days]
     table(USAGE_COLUMNS, [*rows, ["total", "", *_amounts(found.total)]])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rag.embedding.cache import VectorCache, as_stored, cache_key
+from rag.embedding.cache import CacheStats, VectorCache, as_stored, cache_key
 from rag.embedding.flights import Flight, Flights
 from rag.embedding.runtime import Embedder, Embedding, Matrix, PartlyEmbedded
 from rag.store.base import Vector
@@ -184,6 +184,10 @@ class EmbeddingService:
             cached += sum(counts[text] for text in known)
         total = sum(counts.values())
         return Estimate(total - cached, cached, sum(tokens) - total)
+
+    def holdings(self, scope: Scope) -> CacheStats:
+        """What the cache holds for a tenant."""
+        return self._cache.stats(scope)
 
     @staticmethod
     def _prompted(prompt: str, texts: Sequence[str]) -> list[str]:

@@ -186,7 +186,8 @@ def test_the_command_line_shows_what_was_used(service: Service) -> None:
     mine.documents.create(text="Loans.").wait()
     mine.documents.create(text="Loans.", external_id="again").wait()
     mine.query("Loans.")
-    usage = mine.usage()
+    usage, other = mine.usage(), service.tenant()[1].usage()
+    assert (usage.cache.vectors > 0, usage.cache.bytes > 0, other.cache.vectors, other.cache.bytes) == (True, True, 0, 0)
     assert (usage.total.charged, usage.total.hits > 0) == (usage.used, True)
     assert sum(day.cached for day in usage.days) == usage.total.cached > 0
     shown = carrel("usage", "-t", name, env=service.env).stdout

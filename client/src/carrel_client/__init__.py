@@ -24,6 +24,7 @@ from carrel_client.errors import (
 )
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
+    CacheHoldings,
     Collection,
     Document,
     Estimate,
@@ -47,6 +48,7 @@ __all__ = [
     "Admin",
     "AuthenticationError",
     "BudgetExhaustedError",
+    "CacheHoldings",
     "Carrel",
     "CarrelClientError",
     "Collection",

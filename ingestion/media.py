@@ -1,12 +1,20 @@
-"""What kind of content this is: by its bytes first, by its name where bytes do not tell."""
+"""What kind of content this is: by its bytes first, by its name where bytes do not tell.
+
+Nothing is unpacked or parsed here: this runs where requests are answered, and the bytes may be hostile.
+"""
 
 from __future__ import annotations
 
+import struct
 from pathlib import PurePosixPath
 
 from config.errors import UnsupportedMedia
 
 TEXT, MARKDOWN, HTML, PDF = "text/plain", "text/markdown", "text/html", "application/pdf"
+_OFFICE = "application/vnd.openxmlformats-officedocument."
+DOCX = f"{_OFFICE}wordprocessingml.document"
+#: Kinds whose bytes tell them: a file that is only named so is none.
+BINARY = {PDF: "PDF", DOCX: "Word document"}
 SUFFIXES = {
     ".txt": TEXT,
     ".text": TEXT,
@@ -15,22 +23,71 @@ SUFFIXES = {
     ".html": HTML,
     ".htm": HTML,
     ".pdf": PDF,
+    ".docx": DOCX,
 }
+FORMATS = "txt, md, html, pdf, docx"
+
 _SNIFFED = 4096
+_ARCHIVE, _OLD_OFFICE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_DIRECTORY_END, _DIRECTORY_END_BYTES, _MAX_COMMENT = b"PK\x05\x06", 22, 65_535
+_MAIN_PARTS = {b"word/document": DOCX}
 
 
 def sniff(content: bytes, file_name: str) -> str:
     """Return the media type, or raise UnsupportedMedia. A name that contradicts the bytes loses."""
     head = content[:_SNIFFED]
     named = SUFFIXES.get(PurePosixPath(file_name).suffix.lower())
+    if found := _by_mark(content, head, named):
+        return found
+    if b"\0" in head and utf16_of(content) is None:
+        raise _refused(f"The content is binary and of no kind that is read: {FORMATS}.")
+    if _looks_like_html(head):
+        return HTML
+    if named in BINARY:
+        raise _refused(f"The file is named {PurePosixPath(file_name).suffix} but is no {BINARY[named]}.")
+    return named or TEXT
+
+
+def utf16_of(content: bytes) -> str | None:
+    """The codec of UTF-16, known by its mark or, without one, by a zero in nearly every second byte; None for all else."""
+    head = content[:_SNIFFED]
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    for high, low, codec in ((head[1::2], head[::2], "utf-16-le"), (head[::2], head[1::2], "utf-16-be")):
+        if len(low) >= 8 and high.count(0) >= 0.7 * len(high) and min(low) >= 9:  # text has no control characters below
+            return codec
+    return None
+
+
+def _by_mark(content: bytes, head: bytes, named: str | None) -> str | None:
     # Readers of PDF accept junk before the mark; a text about PDF must not become one.
     if head.lstrip().startswith(b"%PDF-") or (named == PDF and b"%PDF-" in head[:1024]):
         return PDF
-    utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if b"\0" in head and not utf16:
-        raise UnsupportedMedia(f"The content is binary and no PDF. Readable are {', '.join(sorted(SUFFIXES))}.", field="file")
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return HTML
-    if named == PDF:
-        raise UnsupportedMedia("The file is named .pdf but is no PDF.", field="file")
-    return named or TEXT
+    if head.startswith(_ARCHIVE):
+        return _kind_of_archive(content)
+    if head.startswith(_OLD_OFFICE):
+        if "EncryptedPackage".encode("utf-16-le") in content:
+            raise _refused("The file is encrypted; remove its password and send it again.")
+        raise _refused("The file is of an old Office format; save it as .docx, .pptx or .xlsx and send that.")
+    return None
+
+
+def _kind_of_archive(content: bytes) -> str:
+    end = content.rfind(_DIRECTORY_END, max(0, len(content) - _DIRECTORY_END_BYTES - _MAX_COMMENT))
+    if end < 0 or len(content) - end < _DIRECTORY_END_BYTES:
+        raise _refused("The file is cut off or damaged: its directory is missing. Send it again.")
+    (size,) = struct.unpack_from("<I", content, end + 12)
+    directory = content[max(0, end - size) : end]
+    if b"[Content_Types].xml" in directory:
+        for part, kind in _MAIN_PARTS.items():
+            if part in directory:
+                return kind
+    raise _refused(f"The file is an archive and of no kind that is read: {FORMATS}. Send the files in it one by one.")
+
+
+def _looks_like_html(head: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _refused(message: str) -> UnsupportedMedia:
+    return UnsupportedMedia(message, field="file")

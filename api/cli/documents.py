@@ -49,7 +49,9 @@ def ingest(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost, each file for itself.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring files: txt, md, html, pdf. A file brought again replaces its former version, and is free if it did not change.
+    """Bring files. A file brought again replaces its former version, and is free if it did not change.
+
+    Read are txt, md, html, pdf, docx.
 
     Example: carrel ingest handbook/ --tenant acme
     """

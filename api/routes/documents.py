@@ -19,6 +19,7 @@ from api.schemas import DeletedOut, DocumentIn, DocumentOut, Page, SubmittedOut,
 from api.usage_schemas import EstimateOut
 from config.errors import InvalidInput, UnsupportedMedia
 from ingestion.documents import Submitted
+from ingestion.media import FORMATS
 from ingestion.submission import Submission, text_media_type
 from tenants.context import Scope
 
@@ -38,7 +39,7 @@ _BODY = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "txt, md, html or pdf"},
+                        "file": {"type": "string", "format": "binary", "description": FORMATS},
                         **{name: {"type": "string"} for name in FORM_FIELDS[:4]},
                         "attributes": {"type": "string", "description": "JSON object"},
                         "labels": {"type": "string", "description": "JSON array of strings"},

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+BLOCK = "\n\n"
+_MARKUP = re.compile(r"^( {0,3})(#{1,6}(?=[ \t])|```|~~~)", re.MULTILINE)
 
 
 class CannotRead(Exception):
@@ -25,3 +29,46 @@ class Order:
     max_chars: int
     seconds: int
     memory_bytes: int
+
+
+class Draft:
+    """A text as a reader builds it, block by block: bounded while it grows, and without what cannot be stored."""
+
+    def __init__(self, max_chars: int) -> None:
+        self._max_chars, self._chars = max_chars, 0
+        self._parts: list[str] = []
+        self._pages: list[int] = []
+
+    def page(self) -> None:
+        """What is added from here on stands on the next page."""
+        self._pages.append(self._chars + len(BLOCK) if self._parts else 0)
+
+    def add(self, block: str, *, after: str = BLOCK) -> None:
+        """`after` parts it from the block before; a blank block adds nothing."""
+        block = storable(block).strip("\r\n")
+        if not block.strip():
+            return
+        at_page = bool(self._pages) and self._pages[-1] > self._chars
+        part = (BLOCK if at_page else after) + block if self._parts else block
+        self._parts.append(part)
+        self._chars += len(part)
+        if self._chars > self._max_chars:
+            raise CannotRead(f"The text is longer than {self._max_chars} characters; split the document.")
+
+    def heading(self, level: int, text: str) -> None:
+        if name := " ".join(text.split()):
+            self.add(f"{'#' * min(level, 6)} {name}")
+
+    def parsed(self, *, markdown: bool = True, title: str | None = None) -> Parsed:
+        pages = tuple(min(start, self._chars) for start in self._pages)
+        return Parsed("".join(self._parts), markdown, title, pages)
+
+
+def storable(text: str) -> str:
+    """Without NUL and lone surrogates."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode()
+
+
+def unmarked(text: str) -> str:
+    """Text of a document that is not Markdown, so that none of its lines becomes a heading or opens a fence."""
+    return _MARKUP.sub(r"\1\\\2", text)

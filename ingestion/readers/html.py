@@ -16,7 +16,7 @@ BOILERPLATE = ["script", "style", "noscript", "template", "nav", "svg", "iframe"
 _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
 
 
-def read_html(content: bytes) -> Parsed:
+def read_html(content: bytes, max_chars: int) -> Parsed:
     tree = BeautifulSoup(content, "lxml")
     title = " ".join(tree.title.get_text(" ").split()) if tree.title else None
     for element in tree.find_all(BOILERPLATE):

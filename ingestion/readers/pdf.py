@@ -10,11 +10,12 @@ PAGE_BREAK = "\n\n"
 MAX_PAGES = 5_000
 
 
-def read_pdf(content: bytes, *, max_chars: int) -> Parsed:
+def read_pdf(content: bytes, max_chars: int) -> Parsed:
     try:
         document = pdfium.PdfDocument(content)
     except pdfium.PdfiumError as error:
-        reason = "is encrypted" if "password" in str(error).lower() else "is damaged or no PDF"
+        encrypted = "password" in str(error).lower()
+        reason = "is encrypted; remove its password and send it again" if encrypted else "is damaged or no PDF"
         raise CannotRead(f"The PDF {reason}.") from error
     if len(document) > MAX_PAGES:
         raise CannotRead(f"The PDF has {len(document)} pages, at most {MAX_PAGES} are read.")

@@ -1,28 +1,38 @@
-"""Which reader reads what."""
+"""Which reader reads what, and what is asked of every text whoever read it."""
 
 from __future__ import annotations
 
-from ingestion.media import HTML, MARKDOWN, PDF, TEXT
-from ingestion.readers.base import CannotRead, Parsed
+from collections.abc import Callable
+from dataclasses import replace
+
+from ingestion.media import DOCX, HTML, MARKDOWN, PDF, TEXT
+from ingestion.readers.base import CannotRead, Parsed, storable
+from ingestion.readers.docx import read_docx
 from ingestion.readers.html import read_html
 from ingestion.readers.pdf import read_pdf
-from ingestion.readers.text import read_text
+from ingestion.readers.text import read_markdown, read_text
 
 BYTE_ORDER_MARK = "\ufeff"
+MAX_TITLE_CHARS = 1_000
+
+#: Each takes the content and how many characters of text there may be.
+READERS: dict[str, Callable[[bytes, int], Parsed]] = {
+    TEXT: read_text,
+    MARKDOWN: read_markdown,
+    HTML: read_html,
+    PDF: read_pdf,
+    DOCX: read_docx,
+}
 
 
 def read(content: bytes, media_type: str, *, max_chars: int) -> Parsed:
-    if media_type in (TEXT, MARKDOWN):
-        parsed = read_text(content, markdown=media_type == MARKDOWN)
-    elif media_type == HTML:
-        parsed = read_html(content)
-    elif media_type == PDF:
-        parsed = read_pdf(content, max_chars=max_chars)
-    else:
+    reader = READERS.get(media_type)
+    if reader is None:
         raise CannotRead(f"There is no reader for {media_type}.")
+    parsed = reader(content, max_chars)
     if len(parsed.text) > max_chars:
         raise CannotRead(f"The text has {len(parsed.text)} characters, at most {max_chars} are taken.")
     if not parsed.text.strip().strip(BYTE_ORDER_MARK):
-        hint = " It may be scanned; text recognition is not done." if media_type == PDF else ""
+        hint = " It may be scanned; text recognition is not done: send it with a text layer." if media_type == PDF else ""
         raise CannotRead(f"The document has no text.{hint}")
-    return parsed
+    return replace(parsed, title=storable(parsed.title or "").strip()[:MAX_TITLE_CHARS] or None)

@@ -16,6 +16,7 @@ import socket
 import sys
 from dataclasses import asdict
 
+from ingestion.media import BINARY
 from ingestion.readers import registry
 from ingestion.readers.base import CannotRead, Order, Parsed
 
@@ -60,7 +61,8 @@ def _read(order: Order, source: int) -> dict[str, object]:
     except (MemoryError, RecursionError) as error:
         return {"refused": f"The document needs more resources than reading may take ({type(error).__name__})."}
     except Exception as error:  # noqa: BLE001  whatever a parser raises is the document's failure, not the service's
-        return {"refused": f"The document is damaged ({type(error).__name__})."}
+        kind = BINARY.get(order.media_type, "document")
+        return {"refused": f"The {kind} is damaged ({type(error).__name__}); open it, save it again and send that."}
 
 
 def _limit(order: Order) -> None:

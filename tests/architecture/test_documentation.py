@@ -13,6 +13,7 @@ from api.app import create_app
 from api.wiring_api import ApiServices
 from config.errors import CarrelError
 from config.settings import Settings
+from ingestion.media import FORMATS, SUFFIXES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md", *(ROOT / "docs").rglob("*.md")])
@@ -65,6 +66,12 @@ def test_every_route_is_described(rendered: dict[str, str], document: dict[str, 
     for method, path, operation in reference.operations(document):
         assert f"### `{method} {path}`" in rendered["http.md"], "its tag is missing in api.app.TAGS"
         assert operation.get("summary"), f"{method} {path} has no summary"
+
+
+def test_every_format_is_described(rendered: dict[str, str]) -> None:
+    described = (ROOT / "docs" / "ingest.md").read_text(encoding="utf-8")
+    assert [suffix for suffix in SUFFIXES if f"`{suffix}`" not in described] == []
+    assert f"Read are {FORMATS}." in " ".join(dict(reference.command_help())["carrel ingest"].split())
 
 
 def errors(base: type[CarrelError] = CarrelError) -> set[type[CarrelError]]:

@@ -36,7 +36,14 @@ def test_a_content_is_recognised(content: bytes, name: str, expected: str) -> No
 
 @pytest.mark.parametrize(
     ("content", "name"),
-    [(b"PK\x03\x04\0\0", "report.docx"), (b"\x89PNG\r\n\x1a\n\0", "notes.txt"), (b"\0", ""), (b"no pdf", "paper.PDF")],
+    [
+        (b"PK\x03\x04\0\0", "report.docx"),
+        (b"PK\x03\x04" + b"x" * 99, ""),
+        (b"not one", "report.docx"),
+        (b"\x89PNG\r\n\x1a\n\0", "notes.txt"),
+        (b"\0", ""),
+        (b"no pdf", "paper.PDF"),
+    ],
 )
 def test_binary_and_misnamed_content_is_refused(content: bytes, name: str) -> None:
     with pytest.raises(UnsupportedMedia) as refused:

@@ -152,6 +152,13 @@ def test_a_text_longer_than_allowed_is_refused() -> None:
         (codecs.BOM_UTF8 + b"marked", "\ufeffmarked"),  # a character of the user's copy, where offsets must hold
         ("grüße".encode("utf-16"), "grüße"),
         (codecs.BOM_UTF16_BE + "grüße".encode("utf-16-be"), "grüße"),
+        ("without a mark".encode("utf-16-le"), "without a mark"),
+        ("without a mark".encode("utf-16-be"), "without a mark"),
+        (b"gr\xfc\xdfe", "grüße"),
+        ("Ça coûte 5 € à l’école".encode("cp1252"), "Ça coûte 5 € à l’école"),
+        ("Книги можно брать на четыре недели.".encode("cp1251"), "Книги можно брать на четыре недели."),
+        ("本は四週間借りることができます。".encode("cp932"), "本は四週間借りることができます。"),
+        (b"plain " * 10_000 + b"caf\xe9", "plain " * 10_000 + "café"),
         (b" \r\n kept \t exactly \r", " \r\n kept \t exactly \r"),
     ],
 )
@@ -162,10 +169,11 @@ def test_text_is_decoded_and_otherwise_kept(content: bytes, expected: str) -> No
 
 @pytest.mark.parametrize("kind", [TEXT, MARKDOWN])
 def test_text_that_is_not_text_is_refused(kind: str) -> None:
-    assert "byte 2" in _refusal(b"gr\xfc\xdfe", kind)
+    assert "byte 11" in _refusal("grüße 漢字".encode()[:-1], kind)
     assert "NUL" in _refusal(b"a\0b", kind)
-    assert "not UTF-8" in _refusal(b"\xed\xa0\x80", kind)
-    assert _refusal(codecs.BOM_UTF16_LE + b"odd", kind)
+    assert "not UTF-8" in _refusal("grüße, grüße ".encode() + b"\xed\xa0\x80", kind)
+    assert "no known encoding" in _refusal(bytes(range(128, 256)) * 3, kind)
+    assert "known encoding" in _refusal(codecs.BOM_UTF16_LE + b"odd", kind)
     assert "no text" in _refusal(b" \n\t ", kind)
 
 

@@ -13,8 +13,11 @@ from config.errors import UnsupportedMedia
 TEXT, MARKDOWN, HTML, PDF = "text/plain", "text/markdown", "text/html", "application/pdf"
 _OFFICE = "application/vnd.openxmlformats-officedocument."
 DOCX = f"{_OFFICE}wordprocessingml.document"
+PPTX = f"{_OFFICE}presentationml.presentation"
+XLSX = f"{_OFFICE}spreadsheetml.sheet"
+CSV, TSV = "text/csv", "text/tab-separated-values"
 #: Kinds whose bytes tell them: a file that is only named so is none.
-BINARY = {PDF: "PDF", DOCX: "Word document"}
+BINARY = {PDF: "PDF", DOCX: "Word document", PPTX: "PowerPoint presentation", XLSX: "Excel workbook"}
 SUFFIXES = {
     ".txt": TEXT,
     ".text": TEXT,
@@ -24,13 +27,17 @@ SUFFIXES = {
     ".htm": HTML,
     ".pdf": PDF,
     ".docx": DOCX,
+    ".pptx": PPTX,
+    ".xlsx": XLSX,
+    ".csv": CSV,
+    ".tsv": TSV,
 }
-FORMATS = "txt, md, html, pdf, docx"
+FORMATS = "txt, md, html, pdf, docx, pptx, xlsx, csv, tsv"
 
 _SNIFFED = 4096
 _ARCHIVE, _OLD_OFFICE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _DIRECTORY_END, _DIRECTORY_END_BYTES, _MAX_COMMENT = b"PK\x05\x06", 22, 65_535
-_MAIN_PARTS = {b"word/document": DOCX}
+_MAIN_PARTS = {b"word/document": DOCX, b"ppt/presentation": PPTX, b"xl/workbook": XLSX}
 
 
 def sniff(content: bytes, file_name: str) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Mapping
+from datetime import datetime, time
 
 import docx
+import openpyxl
+import pptx
 from docx.oxml import parse_xml
+from pptx.util import Inches
 
-from ingestion.media import DOCX
+from ingestion.media import CSV, DOCX, PPTX, TSV, XLSX
 
 _W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
@@ -38,6 +42,39 @@ def word_with(body: str) -> bytes:
     for place, child in enumerate(element):
         document.element.body.insert(place, child)
     return saved(document)
+
+
+def slides() -> bytes:
+    presentation = pptx.Presentation()
+    presentation.core_properties.title = "Rules in short"
+    first = presentation.slides.add_slide(presentation.slide_layouts[1])
+    first.shapes.title.text = "Loans"
+    body = first.placeholders[1].text_frame
+    body.text = "Books may be kept for four weeks."
+    deeper = body.add_paragraph()
+    deeper.text, deeper.level = "longer on request", 1
+    first.notes_slide.notes_text_frame.text = "Say it slowly."
+    second = presentation.slides.add_slide(presentation.slide_layouts[6])
+    table = second.shapes.add_table(2, 2, Inches(1), Inches(1), Inches(4), Inches(1)).table
+    for place, text in enumerate(("kind", "fee", "late", "20 cents")):
+        table.cell(place // 2, place % 2).text = text
+    group = second.shapes.add_group_shape()
+    group.shapes.add_textbox(0, 0, 100, 100).text_frame.text = "in a group"
+    presentation.slides.add_slide(presentation.slide_layouts[6])
+    return saved(presentation)
+
+
+def workbook() -> bytes:
+    book = openpyxl.Workbook()
+    book.properties.title = "Lists"
+    sheet = book.active
+    sheet.title = "Loans"
+    for row in (["rule", "weeks", "fee"], ["kept for four weeks", 4, 0.1 + 0.2], [None, None, None], ["#1 | x", True, None]):
+        sheet.append(row)
+    book.create_sheet("Empty")
+    other = book.create_sheet("Days")
+    other.append([datetime(2026, 3, 1), datetime(2026, 3, 1, 9, 30), time(18, 0)])
+    return saved(book)
 
 
 def saved(document: object) -> bytes:
@@ -70,6 +107,12 @@ def encrypted(content: bytes) -> bytes:
 
 
 #: A good document of each kind, with its suffix.
-GOOD: dict[str, tuple[str, Callable[[], bytes]]] = {DOCX: (".docx", word)}
+GOOD: dict[str, tuple[str, Callable[[], bytes]]] = {
+    DOCX: (".docx", word),
+    PPTX: (".pptx", slides),
+    XLSX: (".xlsx", workbook),
+    CSV: (".csv", lambda: b'rule,weeks\n"kept for four weeks, at most",4\n'),
+    TSV: (".tsv", lambda: b"rule\tweeks\nkept for four weeks\t4\n"),
+}
 #: The member that holds the text, of those that are archives.
-MAIN_PART = {DOCX: "word/document.xml"}
+MAIN_PART = {DOCX: "word/document.xml", PPTX: "ppt/slides/slide1.xml", XLSX: "xl/workbook.xml"}

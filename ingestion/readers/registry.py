@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ingestion.media import DOCX, HTML, MARKDOWN, PDF, TEXT
+from ingestion.media import CSV, DOCX, HTML, MARKDOWN, PDF, PPTX, TEXT, TSV, XLSX
 from ingestion.readers.base import CannotRead, Parsed, storable
+from ingestion.readers.csv import read_csv, read_tsv
 from ingestion.readers.docx import read_docx
 from ingestion.readers.html import read_html
 from ingestion.readers.pdf import read_pdf
+from ingestion.readers.pptx import read_pptx
 from ingestion.readers.text import read_markdown, read_text
+from ingestion.readers.xlsx import read_xlsx
 
 BYTE_ORDER_MARK = "\ufeff"
 MAX_TITLE_CHARS = 1_000
@@ -22,6 +25,10 @@ READERS: dict[str, Callable[[bytes, int], Parsed]] = {
     HTML: read_html,
     PDF: read_pdf,
     DOCX: read_docx,
+    PPTX: read_pptx,
+    XLSX: read_xlsx,
+    CSV: read_csv,
+    TSV: read_tsv,
 }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 PIECE_CHARS = 1_000  # about 250 tokens
 MAX_REPEATED_CHARS = 300  # of the headers
-MAX_COLUMNS = 1_000
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

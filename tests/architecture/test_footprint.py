@@ -17,7 +17,7 @@ COMMAND_LINE = {"typer", "rich", "pygments", "httpx2", "carrel_client"}
 WEB = {"fastapi", "starlette", "uvicorn", "limits"}
 SQL = {"sqlalchemy", "sqlmodel", "alembic", "dbos", "psycopg"}
 MODEL = {"torch", "transformers", "sentence_transformers", "sklearn", "scipy", "huggingface_hub"}
-READERS = {"bs4", "lxml", "pypdfium2", "markdownify", "charset_normalizer", "docx"}
+READERS = {"bs4", "lxml", "pypdfium2", "markdownify", "charset_normalizer", "docx", "pptx", "openpyxl", "PIL"}
 VECTORS = {"qdrant_edge", "qdrant_client"}
 REST = {"numpy", "pydantic", "pydantic_settings", "cryptography", "tokenizers", "tiktoken", "asyncio"}
 

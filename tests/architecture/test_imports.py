@@ -33,6 +33,8 @@ VENDORS = {
     "charset_normalizer": {"ingestion/readers/text.py"},
     "docx": {"ingestion/readers/docx.py", "ingestion/readers/docx_styles.py"},
     "lxml": {"ingestion/readers/archives.py", "ingestion/readers/docx.py", "ingestion/readers/docx_styles.py"},
+    "pptx": {"ingestion/readers/pptx.py"},
+    "openpyxl": {"ingestion/readers/xlsx.py"},
     "markdownify": {"ingestion/readers/html.py"},
     "jwt": {"tenants/tokens.py"},
     "limits": {"api/middleware.py"},

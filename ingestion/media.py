@@ -16,6 +16,54 @@ DOCX = f"{_OFFICE}wordprocessingml.document"
 PPTX = f"{_OFFICE}presentationml.presentation"
 XLSX = f"{_OFFICE}spreadsheetml.sheet"
 CSV, TSV = "text/csv", "text/tab-separated-values"
+JSON, JSON_LINES, NOTEBOOK = "application/json", "application/jsonl", "application/x-ipynb+json"
+MAIL = "message/rfc822"
+SRT, VTT = "application/x-subrip", "text/vtt"
+CODE = "text/x-"  #: and the language
+#: Kept as it came; the language is known by the suffix.
+LANGUAGES = {
+    "asm": ".s .asm",
+    "c": ".c .h",
+    "c++": ".cc .cpp .cxx .hh .hpp",
+    "clojure": ".clj",
+    "csharp": ".cs",
+    "css": ".css .scss .less",
+    "dart": ".dart",
+    "elixir": ".ex .exs",
+    "erlang": ".erl",
+    "fortran": ".f90 .f",
+    "go": ".go",
+    "graphql": ".graphql",
+    "haskell": ".hs",
+    "java": ".java",
+    "javascript": ".js .jsx .mjs .cjs",
+    "julia": ".jl",
+    "kotlin": ".kt .kts",
+    "lua": ".lua",
+    "makefile": ".mk",
+    "ocaml": ".ml",
+    "perl": ".pl .pm",
+    "php": ".php",
+    "powershell": ".ps1",
+    "proto": ".proto",
+    "python": ".py .pyi",
+    "r": ".r",
+    "restructuredtext": ".rst",
+    "ruby": ".rb",
+    "rust": ".rs",
+    "scala": ".scala",
+    "shell": ".sh .bash .zsh",
+    "sql": ".sql",
+    "swift": ".swift",
+    "tex": ".tex",
+    "toml": ".toml",
+    "typescript": ".ts .tsx",
+    "vue": ".vue .svelte",
+    "xml": ".xml .xsd .xsl",
+    "yaml": ".yaml .yml",
+    "zig": ".zig",
+}
+CODE_SUFFIXES = {suffix: CODE + language for language, suffixes in LANGUAGES.items() for suffix in suffixes.split()}
 #: Kinds whose bytes tell them: a file that is only named so is none.
 BINARY = {PDF: "PDF", DOCX: "Word document", PPTX: "PowerPoint presentation", XLSX: "Excel workbook"}
 SUFFIXES = {
@@ -31,10 +79,19 @@ SUFFIXES = {
     ".xlsx": XLSX,
     ".csv": CSV,
     ".tsv": TSV,
+    ".json": JSON,
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".ipynb": NOTEBOOK,
+    ".eml": MAIL,
+    ".srt": SRT,
+    ".vtt": VTT,
+    **CODE_SUFFIXES,
 }
-FORMATS = "txt, md, html, pdf, docx, pptx, xlsx, csv, tsv"
+FORMATS = "txt, md, html, pdf, docx, pptx, xlsx, csv, tsv, json, jsonl, ipynb, eml, srt, vtt, source code"
 
 _SNIFFED = 4096
+_MAY_BEGIN_LIKE_HTML = {*CODE_SUFFIXES.values()}
 _ARCHIVE, _OLD_OFFICE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _DIRECTORY_END, _DIRECTORY_END_BYTES, _MAX_COMMENT = b"PK\x05\x06", 22, 65_535
 _MAIN_PARTS = {b"word/document": DOCX, b"ppt/presentation": PPTX, b"xl/workbook": XLSX}
@@ -48,7 +105,7 @@ def sniff(content: bytes, file_name: str) -> str:
         return found
     if b"\0" in head and utf16_of(content) is None:
         raise _refused(f"The content is binary and of no kind that is read: {FORMATS}.")
-    if _looks_like_html(head):
+    if _looks_like_html(head) and named not in _MAY_BEGIN_LIKE_HTML:
         return HTML
     if named in BINARY:
         raise _refused(f"The file is named {PurePosixPath(file_name).suffix} but is no {BINARY[named]}.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from datetime import datetime, time
+from email.message import EmailMessage
 
 import docx
 import openpyxl
@@ -13,7 +15,7 @@ import pptx
 from docx.oxml import parse_xml
 from pptx.util import Inches
 
-from ingestion.media import CSV, DOCX, PPTX, TSV, XLSX
+from ingestion.media import CSV, DOCX, JSON, JSON_LINES, MAIL, NOTEBOOK, PPTX, SRT, TSV, VTT, XLSX
 
 _W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
@@ -77,6 +79,27 @@ def workbook() -> bytes:
     return saved(book)
 
 
+def notebook() -> bytes:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Loans\n", "\n", "Kept for four weeks."]},
+        {"cell_type": "code", "source": "weeks = 4\n", "outputs": [{"text": "printed"}]},
+        {"cell_type": "code", "source": ""},
+        {"cell_type": "code", "source": ['text = """\n', "```\n", '"""']},
+    ]
+    return json.dumps({"cells": cells, "metadata": {"language_info": {"name": "python"}}, "nbformat": 4}).encode()
+
+
+def mail() -> bytes:
+    message = EmailMessage()
+    message["From"], message["To"] = "Jürgen <j@example.org>", "all@example.org"
+    message["Subject"], message["Date"] = "Größe der Ausleihe", "Sun, 01 Mar 2026 09:30:00 +0000"
+    message["X-Secret"] = "hidden header"
+    message.set_content("Books may be kept for four weeks.\n# no heading\n")
+    message.add_alternative("<p>in <b>HTML</b></p>", subtype="html")
+    message.add_attachment(b"attached text", maintype="application", subtype="pdf", filename="rules für alle.pdf")
+    return message.as_bytes()
+
+
 def saved(document: object) -> bytes:
     file = io.BytesIO()
     document.save(file)  # type: ignore[attr-defined]
@@ -113,6 +136,13 @@ GOOD: dict[str, tuple[str, Callable[[], bytes]]] = {
     XLSX: (".xlsx", workbook),
     CSV: (".csv", lambda: b'rule,weeks\n"kept for four weeks, at most",4\n'),
     TSV: (".tsv", lambda: b"rule\tweeks\nkept for four weeks\t4\n"),
+    JSON: (".json", lambda: b'{"rules": [{"text": "kept for four weeks", "fee": null}]}'),
+    JSON_LINES: (".jsonl", lambda: b'{"text": "kept for four weeks"}\n{"text": "or longer"}\n'),
+    NOTEBOOK: (".ipynb", notebook),
+    MAIL: (".eml", mail),
+    SRT: (".srt", lambda: b"1\n00:00:01,000 --> 00:00:02,500\nfour weeks\n"),
+    VTT: (".vtt", lambda: b"WEBVTT\n\n00:01.000 --> 00:02.500\nfour weeks\n"),
+    "text/x-python": (".py", lambda: b"WEEKS = 4  # four weeks\n"),
 }
 #: The member that holds the text, of those that are archives.
 MAIN_PART = {DOCX: "word/document.xml", PPTX: "ppt/slides/slide1.xml", XLSX: "xl/workbook.xml"}

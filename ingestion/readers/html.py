@@ -17,12 +17,18 @@ _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
 
 
 def read_html(content: bytes, max_chars: int) -> Parsed:
+    text, title = to_markdown(content)
+    if not text:
+        raise CannotRead("The HTML has no text.")
+    return Parsed(text, markdown=True, title=title or None)
+
+
+def to_markdown(content: bytes | str) -> tuple[str, str | None]:
+    """Text, which can be empty, and title."""
     tree = BeautifulSoup(content, "lxml")
     title = " ".join(tree.title.get_text(" ").split()) if tree.title else None
     for element in tree.find_all(BOILERPLATE):
         element.decompose()
     converter = MarkdownConverter(heading_style=ATX, bullets="-", strip=["a", "img"], escape_misc=False)
     text = _BLANK_LINES.sub("\n\n", converter.convert_soup(tree)).strip().replace("\0", "")
-    if not text:
-        raise CannotRead("The HTML has no text.")
-    return Parsed(text, markdown=True, title=title or None)
+    return text, title

@@ -5,13 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ingestion.media import CSV, DOCX, HTML, MARKDOWN, PDF, PPTX, TEXT, TSV, XLSX
+from ingestion.media import (
+    CODE_SUFFIXES,
+    CSV,
+    DOCX,
+    HTML,
+    JSON,
+    JSON_LINES,
+    MAIL,
+    MARKDOWN,
+    NOTEBOOK,
+    PDF,
+    PPTX,
+    SRT,
+    TEXT,
+    TSV,
+    VTT,
+    XLSX,
+)
 from ingestion.readers.base import CannotRead, Parsed, storable
 from ingestion.readers.csv import read_csv, read_tsv
 from ingestion.readers.docx import read_docx
 from ingestion.readers.html import read_html
+from ingestion.readers.json import read_json, read_json_lines
+from ingestion.readers.mail import read_mail
+from ingestion.readers.notebook import read_notebook
 from ingestion.readers.pdf import read_pdf
 from ingestion.readers.pptx import read_pptx
+from ingestion.readers.subtitles import read_subtitles
 from ingestion.readers.text import read_markdown, read_text
 from ingestion.readers.xlsx import read_xlsx
 
@@ -29,6 +50,13 @@ READERS: dict[str, Callable[[bytes, int], Parsed]] = {
     XLSX: read_xlsx,
     CSV: read_csv,
     TSV: read_tsv,
+    JSON: read_json,
+    JSON_LINES: read_json_lines,
+    NOTEBOOK: read_notebook,
+    MAIL: read_mail,
+    SRT: read_subtitles,
+    VTT: read_subtitles,
+    **dict.fromkeys(CODE_SUFFIXES.values(), read_text),
 }
 
 

@@ -1,0 +1,49 @@
+"""E-mails: subject as heading, sender, recipients and date, the text, and the names of attachments, which are not opened."""
+
+from __future__ import annotations
+
+from email import policy
+from email.message import EmailMessage, MIMEPart
+from email.parser import BytesParser
+
+from ingestion.readers.base import CannotRead, Draft, Parsed, unmarked
+from ingestion.readers.html import to_markdown
+from ingestion.readers.text import decode
+
+SHOWN = ("From", "To", "Cc", "Date")
+MAX_HEADER_CHARS = 2_000  # of one line: lists of recipients can be endless
+MAX_NAMES = 100  # of attachments
+_SEALED = ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
+
+
+def read_mail(content: bytes, max_chars: int) -> Parsed:
+    message = BytesParser(policy=policy.default).parsebytes(content)
+    if not isinstance(message, EmailMessage) or not any(name in message for name in (*SHOWN, "Subject")):
+        raise CannotRead("The file is no e-mail: it has neither a sender nor a subject.")
+    if message.get_content_type() in _SEALED:
+        raise CannotRead("The e-mail is encrypted; save it decrypted and send it again.")
+    draft = Draft(max_chars)
+    subject = _line(message, "Subject")
+    draft.heading(1, subject)
+    draft.add("\n".join(f"{name}: {value}" for name in SHOWN if (value := _line(message, name))))
+    body = message.get_body(("plain", "html"))
+    if body is not None:
+        draft.add(_text(body))
+    names = [name for part in message.iter_attachments() if (name := part.get_filename())]
+    if names:
+        draft.add(f"Attachments: {', '.join(' '.join(name.split()) for name in names[:MAX_NAMES])}")
+    return draft.parsed(title=subject)
+
+
+def _line(message: EmailMessage, name: str) -> str:
+    return " ".join(str(message.get(name, "")).split())[:MAX_HEADER_CHARS]
+
+
+def _text(part: MIMEPart) -> str:
+    payload = part.get_payload(decode=True)
+    content = payload if isinstance(payload, bytes) else b""
+    try:
+        text = content.decode(part.get_content_charset("utf-8"))
+    except (LookupError, UnicodeDecodeError):
+        text = decode(content)
+    return to_markdown(text)[0] if part.get_content_subtype() == "html" else unmarked(text.replace("\r\n", "\n"))

@@ -18,6 +18,7 @@ XLSX = f"{_OFFICE}spreadsheetml.sheet"
 CSV, TSV = "text/csv", "text/tab-separated-values"
 JSON, JSON_LINES, NOTEBOOK = "application/json", "application/jsonl", "application/x-ipynb+json"
 MAIL = "message/rfc822"
+RTF, ODT, EPUB = "application/rtf", "application/vnd.oasis.opendocument.text", "application/epub+zip"
 SRT, VTT = "application/x-subrip", "text/vtt"
 CODE = "text/x-"  #: and the language
 #: Kept as it came; the language is known by the suffix.
@@ -65,7 +66,15 @@ LANGUAGES = {
 }
 CODE_SUFFIXES = {suffix: CODE + language for language, suffixes in LANGUAGES.items() for suffix in suffixes.split()}
 #: Kinds whose bytes tell them: a file that is only named so is none.
-BINARY = {PDF: "PDF", DOCX: "Word document", PPTX: "PowerPoint presentation", XLSX: "Excel workbook"}
+BINARY = {
+    PDF: "PDF",
+    DOCX: "Word document",
+    PPTX: "PowerPoint presentation",
+    XLSX: "Excel workbook",
+    RTF: "RTF document",
+    ODT: "OpenDocument text",
+    EPUB: "EPUB book",
+}
 SUFFIXES = {
     ".txt": TEXT,
     ".text": TEXT,
@@ -86,14 +95,18 @@ SUFFIXES = {
     ".eml": MAIL,
     ".srt": SRT,
     ".vtt": VTT,
+    ".rtf": RTF,
+    ".odt": ODT,
+    ".epub": EPUB,
     **CODE_SUFFIXES,
 }
-FORMATS = "txt, md, html, pdf, docx, pptx, xlsx, csv, tsv, json, jsonl, ipynb, eml, srt, vtt, source code"
+FORMATS = "txt, md, html, pdf, docx, pptx, xlsx, csv, tsv, json, jsonl, ipynb, eml, srt, vtt, rtf, odt, epub, source code"
 
 _SNIFFED = 4096
 _MAY_BEGIN_LIKE_HTML = {*CODE_SUFFIXES.values()}
 _ARCHIVE, _OLD_OFFICE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _DIRECTORY_END, _DIRECTORY_END_BYTES, _MAX_COMMENT = b"PK\x05\x06", 22, 65_535
+_FIRST_MEMBER = 200
 _MAIN_PARTS = {b"word/document": DOCX, b"ppt/presentation": PPTX, b"xl/workbook": XLSX}
 
 
@@ -127,6 +140,8 @@ def _by_mark(content: bytes, head: bytes, named: str | None) -> str | None:
     # Readers of PDF accept junk before the mark; a text about PDF must not become one.
     if head.lstrip().startswith(b"%PDF-") or (named == PDF and b"%PDF-" in head[:1024]):
         return PDF
+    if head.lstrip().startswith(b"{\\rtf"):
+        return RTF
     if head.startswith(_ARCHIVE):
         return _kind_of_archive(content)
     if head.startswith(_OLD_OFFICE):
@@ -142,6 +157,10 @@ def _kind_of_archive(content: bytes) -> str:
         raise _refused("The file is cut off or damaged: its directory is missing. Send it again.")
     (size,) = struct.unpack_from("<I", content, end + 12)
     directory = content[max(0, end - size) : end]
+    first = content[:_FIRST_MEMBER]  # of an OpenDocument or a book: uncompressed, and it says the type
+    for kind in (ODT, EPUB):
+        if b"mimetype" in first and kind.encode() in first:
+            return kind
     if b"[Content_Types].xml" in directory:
         for part, kind in _MAIN_PARTS.items():
             if part in directory:

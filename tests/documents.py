@@ -15,7 +15,7 @@ import pptx
 from docx.oxml import parse_xml
 from pptx.util import Inches
 
-from ingestion.media import CSV, DOCX, JSON, JSON_LINES, MAIL, NOTEBOOK, PPTX, SRT, TSV, VTT, XLSX
+from ingestion.media import CSV, DOCX, EPUB, JSON, JSON_LINES, MAIL, NOTEBOOK, ODT, PPTX, RTF, SRT, TSV, VTT, XLSX
 
 _W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
@@ -100,6 +100,64 @@ def mail() -> bytes:
     return message.as_bytes()
 
 
+def open_document(body: str = "") -> bytes:
+    """An OpenDocument text; without a body, one that has everything."""
+    names = " ".join(
+        f'xmlns:{short}="urn:oasis:names:tc:opendocument:xmlns:{short}:1.0"' for short in ("office", "text", "table", "style")
+    )
+    styles = (
+        '<office:automatic-styles><text:list-style style:name="L1"><text:list-level-style-number/></text:list-style>'
+        "</office:automatic-styles>"
+    )
+    content = (
+        f"<office:document-content {names}>{styles}<office:body><office:text>{body or ODT_BODY}</office:text></office:body>"
+    )
+    meta = '<x xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>House rules</dc:title></x>'
+    members = {"content.xml": f'<?xml version="1.0"?>{content}</office:document-content>', "meta.xml": meta}
+    return archive({"mimetype": ODT, **members})
+
+
+ODT_BODY = """<text:tracked-changes><text:p>deleted</text:p></text:tracked-changes>
+<text:h text:outline-level="2">Loans</text:h>
+<text:p>Books may<text:s text:c="2"/>be kept
+   for <text:span>four weeks</text:span><text:note><text:note-citation>1</text:note-citation><text:note-body>
+<text:p>or longer</text:p></text:note-body></text:note>.<text:line-break/># no heading</text:p>
+<text:list text:style-name="L1"><text:list-item><text:p>first</text:p><text:list><text:list-item><text:p>inner</text:p>
+</text:list-item></text:list></text:list-item><text:list-item><text:p>second</text:p></text:list-item></text:list>
+<text:section><table:table><table:table-header-rows><table:table-row><table:table-cell><text:p>kind</text:p></table:table-cell>
+<table:table-cell><text:p>fee</text:p></table:table-cell></table:table-row></table:table-header-rows>
+<table:table-row><table:table-cell><text:p>late</text:p><text:p>or lost</text:p></table:table-cell>
+<table:table-cell><text:p>20</text:p></table:table-cell></table:table-row></table:table></text:section>"""
+
+
+def book(**more: str) -> bytes:
+    container = (
+        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfile full-path="OPS/book.opf"/></container>'
+    )
+    package = """<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">
+<dc:title>The rules</dc:title></metadata><manifest><item id="b" href="text/two%20b.xhtml"/><item id="a" href="text/one.xhtml"/>
+<item id="c" href="cover.xhtml"/></manifest><spine><itemref idref="c"/><itemref idref="a"/><itemref idref="b"/></spine>
+</package>"""
+    page = (
+        '<?xml version="1.0" encoding="utf-8"?><!DOCTYPE html><html xmlns="http://www.w3.org/1999/xhtml"><body>{}</body></html>'
+    )
+    chapters = {
+        "OPS/cover.xhtml": page.format('<img src="x.png"/>'),
+        "OPS/text/one.xhtml": page.format("<h1>Größe</h1><p>four weeks</p>"),
+        "OPS/text/two b.xhtml": page.format("<h1>Two</h1><p>end</p>"),
+    }
+    return archive({"mimetype": EPUB, "META-INF/container.xml": container, "OPS/book.opf": package, **chapters, **more})
+
+
+def archive(members: Mapping[str, str]) -> bytes:
+    """With the first member uncompressed, as OpenDocument and EPUB have it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        for number, (name, content) in enumerate(members.items()):
+            made.writestr(name, content, zipfile.ZIP_DEFLATED if number else zipfile.ZIP_STORED)
+    return file.getvalue()
+
+
 def saved(document: object) -> bytes:
     file = io.BytesIO()
     document.save(file)  # type: ignore[attr-defined]
@@ -142,7 +200,16 @@ GOOD: dict[str, tuple[str, Callable[[], bytes]]] = {
     MAIL: (".eml", mail),
     SRT: (".srt", lambda: b"1\n00:00:01,000 --> 00:00:02,500\nfour weeks\n"),
     VTT: (".vtt", lambda: b"WEBVTT\n\n00:01.000 --> 00:02.500\nfour weeks\n"),
+    RTF: (".rtf", lambda: b"{\\rtf1\\ansi{\\fonttbl{\\f0 Arial;}}\\f0 kept for {\\b four} weeks\\par}"),
+    ODT: (".odt", open_document),
+    EPUB: (".epub", book),
     "text/x-python": (".py", lambda: b"WEEKS = 4  # four weeks\n"),
 }
 #: The member that holds the text, of those that are archives.
-MAIN_PART = {DOCX: "word/document.xml", PPTX: "ppt/slides/slide1.xml", XLSX: "xl/workbook.xml"}
+MAIN_PART = {
+    DOCX: "word/document.xml",
+    PPTX: "ppt/slides/slide1.xml",
+    XLSX: "xl/workbook.xml",
+    ODT: "content.xml",
+    EPUB: "OPS/book.opf",
+}

@@ -51,7 +51,8 @@ def ingest(
 ) -> None:
     """Bring files. A file brought again replaces its former version, and is free if it did not change.
 
-    Read are txt, md, html, pdf, docx, pptx, xlsx, csv, tsv, json, jsonl, ipynb, eml, srt, vtt, source code.
+    Read are txt, md, html, pdf, docx, pptx, xlsx, csv, tsv, json, jsonl, ipynb, eml, srt, vtt,
+    rtf, odt, epub, source code.
 
     Example: carrel ingest handbook/ --tenant acme
     """

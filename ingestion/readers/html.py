@@ -6,8 +6,9 @@ Extractors that guess the "main content" were tried and dropped whole sections o
 from __future__ import annotations
 
 import re
+import warnings
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
 from markdownify import ATX, MarkdownConverter
 
 from ingestion.readers.base import CannotRead, Parsed
@@ -25,7 +26,9 @@ def read_html(content: bytes, max_chars: int) -> Parsed:
 
 def to_markdown(content: bytes | str) -> tuple[str, str | None]:
     """Text, which can be empty, and title."""
-    tree = BeautifulSoup(content, "lxml")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML is read as HTML, whose parser forgives more
+        tree = BeautifulSoup(content, "lxml")
     title = " ".join(tree.title.get_text(" ").split()) if tree.title else None
     for element in tree.find_all(BOILERPLATE):
         element.decompose()

@@ -9,14 +9,17 @@ from ingestion.media import (
     CODE_SUFFIXES,
     CSV,
     DOCX,
+    EPUB,
     HTML,
     JSON,
     JSON_LINES,
     MAIL,
     MARKDOWN,
     NOTEBOOK,
+    ODT,
     PDF,
     PPTX,
+    RTF,
     SRT,
     TEXT,
     TSV,
@@ -26,12 +29,15 @@ from ingestion.media import (
 from ingestion.readers.base import CannotRead, Parsed, storable
 from ingestion.readers.csv import read_csv, read_tsv
 from ingestion.readers.docx import read_docx
+from ingestion.readers.epub import read_epub
 from ingestion.readers.html import read_html
 from ingestion.readers.json import read_json, read_json_lines
 from ingestion.readers.mail import read_mail
 from ingestion.readers.notebook import read_notebook
+from ingestion.readers.odt import read_odt
 from ingestion.readers.pdf import read_pdf
 from ingestion.readers.pptx import read_pptx
+from ingestion.readers.rtf import read_rtf
 from ingestion.readers.subtitles import read_subtitles
 from ingestion.readers.text import read_markdown, read_text
 from ingestion.readers.xlsx import read_xlsx
@@ -56,6 +62,9 @@ READERS: dict[str, Callable[[bytes, int], Parsed]] = {
     MAIL: read_mail,
     SRT: read_subtitles,
     VTT: read_subtitles,
+    RTF: read_rtf,
+    ODT: read_odt,
+    EPUB: read_epub,
     **dict.fromkeys(CODE_SUFFIXES.values(), read_text),
 }
 

@@ -32,7 +32,7 @@ VENDORS = {
     "bs4": {"ingestion/readers/html.py"},
     "charset_normalizer": {"ingestion/readers/text.py"},
     "docx": {"ingestion/readers/docx.py", "ingestion/readers/docx_styles.py"},
-    "lxml": {"ingestion/readers/archives.py", "ingestion/readers/docx.py", "ingestion/readers/docx_styles.py"},
+    "lxml": {f"ingestion/readers/{name}.py" for name in ("archives", "docx", "docx_styles", "epub", "odt")},
     "pptx": {"ingestion/readers/pptx.py"},
     "openpyxl": {"ingestion/readers/xlsx.py"},
     "markdownify": {"ingestion/readers/html.py"},

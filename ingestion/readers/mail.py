@@ -36,7 +36,9 @@ def read_mail(content: bytes, max_chars: int) -> Parsed:
 
 
 def _line(message: EmailMessage, name: str) -> str:
-    return " ".join(str(message.get(name, "")).split())[:MAX_HEADER_CHARS]
+    """Cut before it is parsed, which takes memory in the square of its length."""
+    raw = next((value for found, value in message.raw_items() if found.lower() == name.lower()), "")
+    return " ".join(str(policy.default.header_fetch_parse(name, str(raw)[:MAX_HEADER_CHARS])).split())
 
 
 def _text(part: MIMEPart) -> str:

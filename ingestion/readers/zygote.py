@@ -1,8 +1,8 @@
 """The process that forks one child a document. Started with an empty environment and no open files but its channel.
 
-Readers are imported once, here; a child is a fork of about 5 ms that the kernel limits (address space, CPU, wall time,
-written files), and that dies with this process, which ends when the worker closes the channel. A native parser
-that aborts takes only its child with it. The child speaks JSON, never pickle.
+Readers are imported once, here, those of office files with the first of them. A child is a fork of about 5 ms that the
+kernel limits (address space, CPU, wall time, written files), and that dies with this process, which ends when the worker
+closes the channel. A native parser that aborts takes only its child with it. The child speaks JSON, never pickle.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ def main() -> None:
         message, descriptors, _flags, _address = socket.recv_fds(channel, MAX_MESSAGE, 2)
         if not message:
             return
+        order = Order(**json.loads(message))
+        registry.load(order.media_type)
         if os.fork() == 0:
             channel.close()
-            _child(Order(**json.loads(message)), *descriptors)
+            _child(order, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 

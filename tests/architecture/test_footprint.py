@@ -17,7 +17,8 @@ COMMAND_LINE = {"typer", "rich", "pygments", "httpx2", "carrel_client"}
 WEB = {"fastapi", "starlette", "uvicorn", "limits"}
 SQL = {"sqlalchemy", "sqlmodel", "alembic", "dbos", "psycopg"}
 MODEL = {"torch", "transformers", "sentence_transformers", "sklearn", "scipy", "huggingface_hub"}
-READERS = {"bs4", "lxml", "pypdfium2", "markdownify", "charset_normalizer", "docx", "pptx", "openpyxl", "PIL"}
+READERS = {"bs4", "lxml", "pypdfium2", "markdownify", "charset_normalizer"}
+OFFICE = {"docx", "pptx", "openpyxl", "PIL"}
 VECTORS = {"qdrant_edge", "qdrant_client"}
 REST = {"numpy", "pydantic", "pydantic_settings", "cryptography", "tokenizers", "tiktoken", "asyncio"}
 
@@ -32,28 +33,33 @@ class Process:
 PROCESSES = {
     "supervisor": Process(
         "import api.processes.__main__, api.supervisor",
-        COMMAND_LINE | WEB | SQL | MODEL | READERS | VECTORS | REST,
+        COMMAND_LINE | WEB | SQL | MODEL | READERS | OFFICE | VECTORS | REST,
         "api.supervisor",
     ),
     "engine": Process(
         "import api.processes.__main__, api.processes.engine as engine; engine.EdgeStore(folder)",
-        COMMAND_LINE | WEB | SQL | MODEL | READERS | (REST - {"numpy", "asyncio"}) | {"qdrant_client"},
+        COMMAND_LINE | WEB | SQL | MODEL | READERS | OFFICE | (REST - {"numpy", "asyncio"}) | {"qdrant_client"},
         "qdrant_edge",
     ),
     "worker": Process(
         "import api.processes.__main__, api.processes.worker as worker; worker.build_worker(settings, 'seen').worker.start()",
-        COMMAND_LINE | WEB | MODEL | READERS | VECTORS | {"alembic"},
+        COMMAND_LINE | WEB | MODEL | READERS | OFFICE | VECTORS | {"alembic"},
         "dbos",
     ),
     "api": Process(
         "import api.processes.__main__, api.processes.api as api; api.create_service(api.build_api(settings))",
-        COMMAND_LINE | MODEL | READERS | VECTORS | {"alembic"},
+        COMMAND_LINE | MODEL | READERS | OFFICE | VECTORS | {"alembic"},
         "fastapi",
     ),
     "zygote": Process(
         "import ingestion.readers.zygote",
-        COMMAND_LINE | WEB | SQL | MODEL | VECTORS | REST,
+        COMMAND_LINE | WEB | SQL | MODEL | VECTORS | REST | OFFICE,
         "pypdfium2",
+    ),
+    "zygote, after an office file of each kind": Process(
+        "import ingestion.readers.zygote as zygote; [zygote.registry.load(kind) for kind in zygote.registry.LATE]",
+        COMMAND_LINE | WEB | SQL | MODEL | VECTORS | REST,
+        "openpyxl",
     ),
 }
 

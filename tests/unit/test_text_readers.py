@@ -85,6 +85,12 @@ def test_odd_mails_are_read_or_refused_with_a_reason() -> None:
         _read(b"Subject: x\nContent-Type: multipart/encrypted; boundary=b\n\n--b\n\n--b--\n", MAIL)
 
 
+def test_endless_headers_are_cut_before_they_are_parsed() -> None:
+    parsed = _read(b"Subject: " + b"=?utf-8?q?a?= " * 100_000 + b"\nTo: " + b"a@b, " * 100_000 + b"\n\nbody", MAIL)
+    assert parsed.text.endswith("body")
+    assert len(parsed.text) < 5_000
+
+
 def test_subtitles_keep_what_is_said_and_when() -> None:
     srt = (
         "\ufeff1\r\n00:00:01,000 --> 00:00:02,500\r\n<i>Books</i> may\r\nbe kept\r\n\r\n"

@@ -14,11 +14,12 @@ from docx.document import Document
 from lxml.etree import _Element as Element
 
 from ingestion.readers.archives import open_office, xml_of
-from ingestion.readers.base import Draft, Parsed, unmarked
+from ingestion.readers.base import CannotRead, Draft, Parsed, unmarked
 from ingestion.readers.docx_styles import MARKUP, Styles, W, number
 from ingestion.readers.tables import markdown_table
 
-_BREAKS = {f"{W}t": "", f"{W}tab": "\t", f"{W}br": "\n", f"{W}cr": "\n", f"{W}noBreakHyphen": "-"}
+_MATH = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
+_BREAKS = {f"{W}t": "", f"{_MATH}t": "", f"{W}tab": "\t", f"{W}br": "\n", f"{W}cr": "\n", f"{W}noBreakHyphen": "-"}
 #: Fallback repeats what its sibling Choice holds.
 _LEFT_OUT = {f"{W}{name}" for name in ("del", "moveFrom", "pPr", "rPr", "tblPr", "tcPr", "trPr", "sectPr")} | {
     f"{MARKUP}Fallback"
@@ -28,7 +29,10 @@ _FOOTNOTES = "http://schemas.openxmlformats.org/officeDocument/2006/relationship
 
 def read_docx(content: bytes, max_chars: int) -> Parsed:
     open_office(content).close()
-    document = docx.Document(io.BytesIO(content))
+    try:
+        document = docx.Document(io.BytesIO(content))
+    except ValueError as error:
+        raise CannotRead("The file is a template or holds macros; save it as .docx and send that.") from error
     draft = Draft(max_chars)
     styles = Styles(document)
     for element in _blocks(document.element.body):

@@ -23,7 +23,10 @@ _REPEATED = (PP_PLACEHOLDER.DATE, PP_PLACEHOLDER.FOOTER, PP_PLACEHOLDER.SLIDE_NU
 
 def read_pptx(content: bytes, max_chars: int) -> Parsed:
     open_office(content).close()
-    presentation = Presentation(io.BytesIO(content))
+    try:
+        presentation = Presentation(io.BytesIO(content))
+    except ValueError as error:
+        raise CannotRead("The file is a template, a show or holds macros; save it as .pptx and send that.") from error
     if len(presentation.slides) > MAX_SLIDES:
         raise CannotRead(f"The presentation has {len(presentation.slides)} slides, at most {MAX_SLIDES} are read.")
     draft, empty = Draft(max_chars), True

@@ -17,6 +17,8 @@ from carrel_client import (
     NotFoundError,
     PermissionDeniedError,
 )
+from ingestion.media import DOCX, PPTX, XLSX
+from tests.documents import GOOD
 from tests.support import Service
 
 LOANS = "A borrowed book may be kept for four weeks.\n\nMaps do not leave the house. Ünïcödé 漢字 😀 stays."
@@ -52,6 +54,29 @@ def test_every_format_keeps_offsets_headings_and_pages(service: Service, reposit
     assert found["gifts.html"].title == "Gifts and bequests"
     assert "Home" not in found["gifts.html"].text
     assert (found["interlibrary.pdf"].first_page, found["interlibrary.pdf"].last_page) == (1, 3)
+
+
+def test_files_of_every_kind_are_found_and_cited(service: Service, tmp_path: Path) -> None:
+    _, carrel = service.tenant()
+    jobs = []
+    for kind, (suffix, make) in GOOD.items():
+        path = tmp_path / f"rules{suffix}"
+        path.write_bytes(make())
+        submitted = carrel.documents.create(file=path, external_id=kind)
+        assert submitted.document.media_type == kind
+        jobs.append(submitted)
+    for submitted in jobs:
+        submitted.wait()
+    found = {}
+    for passage in carrel.query("for how many weeks may a book be kept?", top_k=50).passages:
+        text = carrel.documents.text(passage.document_id)
+        assert text[passage.start : passage.end] == passage.text
+        found.setdefault(passage.external_id, passage)
+    assert found.keys() == GOOD.keys()
+    assert (found[DOCX].title, found[DOCX].headings[0]) == ("House rules", "Loans")
+    assert [passage.first_page for passage in (found[PPTX], found[XLSX], found[DOCX])] == [1, 1, None]
+    _, other = service.tenant()
+    assert other.query("for how many weeks may a book be kept?").passages == []
 
 
 def test_the_same_content_twice_is_one_document_and_free(service: Service) -> None:

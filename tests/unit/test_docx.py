@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import docx
 import pytest
 
@@ -91,3 +94,32 @@ def test_a_long_table_repeats_its_headers() -> None:
 def test_a_document_without_text_is_refused() -> None:
     with pytest.raises(CannotRead, match="no text"):
         _read(saved(docx.Document()))
+
+
+def _changed(content: bytes, part: str, before: str, after: str) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        old = archive.read(part).decode()
+    assert before in old
+    return repacked(content, {part: old.replace(before, after).encode()})
+
+
+def test_footnotes_stand_at_the_end_and_are_marked_where_they_belong() -> None:
+    content = word_with(
+        "<w:p><w:r><w:t>Books</w:t></w:r><w:r><w:footnoteReference w:id='2'/></w:r></w:p>"
+        "<w:p><m:oMath xmlns:m='http://schemas.openxmlformats.org/officeDocument/2006/math'><m:r><m:t>a+b</m:t></m:r></m:oMath></w:p>"
+    )
+    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    link = f'<Relationship Id="rId99" Type="{relations}/footnotes" Target="footnotes.xml"/></Relationships>'
+    content = _changed(content, "word/_rels/document.xml.rels", "</Relationships>", link)
+    notes = (
+        '<w:footnotes xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">'
+        '<w:footnote w:type="separator" w:id="0"><w:p><w:r><w:t>line</w:t></w:r></w:p></w:footnote>'
+        '<w:footnote w:id="2"><w:p><w:r><w:t>and records</w:t></w:r></w:p></w:footnote></w:footnotes>'
+    )
+    assert _read(repacked(content, {"word/footnotes.xml": notes.encode()})).text == "Books[^2]\n\na+b\n\n[^2]: and records"
+
+
+def test_templates_and_macros_are_refused_with_what_to_do() -> None:
+    content = _changed(word(), "[Content_Types].xml", "wordprocessingml.document.main", "wordprocessingml.template.main")
+    with pytest.raises(CannotRead, match="save it as"):
+        _read(content)

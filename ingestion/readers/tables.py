@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-PIECE_CHARS = 1_000  # about 250 tokens
-MAX_REPEATED_CHARS = 300  # of the headers
+PIECE_CHARS = 400  # headers included: 170 tokens of mere numbers, and a chunk has 212
+MAX_REPEATED_CHARS = 250  # of the headers
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -17,11 +17,12 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     width = max(map(len, rows))
     lines = [f"| {' | '.join([*row, *[''] * (width - len(row))])} |" for row in rows]
     head = [lines[0], f"|{' --- |' * width}"]
-    piece, chars = list(head), 0
+    repeated = sum(map(len, head))
+    piece, chars = list(head), repeated
     for line in lines[1:]:
-        if chars and chars + len(line) > PIECE_CHARS and len(lines[0]) <= MAX_REPEATED_CHARS:
+        if len(piece) > len(head) and chars + len(line) > PIECE_CHARS and repeated <= MAX_REPEATED_CHARS:
             yield "\n".join(piece)
-            piece, chars = list(head), 0
+            piece, chars = list(head), repeated
         piece.append(line)
         chars += len(line)
     yield "\n".join(piece)

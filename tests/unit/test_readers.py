@@ -135,6 +135,8 @@ def test_pdfs_that_cannot_be_read_say_why() -> None:
     assert "damaged" in _refusal(b"%PDF-1.7 and nothing else", PDF)
     assert "damaged" in _refusal(b"", PDF)
     assert "scanned" in _refusal(_pdf(""), PDF)
+    sealed = f"/Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <{'11' * 32}> /U <{'22' * 32}> >> /ID [<00> <00>] /Root"
+    assert "remove its password" in _refusal(_pdf("hidden").replace(b"/Root", sealed.encode()), PDF)
 
 
 def test_a_text_longer_than_allowed_is_refused() -> None:

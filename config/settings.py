@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config.money import MAX_PRICE
@@ -23,8 +23,15 @@ def _from_json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
+class _Prices(dict[str, int]):
+    """Never changed once it is read, so settings that are equal hash alike."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
 #: Read here and not by pydantic-settings, which answers broken JSON with an error of its own.
-Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json)]
+Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json), AfterValidator(_Prices)]
 
 
 class Settings(BaseSettings):

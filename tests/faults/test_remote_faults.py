@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from config.database import Database
 from config.errors import CarrelError, ModelUnavailable, ProviderRefused, Unavailable
+from rag.chunking import embedded_text
+from rag.corpus import Chunk, Document
+from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.remote.breaker import Breaker
 from rag.embedding.remote.client import ProviderClient
@@ -23,8 +28,12 @@ from rag.embedding.remote.embedder import RemoteEmbedder, RemoteLimits
 from rag.embedding.remote.model import RemoteModel, RemoteSpec
 from rag.embedding.remote.tokenizer import TokenizerFile
 from rag.embedding.runtime import PartlyEmbedded
+from rag.store.base import Search
+from rag.store.memory import MemoryStore
+from tenants.tables import BudgetWindow
 from tests.provider import WIDTH, Provider, provider_server, vector_of
 from tests.support import wait_for
+from tests.world import TENANTS, World
 
 KEY = "test-key-of-ours"
 LIMITS = RemoteLimits(concurrency=6, timeout_s=5, deadline_s=60, batch_count=4, batch_tokens=10_000)
@@ -319,3 +328,68 @@ def test_closing_ends_what_waits() -> None:
         for urgent in (True, False):
             with pytest.raises(ModelUnavailable):
                 ask(embedder, ["late"], urgent=urgent)
+
+
+def paragraphs(name: str, number: int) -> str:
+    """Eighty, each a chunk of its own."""
+    return "\n\n".join(" ".join([f"paragraph {place} of document {number} of {name}"] * 4) for place in range(80))
+
+
+@contextmanager
+def world_of(folder: Path, embedder: RemoteEmbedder) -> Iterator[World]:
+    """Two tenants with two documents each, whose jobs wait; the real pipeline, cache, and ledger on SQLite."""
+    database = Database(f"sqlite:///{folder}/carrel.db")
+    cache = DiskVectorCache(folder / "cache", max_bytes=10**7)
+    world = World(database, MemoryStore(), folder, embedder=embedder, cache=cache)
+    for name in TENANTS:
+        for number in range(2):
+            world.bring(name, f"document {number}", paragraphs(name, number))
+    yield world
+    world.close()
+    database.close()
+
+
+def run_jobs(world: World, pause: Callable[[float], None] | None = None) -> None:
+    """All at once."""
+    with ThreadPoolExecutor(4) as workers:
+        for job in [workers.submit(world.run_jobs, pause) for _ in range(4)]:
+            job.result(120)
+
+
+def stored_and_charged_once(world: World) -> set[str]:
+    """What was embedded, after every chunk was found where the provider's own vector of its text points to."""
+    world.check_invariants()
+    embedded: set[str] = set()
+    for name in TENANTS:
+        texts = {chunk.id: embedded_text(chunk.context, chunk.text) for chunk in world.all(name, Chunk)}
+        assert len({*texts.values()}) == len(texts) == 160
+        collections = tuple({document.collection_id for document in world.all(name, Document)})
+        searches = [Search(vector_of(text), 1, collections) for text in texts.values()]
+        found = world.vectors(name).search(searches)
+        assert [hits[0].id for hits in found if hits[0].score > 0.999] == [*texts]
+        [window] = world.all(name, BudgetWindow)
+        assert (window.used, window.held) == (sum(world.embedding.model.count_tokens([*texts.values()])), 0)
+        embedded |= {*texts.values()}
+    return embedded
+
+
+def test_jobs_of_two_tenants_store_and_charge_every_chunk_once(tmp_path: Path) -> None:
+    with provider_server(act=seeded(5, ROUGH)) as provider:
+        with embedder_of(provider, replace(LIMITS, timeout_s=0.3)) as embedder, world_of(tmp_path, embedder) as world:
+            run_jobs(world)
+            assert provider.paid == Counter(stored_and_charged_once(world))
+            assert embedder.counters.resent == provider.resent > 10
+
+
+def test_jobs_whose_calls_ended_half_done_go_on(tmp_path: Path) -> None:
+    """After ten requests the provider is down until a step has waited."""
+    back = threading.Event()
+
+    def act(number: int, _texts: Sequence[str]) -> str:
+        return "ok" if number <= 10 or back.is_set() else "503"
+
+    with provider_server(act=act) as provider:
+        with embedder_of(provider, replace(LIMITS, deadline_s=0.5)) as embedder, world_of(tmp_path, embedder) as world:
+            run_jobs(world, lambda _seconds: back.set())
+            assert back.is_set()
+            assert provider.paid.keys() == stored_and_charged_once(world)

@@ -90,6 +90,7 @@ def test_the_setting_chooses_it(tmp_path: Path) -> None:
         ({"embedding_url": "https://host/v1?key=hidden"}, "CARREL_EMBEDDING_API_KEY"),
         ({"embedding_api_key": "hidden\u00e9"}, "CARREL_EMBEDDING_API_KEY"),
         ({"embedding_api_key": "hidden\nX-Header: x"}, "CARREL_EMBEDDING_API_KEY"),
+        ({"embedding_deadline_seconds": 30, "hold_lease_seconds": 30}, "CARREL_HOLD_LEASE_SECONDS"),
         ({"embedding_tokenizer": "/missing"}, "CARREL_EMBEDDING_TOKENIZER"),
     ],
 )

@@ -68,3 +68,5 @@ class ProviderClient:
             raise Broken("no answer in time", timed_out=True, reached=not isinstance(error, _NOT_SENT)) from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             raise Broken(f"the connection failed: {type(error).__name__}", reached=not isinstance(error, _NOT_SENT)) from error
+        except RuntimeError as error:  # `close` came between
+            raise Broken("the client is closed", reached=False) from error

@@ -113,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             self.close_connection = True
+        elif act == "drip":
+            self._drip()
+        elif act == "flood":
+            self._send(200, b" " * (4 << 20), {})
         elif act in STATUSES:
             status, headers, body = STATUSES[act]
             self._send(status, json.dumps(body).encode(), headers)
@@ -121,6 +125,16 @@ class _Handler(BaseHTTPRequestHandler):
             if act == "garbage":
                 body = b"<html>" + body
             self._send(200, body, {}, cut=act == "half")
+
+    def _drip(self) -> None:
+        """A byte at a time, each before anybody takes it for silence, and no end."""
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            while not self.provider.released.wait(0.02):
+                self.wfile.write(b" ")
 
     def _data(self, act: str, texts: Sequence[str], request: dict[str, Any]) -> list[dict[str, Any]]:
         width = request.get("dimensions", self.provider.width) if act == "obedient" else self.provider.width
@@ -155,8 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
         self.close_connection = cut
+        with suppress(OSError):  # a client that has had enough
+            self.wfile.write(body[: len(body) // 2] if cut else body)
 
 
 GOOD = {"ok", "out of order", "obedient"}

@@ -25,9 +25,10 @@ from rag.embedding.hashing import HashRuntime
 from rag.embedding.remote.breaker import Breaker
 from rag.embedding.remote.client import ProviderClient
 from rag.embedding.remote.embedder import RemoteEmbedder, RemoteLimits
+from rag.embedding.remote.failures import Broken
 from rag.embedding.remote.model import RemoteModel, RemoteSpec
 from rag.embedding.remote.tokenizer import TokenizerFile
-from rag.embedding.runtime import PartlyEmbedded
+from rag.embedding.runtime import Matrix, PartlyEmbedded
 from rag.store.base import Search
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow
@@ -209,6 +210,50 @@ def test_a_pause_that_ends_after_the_deadline_is_not_waited_for() -> None:
                 ask(embedder, ["two"])
             assert time.monotonic() - began < 0.8
             assert len(provider.received) == 1
+
+
+@pytest.mark.parametrize(("act", "says"), [("drip", "took too long"), ("flood", "more than"), ("hang", "no answer in time")])
+def test_answers_without_an_end_are_not_awaited(act: str, says: str) -> None:
+    with provider_server(act=lambda *_: act) as provider:
+        with embedder_of(provider, replace(LIMITS, timeout_s=0.3, deadline_s=0.5)) as embedder:
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="in time") as raised:
+                ask(embedder, ["one"])
+            assert time.monotonic() - began < 5
+            assert says in str(raised.value.__cause__ or raised.value)
+            assert embedder.counters.requests == len(provider.received)
+
+
+def test_texts_are_sent_as_far_as_the_model_reads() -> None:
+    with provider_server() as provider, embedder_of(provider) as embedder:
+        answer = ask(embedder, ["x" * 300, "short"])
+        assert provider.received[0].texts == ("x" * 256, "short")
+        np.testing.assert_allclose(answer.vectors, right(["x" * 256, "short"]), atol=1e-6)
+
+
+class ScriptedClient(ProviderClient):
+    """Fails as told, then answers."""
+
+    def __init__(self, *failures: Broken) -> None:
+        self._failures = [*failures]
+
+    def embed(self, texts: Sequence[str], *, timeout_s: float) -> Matrix:
+        if self._failures:
+            raise self._failures.pop(0)
+        return np.stack([vector_of(text) for text in texts])
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("reached", "resent"), [("-", 0), ("--", 0), ("+", 1), ("++", 2), ("+-", 1), ("-+-", 1), ("+-+", 2)])
+def test_resent_is_what_the_provider_saw_again(reached: str, resent: int) -> None:
+    client = ScriptedClient(*(Broken("x", reached=mark == "+") for mark in reached))
+    model = RemoteModel(RemoteSpec("m", WIDTH, 256, "1"), TokenizerFile("bytes", HashRuntime().tokenizer_json))
+    embedder = RemoteEmbedder(model, client, LIMITS, jitter=Brisk(1))
+    assert ask(embedder, ["one"]).resent == embedder.counters.resent == resent
+    assert embedder.counters.requests == reached.count("+") + 1
+    embedder.close()
 
 
 def test_nobody_listening_is_unavailable_and_no_request() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.cursors import CursorSeal
 from api.readiness import Readiness, checks
@@ -15,6 +15,7 @@ from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import SetupError
 from config.ids import new_id
+from config.profiles import load_profiles
 from config.secrets import build_vault, secret_file
 from config.settings import Settings
 from config.vault import Vault
@@ -28,7 +29,7 @@ from ingestion.pipeline import Pipeline
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
-from rag.chunking import Chunker
+from rag.chunkers import Chunkers
 from rag.collections import Collections
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
@@ -37,6 +38,7 @@ from rag.embedding.local.choice import open_runtime
 from rag.embedding.local.wanted import Wanted
 from rag.embedding.runtime import Embedder, EmbeddingRuntime
 from rag.embedding.service import EmbeddingService
+from rag.profiles import Profiles
 from rag.retrieval import Retriever
 from rag.store.base import VectorStore
 from rag.store.remote import EngineClient
@@ -134,12 +136,19 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency)
 
 
+def _priced(core: Core, embedding: EmbeddingService) -> Core:
+    """The core whose meters charge what the tokens of this model cost."""
+    price = core.settings.price_of(embedding.space.id, embedding.model.name)
+    return replace(core, ledger=core.ledger.at(price))
+
+
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
     keys = KeyRing(core.database, core.clock)
     keys.ensure_operator(operator_key(settings))
     tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
     embedding = build_embedding(settings)
+    core = _priced(core, embedding)
     collections = _collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
     queue, draining = DurableQueue(core.database), threading.Event()
@@ -193,6 +202,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     )
     sandbox.warm_up()
     embedding = build_embedding(settings)
+    core = _priced(core, embedding)
     _collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
     blobs = BlobStore(settings.data_dir / "blobs")
@@ -201,7 +211,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         core.clock,
         blobs,
         sandbox,
-        Chunker(embedding.model.tokenizer_json),
+        Chunkers(embedding.model.tokenizer_json),
         embedding,
         store,
         core.ledger,
@@ -306,6 +316,8 @@ def operator_key(settings: Settings) -> str:
 
 
 def _collections(core: Core, embedding: EmbeddingService) -> Collections:
-    collections = Collections(core.database, core.clock, embedding.model.fingerprint)
+    profiles = Profiles(load_profiles(core.settings.profiles_file), embedding.model)
+    collections = Collections(core.database, core.clock, embedding.model.fingerprint, profiles)
     collections.register_space()
+    collections.require_profiles()
     return collections

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -24,6 +24,7 @@ from ingestion.submission import Checked, Submission, check
 from ingestion.tables import Job
 from rag.collections import DEFAULT, Collections
 from rag.corpus import Collection, Document, DocumentVersion
+from rag.profiles import NamedProfile
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 
@@ -81,18 +82,19 @@ class TenantDocuments:
             raise Forbidden("The key does not hold all of these labels.", field="labels")
         if checked.collection == DEFAULT:
             self._collections.ensure_default()
-        version = self._new_version(checked)
         with self._parts.database.read(self._context) as session:
             collection = self._collections.find(session, checked.collection)
+            profile = self._parts.collections.profiles.get(collection.profile, field="collection")
+            version = self._new_version(checked, profile)
             document = _by_external_id(session, collection.id, checked.external_id)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
-            known_text = document is not None and self._has_content(session, document, checked)
+            known_text = document is not None and self._has_content(session, document, version, checked)
         if not known_text:  # what is embedded already costs nothing: its labels can change with an empty budget
             self._parts.ledger.for_tenant(self._context, "ingest").require()
         version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
-            return self._keep(collection, checked.external_id, version, record)
+            return self._keep(collection, checked.external_id, version, profile.rank, record)
         except BaseException as error:
             if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
                 self._parts.blobs.delete_owned(version.id)
@@ -104,21 +106,24 @@ class TenantDocuments:
         collection: Collection,
         external_id: str,
         version: DocumentVersion,
+        priority: int,
         record: Callable[[Session, Submitted], None] | None,
     ) -> Submitted:
         with self._parts.database.write(self._context) as session:
-            submitted = self._record(session, collection, external_id, version)
+            submitted = self._record(session, collection, external_id, version, priority)
             if record is not None:
                 record(session, submitted)
             return submitted
 
-    def _new_version(self, checked: Checked) -> DocumentVersion:
+    def _new_version(self, checked: Checked, profile: NamedProfile) -> DocumentVersion:
         return DocumentVersion(
             id=new_id("ver"),
             tenant_id=self._context.tenant_id,
             document_id="",
             number=0,
             digest=checked.digest,
+            profile=profile.name,
+            chunking=asdict(profile.chunking),
             title=checked.title,
             source=checked.source,
             media_type=checked.media_type,
@@ -138,7 +143,8 @@ class TenantDocuments:
                 col(DocumentVersion.document_id) == document.id, col(DocumentVersion.number) == document.last_number
             )
         ).one()
-        if newest.digest != version.digest or newest.state not in ("queued", "live"):
+        changed = newest.digest != version.digest or newest.chunking != version.chunking
+        if changed or newest.state not in ("queued", "live"):
             return None
         job = None
         if newest.state == "queued":
@@ -146,11 +152,15 @@ class TenantDocuments:
             job = session.scalars(jobs).first()  # the last: those before it were retried
         return Submitted(Shown(document, newest, collection.name), job)
 
-    def _has_content(self, session: Session, document: Document, checked: Checked) -> bool:
+    def _has_content(self, session: Session, document: Document, version: DocumentVersion, checked: Checked) -> bool:
         live = session.get(DocumentVersion, document.live_version_id or "")
-        return live is not None and live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
+        if live is None or live.chunking != version.chunking:
+            return False
+        return live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
 
-    def _record(self, session: Session, collection: Collection, external_id: str, version: DocumentVersion) -> Submitted:
+    def _record(
+        self, session: Session, collection: Collection, external_id: str, version: DocumentVersion, priority: int
+    ) -> Submitted:
         now = self._parts.clock()
         document = _by_external_id(session, collection.id, external_id, lock=True)
         if document is None:
@@ -171,7 +181,7 @@ class TenantDocuments:
         session.flush()
         version.document_id, version.number = document.id, document.last_number
         session.add(version)
-        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version.id)
+        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version.id, priority=priority)
         emit_document(session, self._parts.clock, "queued", job, version=version.number, bytes=version.bytes)
         if not self._parts.blobs.path(version.content_blob).exists():  # taken for a dead process's while this one was suspended
             raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)

@@ -27,7 +27,8 @@ from ingestion.leases import DocumentGone, JobCancelled, Lease, Work, owned, tak
 from ingestion.reading import Reading
 from ingestion.sandbox import Sandbox
 from ingestion.tables import Job
-from rag.chunking import Chunker, embedded_text
+from rag.chunkers import Chunkers
+from rag.chunking import embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, DocumentVersion, VersionChunk
 from rag.embedding.service import Embedded, EmbeddingService
@@ -59,6 +60,7 @@ class Paid:
     charged: int
     cached: int
     deduplicated: int
+    hits: int = 0
 
 
 class Pipeline:
@@ -68,7 +70,7 @@ class Pipeline:
         clock: Clock,
         blobs: BlobStore,
         sandbox: Sandbox,
-        chunker: Chunker,
+        chunkers: Chunkers,
         embedding: EmbeddingService,
         store: VectorStore,
         ledger: Ledger,
@@ -78,8 +80,8 @@ class Pipeline:
     ) -> None:
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
         self._ledger, self._collector = ledger, collector
-        count = embedding.model.count_tokens
-        self._reading = Reading(database, clock, blobs, sandbox, chunker, count, max_chunks=max_chunks)
+        count = embedding.count_tokens
+        self._reading = Reading(database, clock, blobs, sandbox, chunkers, count, max_chunks=max_chunks)
 
     def take_up(self, context: TenantContext, job_id: str) -> Lease | None:
         return take_up(self._database, self._clock, context, job_id)
@@ -115,7 +117,7 @@ class Pipeline:
         vectors = self._store.for_tenant(lease.context, self._embedding.space)
         vectors.upsert([batch.fields.point(chunk.id, vector) for chunk, vector in pairs])
         known = max(0, sum(tokens) - embedded.charged)
-        return batch, Paid(embedded.charged, known, embedded.deduplicated)
+        return batch, Paid(embedded.charged, known, embedded.deduplicated, embedded.hits)
 
     def _batch(self, lease: Lease, number: int) -> Batch:
         first = number * BATCH_CHUNKS
@@ -150,7 +152,7 @@ class Pipeline:
         session.add(job)
         if paid.cached or paid.deduplicated:
             meter = self._ledger.for_tenant(found.document, "ingest")
-            meter.count_saved(session, paid.cached - paid.deduplicated, paid.deduplicated)
+            meter.count_saved(session, paid.cached - paid.deduplicated, paid.deduplicated, paid.hits)
 
     def _switch(self, session: Session, found: Work) -> bool:
         """Make the version live, and end the job. An older version never replaces a newer one."""

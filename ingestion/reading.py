@@ -19,8 +19,10 @@ from ingestion.leases import Lease, Work, work
 from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, Sandbox
 from ingestion.submission import MAX_TITLE_CHARS
-from rag.chunking import Chunker, ChunkIdentity, Page, Piece
+from rag.chunkers import Chunkers
+from rag.chunking import ChunkIdentity, Page, Piece
 from rag.corpus import Chunk, DocumentVersion, VersionChunk
+from rag.profiles import Chunking
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,13 @@ class Reading:
         clock: Clock,
         blobs: BlobStore,
         sandbox: Sandbox,
-        chunker: Chunker,
+        chunkers: Chunkers,
         count_tokens: Callable[[Sequence[str]], list[int]],
         *,
         max_chunks: int,
     ) -> None:
         self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
-        self._chunker, self._count_tokens, self._max_chunks = chunker, count_tokens, max_chunks
+        self._chunkers, self._count_tokens, self._max_chunks = chunkers, count_tokens, max_chunks
 
     def read(self, lease: Lease) -> int:
         """Return how many chunks there are; 0 if the version has ended already."""
@@ -55,7 +57,7 @@ class Reading:
             return 0  # run again after its end: nothing is left to do
         parsed = self._parse(lease, version)
         title = _title(version, parsed)
-        pieces = self._split(parsed, title)
+        pieces = self._split(Chunking(**version.chunking), parsed, title)
         text_blob = self._blobs.put(version.id, parsed.text.encode())
 
         def ended(session: Session, found: Work) -> None:
@@ -99,10 +101,10 @@ class Reading:
             session.add(version)
             return version.parser_deaths
 
-    def _split(self, parsed: Parsed, title: str) -> list[Piece]:
+    def _split(self, chunking: Chunking, parsed: Parsed, title: str) -> list[Piece]:
         pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
         pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
-        for piece in self._chunker.split(parsed.text, markdown=parsed.markdown, title=title, pages=pages):
+        for piece in self._chunkers.split(chunking, parsed.text, markdown=parsed.markdown, title=title, pages=pages):
             pieces.append(piece)
             if len(pieces) > self._max_chunks:
                 raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")

@@ -16,6 +16,7 @@ from sqlmodel import SQLModel, col, select
 
 from config.clock import system_clock
 from config.database import Database, TenantOwned
+from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents, TenantDocuments
@@ -27,7 +28,7 @@ from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.submission import Submission
 from ingestion.workflow import MemoryQueue, Step, Steps, process
-from rag.chunking import Chunker
+from rag.chunkers import Chunkers
 from rag.collections import Collections
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.batcher import Batcher
@@ -35,6 +36,7 @@ from rag.embedding.cache import NullVectorCache, VectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.profiles import Profiles
 from rag.retrieval import Question, Retriever
 from rag.store.base import Point, TenantVectors, VectorStore
 from tenants.budget import Ledger
@@ -71,11 +73,11 @@ class World:
         embedder = self.embedder or Batcher(HashRuntime(), batch_tokens=2048)
         self.embedding = EmbeddingService(embedder, self.cache)
         self.registry = TenantRegistry(self.database, system_clock)
-        self.ledger = Ledger(self.database, system_clock, lease_s=60)
+        self.ledger = Ledger(self.database, system_clock, lease_s=60, price=20_000)
         self.blobs = BlobStore(self.folder / "blobs")
         self.queue = MemoryQueue()
         self.instances = Instances(self.database, system_clock)
-        collections = Collections(self.database, system_clock, embedder.model.fingerprint)
+        collections = Collections(self.database, system_clock, embedder.model.fingerprint, Profiles(BUILT_IN, embedder.model))
         collections.register_space()
         limits = DocumentLimits(10**6)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
@@ -86,7 +88,7 @@ class World:
             system_clock,
             self.blobs,
             InProcessReader(),  # type: ignore[arg-type]
-            Chunker(embedder.model.tokenizer_json),
+            Chunkers(embedder.model.tokenizer_json),
             self.embedding,
             self.store,
             self.ledger,
@@ -212,6 +214,7 @@ class World:
             [window] = self.all(name, BudgetWindow)
             assert window.used == sum(entry.tokens for entry in entries if entry.state in ("settled", "unsettled"))
             assert window.held == sum(entry.tokens for entry in entries if entry.state in ("held", "started"))
+            assert window.cost == sum(entry.tokens * entry.price for entry in entries if entry.cost) > 0
         assert self.files() == named
 
 
@@ -249,6 +252,11 @@ DAMAGES: list[Damage] = []
 @_damage("budget_window")
 def _a_window_that_drifted(world: World, name: str) -> None:
     world.change(name, sa.update(BudgetWindow).values(used=col(BudgetWindow.used) + 7, held=5))
+
+
+@_damage("budget_window")
+def _a_window_whose_cost_drifted(world: World, name: str) -> None:
+    world.change(name, sa.update(BudgetWindow).values(cost=col(BudgetWindow.cost) + 1))
 
 
 @_damage("budget_window")

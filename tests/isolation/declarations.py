@@ -139,7 +139,11 @@ _DECLARED: tuple[Operation, ...] = (
         {"body": {"collections": [""], "filter": {"op": "gte", "value": 1}}},
         variant="number",
     ),
-    Operation("POST /v1/collections", "ingest", 201, {"body.name": "new collection name"}),
+    Operation("POST /v1/collections", "ingest", 201, {"body.name": "new collection name"}, {"body": {"profile": "precise"}}),
+    Operation(
+        "PATCH /v1/collections/{name}", "ingest", 200, {"path.name": "collection name"}, {"body": {"profile": "economy"}}
+    ),
+    Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),
     Operation("POST /v1/admin/tenants", "operate", 201, {"body.name": "new tenant name"}, {"body": {"monthly_tokens": 5}}),

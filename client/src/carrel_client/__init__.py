@@ -31,11 +31,14 @@ from carrel_client.models import (
     Key,
     NewKey,
     Passage,
+    Profile,
     Progress,
     QueryResult,
     Tenant,
     Token,
     Usage,
+    UsageAmounts,
+    UsageDay,
 )
 
 __all__ = [
@@ -62,6 +65,7 @@ __all__ = [
     "NotFoundError",
     "Passage",
     "PermissionDeniedError",
+    "Profile",
     "Progress",
     "QueryResult",
     "RateLimitError",
@@ -71,4 +75,6 @@ __all__ = [
     "Token",
     "TransportError",
     "Usage",
+    "UsageAmounts",
+    "UsageDay",
 ]

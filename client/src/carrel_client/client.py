@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from carrel_client.errors import CarrelClientError
 from carrel_client.jobs import Events, Jobs
-from carrel_client.models import Collection, Document, Job, Key, NewKey, QueryResult, Tenant, Token, Usage
+from carrel_client.models import Collection, Document, Job, Key, NewKey, Profile, QueryResult, Tenant, Token, Usage
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
 from carrel_client.transport import path_of as _path
@@ -63,7 +63,7 @@ class Carrel:
         return QueryResult.parse(self._transport.call("POST", "/v1/query", json=body, repeatable=True).json())
 
     def usage(self) -> Usage:
-        """Tokens of this month: limit, used, held, and by day and operation."""
+        """Tokens and money of this month: limit, used, held, in all, and by day and operation."""
         return Usage.parse(self._transport.call("GET", "/v1/usage").json())
 
     def ready(self) -> dict[str, Any]:
@@ -163,9 +163,21 @@ class Collections:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, *, name: str, idempotency_key: str | None = None) -> Collection:
-        answer = self._transport.call("POST", "/v1/collections", json={"name": name}, idempotency_key=idempotency_key)
+    def create(self, *, name: str, profile: str | None = None, idempotency_key: str | None = None) -> Collection:
+        """`profile` None is `standard`."""
+        body = {"name": name} | ({} if profile is None else {"profile": profile})
+        answer = self._transport.call("POST", "/v1/collections", json=body, idempotency_key=idempotency_key)
         return Collection.parse(answer.json())
+
+    def update(self, name: str, *, profile: str) -> Collection:
+        """Documents that are brought from now on are processed by this profile; the others keep their chunks."""
+        answer = self._transport.call("PATCH", _path("/v1/collections", name), json={"profile": profile})
+        return Collection.parse(answer.json())
+
+    def profiles(self) -> list[Profile]:
+        """All that a collection can have."""
+        answer = self._transport.call("GET", "/v1/profiles").json()
+        return [Profile.parse(item) for item in answer["data"]]
 
     def list(self, *, page_size: int = 100) -> Iterator[Collection]:
         for item in _pages(self._transport, "/v1/collections", page_size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound="Model")
@@ -14,7 +14,7 @@ T = TypeVar("T", bound="Model")
 class Model:
     @classmethod
     def parse(cls: type[T], data: Mapping[str, Any]) -> T:
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {known.name for known in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})
 
 
@@ -90,6 +90,8 @@ class Document(Model):
     chars: int
     pages: int
     created_at: str
+    profile: str = "standard"  #: under which this version was brought
+    chunking: dict[str, Any] = field(default_factory=dict)  #: its sizes in tokens, and its splitter
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,36 @@ class Collection(Model):
     space: str
     placement: str
     created_at: str
+    profile: str = "standard"
+
+
+@dataclass(frozen=True)
+class Profile(Model):
+    """How the documents of a collection are processed."""
+
+    name: str
+    chunking: dict[str, Any]  #: chunk_tokens, context_tokens, overlap_tokens and splitter
+    priority: str  #: high, normal or low
+    rerank: bool
+    rewrite: bool
+
+
+@dataclass(frozen=True)
+class UsageAmounts(Model):
+    """Tokens, texts and micro-dollars."""
+
+    charged: int = 0
+    cached: int = 0
+    deduplicated: int = 0
+    hits: int = 0  #: texts whose vectors were known
+    cost_micro_usd: int = 0
+    saved_micro_usd: int = 0  #: what cached and deduplicated tokens would have cost
+
+
+@dataclass(frozen=True)
+class UsageDay(UsageAmounts):
+    day: str = ""
+    operation: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +174,14 @@ class Usage(Model):
     used: int
     held: int
     remaining: int | None
-    days: list[dict[str, Any]]
+    days: list[UsageDay]  #: by day and operation, oldest first
+    total: UsageAmounts = UsageAmounts()
+    cost_micro_usd: int = 0  #: of what is used
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Usage:
+        days = [UsageDay.parse(day) for day in data.get("days", ())]
+        return super().parse({**data, "days": days, "total": UsageAmounts.parse(data.get("total", {}))})
 
 
 @dataclass(frozen=True)

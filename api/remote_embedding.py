@@ -20,9 +20,9 @@ def build_remote_embedder(settings: Settings) -> RemoteEmbedder:
             "CARREL_EMBEDDING_RUNTIME is remote: set CARREL_EMBEDDING_DIMENSIONS to the width of the model's vectors "
             "(1536 for text-embedding-3-small). It names the space that vectors belong to, so it is not asked of the provider."
         )
-    if settings.embedding_deadline_seconds >= settings.hold_lease_seconds:
+    if settings.embedding_deadline_seconds + settings.embedding_timeout_seconds >= settings.hold_lease_seconds:
         raise SetupError(
-            "CARREL_EMBEDDING_DEADLINE_SECONDS must be less than CARREL_HOLD_LEASE_SECONDS: "
+            "CARREL_EMBEDDING_DEADLINE_SECONDS and _TIMEOUT_SECONDS must be less than CARREL_HOLD_LEASE_SECONDS in sum: "
             "a call that outlives the budget it reserved would be charged even if it fails."
         )
     spec = RemoteSpec(

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
         30.0, gt=0, le=600, description="Longest wait for one answer of the remote server."
     )
     embedding_deadline_seconds: float = Field(
-        60.0, gt=0, le=3600, description="Longest time that texts wait for the remote server, with all repetitions."
+        60.0, gt=0, le=3600, description="Longest time that texts wait to be sent to the remote server, or sent again."
     )
     embedding_batch_count: int = Field(32, ge=1, le=2048, description="Texts in one request to the remote server.")
     embedding_batch_tokens: int = Field(16384, ge=256, description="Tokens in one request to the remote server.")

@@ -180,6 +180,7 @@ STATUSES: dict[str, tuple[int, dict[str, str], object]] = {
     "429": (429, {}, _LIMIT),
     "429 ms": (429, {"retry-after-ms": "30"}, _LIMIT),
     "429 seconds": (429, {"Retry-After": "1"}, _LIMIT),
+    "429 long": (429, {"Retry-After": "30"}, _LIMIT),
     "429 long ago": (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, _LIMIT),
     "quota": (429, {}, {"error": {"code": "insufficient_quota", "message": "You exceeded your quota"}}),
     "500": (500, {}, {"error": {"message": "The server had an error"}}),

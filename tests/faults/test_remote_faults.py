@@ -96,7 +96,7 @@ ROUGH = {
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_text_gets_its_vector_and_is_answered_once(seed: int, encoded: bool) -> None:
     with provider_server(act=seeded(seed, ROUGH), base64=encoded) as provider:
-        with embedder_of(provider, replace(LIMITS, timeout_s=0.3)) as embedder, ThreadPoolExecutor(6) as callers:
+        with embedder_of(provider, replace(LIMITS, timeout_s=2)) as embedder, ThreadPoolExecutor(6) as callers:
             calls = [texts_of(30, f"caller {number},") for number in range(6)]
             answers = list(callers.map(lambda texts: ask(embedder, texts), calls))
             for texts, answer in zip(calls, answers, strict=True):
@@ -176,6 +176,13 @@ def test_what_was_done_before_the_deadline_is_handed_back() -> None:
     assert nothing.value.retry_after_s
 
 
+def test_what_is_under_way_at_the_deadline_is_awaited_for_a_job_and_not_for_a_question() -> None:
+    with provider_server(pause_s=1.0) as provider, embedder_of(provider, replace(LIMITS, deadline_s=0.3)) as embedder:
+        np.testing.assert_allclose(ask(embedder, ["job"]).vectors, right(["job"]), atol=1e-6)
+        with pytest.raises(Unavailable, match="no answer in time"):
+            ask(embedder, ["question"], urgent=True)
+
+
 def test_a_refused_batch_stops_those_that_wait_and_keeps_those_under_way() -> None:
     """With one request at a time, the second batch's refusal comes before the third is sent."""
     with provider_server(act=lambda number, _: "ok" if number == 1 else "401") as provider:
@@ -200,27 +207,30 @@ def test_retry_after_is_honoured_by_everybody() -> None:
 
 
 def test_a_pause_that_ends_after_the_deadline_is_not_waited_for() -> None:
-    with provider_server(act=lambda *_: "429 seconds") as provider:
-        with embedder_of(provider, replace(LIMITS, deadline_s=0.9)) as embedder:
+    with provider_server(act=lambda *_: "429 long") as provider:
+        with embedder_of(provider, replace(LIMITS, deadline_s=20)) as embedder:
             began = time.monotonic()
             with pytest.raises(Unavailable, match="status 429") as raised:
                 ask(embedder, ["one"])
-            assert raised.value.retry_after_s == 1.0
+            assert raised.value.retry_after_s == 30
             with pytest.raises(Unavailable, match="no room"):
                 ask(embedder, ["two"])
-            assert time.monotonic() - began < 0.8
+            assert time.monotonic() - began < 15
             assert len(provider.received) == 1
 
 
-@pytest.mark.parametrize(("act", "says"), [("drip", "took too long"), ("flood", "more than"), ("hang", "no answer in time")])
-def test_answers_without_an_end_are_not_awaited(act: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("act", "says", "timeout_s"),
+    [("drip", "took too long", 0.3), ("flood", "more than", 5), ("hang", "no answer in time", 0.3)],
+)
+def test_answers_without_an_end_are_not_awaited(act: str, says: str, timeout_s: float) -> None:
     with provider_server(act=lambda *_: act) as provider:
-        with embedder_of(provider, replace(LIMITS, timeout_s=0.3, deadline_s=0.5)) as embedder:
+        with embedder_of(provider, replace(LIMITS, timeout_s=timeout_s, deadline_s=1.0)) as embedder:
             began = time.monotonic()
             with pytest.raises(Unavailable, match="in time") as raised:
                 ask(embedder, ["one"])
-            assert time.monotonic() - began < 5
-            assert says in str(raised.value.__cause__ or raised.value)
+            assert time.monotonic() - began < 10
+            assert says in str(raised.value)
             assert embedder.counters.requests == len(provider.received)
 
 
@@ -259,7 +269,7 @@ def test_resent_is_what_the_provider_saw_again(reached: str, resent: int) -> Non
 def test_nobody_listening_is_unavailable_and_no_request() -> None:
     with provider_server() as provider:
         pass
-    with embedder_of(provider, replace(LIMITS, deadline_s=0.3)) as embedder:
+    with embedder_of(provider, replace(LIMITS, deadline_s=1.0)) as embedder:
         with pytest.raises(Unavailable, match="connection failed"):
             ask(embedder, ["one"])
         assert embedder.counters.requests == embedder.counters.resent == 0
@@ -420,7 +430,7 @@ def stored_and_charged_once(world: World) -> set[str]:
 
 def test_jobs_of_two_tenants_store_and_charge_every_chunk_once(tmp_path: Path) -> None:
     with provider_server(act=seeded(5, ROUGH)) as provider:
-        with embedder_of(provider, replace(LIMITS, timeout_s=0.3)) as embedder, world_of(tmp_path, embedder) as world:
+        with embedder_of(provider, replace(LIMITS, timeout_s=2)) as embedder, world_of(tmp_path, embedder) as world:
             run_jobs(world)
             assert provider.paid == Counter(stored_and_charged_once(world))
             assert embedder.counters.resent == provider.resent > 10

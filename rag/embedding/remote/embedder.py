@@ -28,7 +28,7 @@ from rag.embedding.runtime import Embedding, Matrix, PartlyEmbedded
 class RemoteLimits:
     concurrency: int
     timeout_s: float  #: of one request
-    deadline_s: float  #: of a call, with all its requests and pauses
+    deadline_s: float  #: of a call: nothing is sent for it afterwards
     batch_count: int
     batch_tokens: int
     requests_per_minute: int | None = None

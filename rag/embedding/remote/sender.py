@@ -34,6 +34,7 @@ class Call:
     done: dict[int, Vector] = field(default_factory=dict)  #: by place
     seconds: float = 0.0  #: that the answers took
     resent: int = 0
+    failure: str = "it had no room"  #: the last one
     error: CarrelError | None = None
 
 
@@ -95,7 +96,9 @@ class Sender:
                 began, reached, pressed = self._clock(), True, False
                 try:
                     texts = [call.texts[place] for place in batch]
-                    vectors = self._client.embed(texts, timeout_s=min(self._timeout_s, call.deadline - began))
+                    # A job's request that is under way at the deadline is awaited: given up, it would be paid for twice.
+                    left = call.deadline - began if call.urgent else self._timeout_s
+                    vectors = self._client.embed(texts, timeout_s=min(self._timeout_s, left))
                 except ProviderFailure as failure:
                     reached, pressed = failure.reached, isinstance(failure, Pressed)
                     raise
@@ -124,17 +127,16 @@ class Sender:
         if call.error is not None:
             raise Ended
         if self._clock() >= call.deadline:
-            raise Unavailable("The embedding provider did not answer in time.", retry_after_s=1)
+            raise _late(call, 1.0)
         self._breaker.check()
 
     def _pause(self, call: Call, failure: ProviderFailure, attempt: int) -> None:
         """At least what the provider asks for, and never nothing again and again: full jitter on a doubling time."""
         jittered = self._jitter.uniform(0, min(FIRST_PAUSE_S * 2 ** min(attempt, 10), MAX_PAUSE_S))
         pause_s = max(jittered, failure.retry_after_s or 0.0)
-        until = self._clock() + pause_s
+        until, call.failure = self._clock() + pause_s, failure.detail
         if until >= call.deadline:
-            detail = f"The embedding provider did not do its work in time: {failure.detail}."
-            raise Unavailable(detail, retry_after_s=max(pause_s, 1.0)) from failure
+            raise _late(call, pause_s) from failure
         self._gate.pause(until, lambda: self._check(call))
 
     def _count(self, call: Call, *, reached: bool, again: bool, pressed: bool) -> None:
@@ -143,3 +145,8 @@ class Sender:
             self.tally.requests += reached
             self.tally.resent += again
             self.tally.pressed += pressed
+
+
+def _late(call: Call, retry_after_s: float) -> Unavailable:
+    detail = f"The embedding provider did not do its work in time: {call.failure}."
+    return Unavailable(detail, retry_after_s=max(retry_after_s, 1.0))

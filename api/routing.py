@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from api.idempotency import Handler, once
 from api.problems import Problem, unexpected
-from api.wiring import ApiServices
+from api.wiring_api import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
 from tenants.context import Principal, Scope, TenantContext
 from tenants.identity import Identity

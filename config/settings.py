@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from config.errors import SetupError
 from config.money import MAX_PRICE
 
 MIB = 1024 * 1024
@@ -64,7 +63,7 @@ class Settings(BaseSettings):
     )
     embedding_model: str = Field(
         "all-MiniLM-L6-v2",
-        description="Folder of a model, or its name in the local hub cache or the bundled package, or at the remote server.",
+        description="Folder of a model, or its name in the bundled package, the local hub cache, or at the remote server.",
     )
     embedding_device: str = Field("auto", description="Torch device: `auto`, `cpu`, `cuda`, `cuda:1`.")
     embedding_precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -127,7 +126,9 @@ class Settings(BaseSettings):
     embedding_prices: Prices = Field(
         {}, description="The same for models by name or by the id of their space, as a JSON object; the space goes first."
     )
-    cache_max_bytes: int = Field(2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk.")
+    cache_max_bytes: int = Field(
+        2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk, shared equally by tenants."
+    )
 
     vector_backend: Literal["engine", "qdrant"] = Field(
         "engine", description="`engine` is the built-in process; `qdrant` a Qdrant server at CARREL_QDRANT_URL."
@@ -203,13 +204,3 @@ class Settings(BaseSettings):
     @property
     def engine_socket(self) -> Path:
         return self.runtime_dir / "engine.sock"
-
-
-def private_dir(path: Path) -> Path:
-    """Make the folder and its parent (0700) and refuse one that somebody else owns or may enter."""
-    for folder in (path.parent, path):
-        folder.mkdir(exist_ok=True, mode=0o700)
-        status = folder.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise SetupError(f"{folder} must belong to this user with mode 0700; remove it and start again")
-    return path

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel, col, select
 
-from api.schema import _config, revision, upgrade
+from api.schema import MIGRATIONS, migrate, revision, upgrade
 from config.database import Database, TenantOwned
 from config.profiles import BUILT_IN, PRIORITIES
 from ingestion.tables import Job
@@ -76,6 +76,14 @@ def test_an_empty_database_gets_every_declared_table_and_is_then_left_alone(empt
     before = _schema(empty)
     upgrade(empty)
     assert _schema(empty) == before
+
+
+def test_the_newest_revision_is_the_head_of_one_line_of_files(empty: Database) -> None:
+    """What is read off the files' names, so that starts need no Alembic, is what Alembic reads in them."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    assert script.get_heads() == [revision(empty)[1]]
+    for each in script.walk_revisions():
+        assert Path(each.path).name.startswith(f"{each.revision}_")
 
 
 def test_the_comparison_would_notice_a_change(empty: Database) -> None:
@@ -142,9 +150,7 @@ def _insert(connection: sa.Connection, table: str, row: dict[str, Any]) -> None:
 
 def test_rows_of_the_first_revision_are_kept_and_get_what_later_ones_added(empty: Database) -> None:
     with empty.engine.begin() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        migrate(connection, "0001")
         _insert(connection, "tenants", TENANT)
         _insert(connection, "jobs", JOB)
         for table, row in CORPUS.items():
@@ -168,9 +174,7 @@ def test_rows_of_the_first_revision_are_kept_and_get_what_later_ones_added(empty
 
 def test_what_was_used_before_there_was_money_cost_nothing(empty: Database) -> None:
     with empty.engine.begin() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
+        migrate(connection, "0002")
         for name in ("ten_old", "ten_other"):
             _insert(connection, "tenants", {**TENANT, "id": name, "name": name})
             for table, row in (("budget_windows", WINDOW), ("ledger", ENTRY), ("usage_days", DAY)):

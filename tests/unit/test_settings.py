@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from api.locks import private_dir
 from config.errors import SetupError
 from config.money import MAX_PRICE
-from config.settings import MAX_TOKENS, Settings, private_dir
+from config.settings import MAX_TOKENS, Settings
 
 
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

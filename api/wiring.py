@@ -14,6 +14,7 @@ from config.profiles import load_profiles
 from config.secrets import build_vault, secret_file
 from config.settings import Settings
 from config.vault import Vault
+from ingestion.sandbox import Sandbox
 from rag.collections import Collections
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.runtime import Embedder
@@ -76,6 +77,10 @@ def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> V
 
     key = settings.qdrant_api_key
     return QdrantStore.connect(settings.qdrant_url, key.get_secret_value() if key else None)
+
+
+def build_sandbox(settings: Settings) -> Sandbox:
+    return Sandbox(seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_bytes, max_chars=settings.max_text_chars)
 
 
 def operator_key(settings: Settings) -> str:

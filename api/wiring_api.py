@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from api.cursors import CursorSeal
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
-from api.wiring import REQUEST_PATIENCE, Core, build_core, build_embedding, build_store, open_collections, operator_key, priced
+from api.wiring import (
+    REQUEST_PATIENCE,
+    Core,
+    build_core,
+    build_embedding,
+    build_sandbox,
+    build_store,
+    open_collections,
+    operator_key,
+    priced,
+)
 from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.documents import DocumentLimits, Documents
 from ingestion.durable import DurableQueue
+from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from rag.collections import Collections
@@ -27,6 +39,9 @@ from tenants.rates import RateLimiter
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
 
+if TYPE_CHECKING:
+    from ingestion.reading import Reading
+
 
 @dataclass(frozen=True, slots=True)
 class ApiServices:
@@ -40,6 +55,7 @@ class ApiServices:
     rates: RateLimiter
     collections: Collections
     documents: Documents
+    estimates: Estimates
     jobs: Jobs
     events: EventLog
     streams: JobStreams
@@ -53,6 +69,7 @@ class ApiServices:
 
     def close(self) -> None:
         self.readiness.close()
+        self.estimates.close()
         self.embedding.close()
         self.store.close()
         self.queue.close()
@@ -70,6 +87,9 @@ def build_api(settings: Settings) -> ApiServices:
     store = build_store(settings, **REQUEST_PATIENCE)
     queue, draining = DurableQueue(core.database), threading.Event()
     instances = Instances(core.database, core.clock)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    limits = DocumentLimits(settings.max_document_bytes)
+    documents = Documents(core.database, core.clock, collections, blobs, queue, core.ledger, limits)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
@@ -80,15 +100,8 @@ def build_api(settings: Settings) -> ApiServices:
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
-        documents=Documents(
-            core.database,
-            core.clock,
-            collections,
-            BlobStore(settings.data_dir / "blobs"),
-            queue,
-            core.ledger,
-            DocumentLimits(settings.max_document_bytes),
-        ),
+        documents=documents,
+        estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue),
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
@@ -109,3 +122,13 @@ def build_api(settings: Settings) -> ApiServices:
             )
         ),
     )
+
+
+def _reading(core: Core, blobs: BlobStore, embedding: EmbeddingService) -> Reading:
+    """As the worker's, by which documents are read that are brought."""
+    from ingestion.reading import Reading
+    from rag.chunkers import Chunkers
+
+    chunkers, sandbox = Chunkers(embedding.model.tokenizer_json), build_sandbox(core.settings)
+    limit = core.settings.max_chunks
+    return Reading(core.database, core.clock, blobs, sandbox, chunkers, embedding.count_tokens, max_chunks=limit)

@@ -12,6 +12,7 @@ from api.wiring import (
     Core,
     build_core,
     build_embedding,
+    build_sandbox,
     build_store,
     open_collections,
     priced,
@@ -57,9 +58,7 @@ class WorkerServices:
 def build_worker(settings: Settings, executor: str) -> WorkerServices:
     """`executor`: the name under which its jobs are found again."""
     core = build_core(settings)
-    sandbox = Sandbox(
-        seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_bytes, max_chars=settings.max_text_chars
-    )
+    sandbox = build_sandbox(settings)
     sandbox.warm_up()
     embedding = build_embedding(settings)
     core = priced(core, embedding)

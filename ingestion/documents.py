@@ -18,6 +18,7 @@ from config.clock import Clock
 from config.database import Database, may_be_committed, once_more
 from config.errors import Forbidden, NotFound, Unavailable
 from config.ids import new_id
+from config.profiles import STANDARD
 from ingestion.blobs import BlobStore
 from ingestion.jobs import JobQueue, add_job, emit_document
 from ingestion.submission import Checked, Submission, check
@@ -27,6 +28,8 @@ from rag.corpus import Collection, Document, DocumentVersion
 from rag.profiles import NamedProfile
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+
+_HIDDEN = "A document of this name has labels that the key does not hold."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,15 @@ class Shown:
 class Submitted:
     shown: Shown
     job: Job | None  #: None: this content is live already
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A submission that would be accepted: the version it would become, of its document (an empty id: of a new one)."""
+
+    content: bytes
+    version: DocumentVersion
+    collection_id: str  #: empty: the default collection, which would be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +89,7 @@ class TenantDocuments:
 
         `record` writes something of the submission in its transaction, last; what is live already needs no transaction.
         """
-        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
-        if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
-            raise Forbidden("The key does not hold all of these labels.", field="labels")
+        checked = self._checked(submission)
         if checked.collection == DEFAULT:
             self._collections.ensure_default()
         with self._parts.database.read(self._context) as session:
@@ -99,6 +109,31 @@ class TenantDocuments:
             if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
                 self._parts.blobs.delete_owned(version.id)
             raise
+
+    def examine(self, submission: Submission) -> Examined:
+        """Refuse what `submit` refuses, but for the budget, and keep nothing."""
+        checked, profiles = self._checked(submission), self._parts.collections.profiles
+        with self._parts.database.read(self._context) as session:
+            try:
+                collection = self._collections.find(session, checked.collection)
+            except NotFound:
+                bounds = self._context.collections
+                if checked.collection != DEFAULT or (bounds is not None and DEFAULT not in bounds):
+                    raise
+                return Examined(checked.content, self._new_version(checked, profiles.get(STANDARD)), "")
+            version = self._new_version(checked, profiles.get(collection.profile, field="collection"))
+            document = _by_external_id(session, collection.id, checked.external_id)
+            if document is not None:
+                if not self._visible(session, document) and not self._already(session, document, version, collection):
+                    raise Forbidden(_HIDDEN, field="external_id")
+                version.document_id = document.id
+        return Examined(checked.content, version, collection.id)
+
+    def _checked(self, submission: Submission) -> Checked:
+        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
+        if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
+            raise Forbidden("The key does not hold all of these labels.", field="labels")
+        return checked
 
     @once_more
     def _keep(
@@ -172,7 +207,7 @@ class TenantDocuments:
                 created_at=now,
             )
         elif not self._visible(session, document):
-            raise Forbidden("A document of this name has labels that the key does not hold.", field="external_id")
+            raise Forbidden(_HIDDEN, field="external_id")
         elif already := self._already(session, document, version, collection):
             self._parts.blobs.delete_owned(version.id)  # somebody sent the same a moment earlier
             return already

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -31,6 +33,17 @@ MAX_SPLIT_S = 120.0
 MAX_READ_STARTS = 10  # of one document, without an end
 ROWS = 500  # in one statement
 _NO_SYNC = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a content would become; `texts` are those that would be embedded, with their tokens and ids of their chunks."""
+
+    chars: int
+    pages: int
+    texts: list[str]
+    counts: list[int]
+    ids: list[str]
 
 
 class Reading:
@@ -70,6 +83,26 @@ class Reading:
 
         self._write_chunks(lease, version, pieces, ended)
         return len(pieces)
+
+    def preview(self, version: DocumentVersion, collection_id: str, path: Path) -> Preview:
+        """What `read` would make of the content at `path`; nothing is kept, and a parser's death counts for nobody."""
+        parsed = self._parse_twice(path, version.media_type)
+        pieces = self._split(Chunking(**version.chunking), parsed, _title(version, parsed))
+        texts = [piece.embedded for piece in pieces]
+        identity = ChunkIdentity(version.tenant_id, collection_id, version.document_id, payload_digest(version))
+        return Preview(len(parsed.text), len(parsed.pages), texts, self._count_tokens(texts), identity.ids(pieces))
+
+    def _parse_twice(self, path: Path, media_type: str) -> Parsed:
+        for last in (False, True):
+            try:
+                return self._sandbox.read(path, media_type)
+            except ParserDied as error:
+                if last:
+                    raise UnreadableDocument(error.detail) from error
+        raise AssertionError("the loop returns or raises")
+
+    def close(self) -> None:
+        self._sandbox.close()
 
     def _begin(self, lease: Lease) -> DocumentVersion | None:
         """Count the start: a document that takes the worker down with it whenever it is read must not do so for ever."""

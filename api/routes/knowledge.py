@@ -90,4 +90,4 @@ async def list_profiles(services: Services, _tenant: Tenant) -> ProfilesOut:
 
 @routes.get("/v1/usage", operation_id="get_usage", summary="Tokens and money of this month", **scope(Scope.MANAGE))
 async def get_usage(services: Services, tenant: Tenant) -> UsageOut:
-    return UsageOut.of(await in_thread(services.usage.of, tenant))
+    return await in_thread(lambda: UsageOut.of(services.usage.of(tenant), services.embedding.holdings(tenant)))

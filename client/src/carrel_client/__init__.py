@@ -24,8 +24,10 @@ from carrel_client.errors import (
 )
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
+    CacheHoldings,
     Collection,
     Document,
+    Estimate,
     Event,
     Job,
     Key,
@@ -46,6 +48,7 @@ __all__ = [
     "Admin",
     "AuthenticationError",
     "BudgetExhaustedError",
+    "CacheHoldings",
     "Carrel",
     "CarrelClientError",
     "Collection",
@@ -53,6 +56,7 @@ __all__ = [
     "ConflictError",
     "Document",
     "Documents",
+    "Estimate",
     "Event",
     "Events",
     "InvalidRequestError",

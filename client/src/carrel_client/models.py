@@ -168,6 +168,14 @@ class UsageDay(UsageAmounts):
 
 
 @dataclass(frozen=True)
+class CacheHoldings(Model):
+    """Of a tenant, in the cache of embeddings."""
+
+    vectors: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Usage(Model):
     month: str
     limit: int | None
@@ -177,11 +185,31 @@ class Usage(Model):
     days: list[UsageDay]  #: by day and operation, oldest first
     total: UsageAmounts = UsageAmounts()
     cost_micro_usd: int = 0  #: of what is used
+    cache: CacheHoldings = CacheHoldings()
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Usage:
         days = [UsageDay.parse(day) for day in data.get("days", ())]
-        return super().parse({**data, "days": days, "total": UsageAmounts.parse(data.get("total", {}))})
+        total, cache = UsageAmounts.parse(data.get("total", {})), CacheHoldings.parse(data.get("cache", {}))
+        return super().parse({**data, "days": days, "total": total, "cache": cache})
+
+
+@dataclass(frozen=True)
+class Estimate(Model):
+    """What bringing a document now would charge: of `tokens`, what is neither cached nor repeated."""
+
+    media_type: str
+    characters: int
+    pages: int
+    chunks: int
+    tokens: int
+    cached_tokens: int
+    deduplicated_tokens: int
+    tokens_to_embed: int
+    price: int  #: micro-dollars for a million tokens
+    cost_micro_usd: int
+    remaining_tokens: int | None  #: of the month's budget; None without a limit
+    within_budget: bool
 
 
 @dataclass(frozen=True)

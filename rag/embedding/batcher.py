@@ -78,6 +78,8 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 class Batcher:
+    state = ""
+
     def __init__(self, runtime: EmbeddingRuntime, *, batch_tokens: int) -> None:
         self.model, self._budget = runtime, batch_tokens
         self._urgent, self._bulk = _Lane(), _Lane()

@@ -31,6 +31,11 @@ class Breaker:
         with self._lock:
             self._check()
 
+    @property
+    def is_open(self) -> bool:
+        with self._lock:
+            return self._open_until is not None
+
     def request(self) -> _Request:
         """To be held while a request is under way; entering raises Unavailable, leaving records how it went."""
         return _Request(self)

@@ -81,6 +81,13 @@ class RemoteEmbedder:
             allowed=self._aimd.allowed,
         )
 
+    @property
+    def state(self) -> str:
+        now = self.counters
+        breaker = "left alone for a while" if self._breaker.is_open else "answers"
+        resent = f"{now.resent} of {now.requests} requests sent again, {now.pressed} answered 429"
+        return f"{breaker}; {resent}, left alone {now.breaker_openings} times; {now.allowed} at once"
+
     def embed(self, texts: Sequence[str], tokens: Sequence[int], *, urgent: bool = False) -> Embedding:
         """As `Embedder` says. Also raises ProviderRefused for what no repetition mends."""
         call = Call(self._readable(texts, tokens), tokens, urgent, self._clock() + self._limits.deadline_s)

@@ -15,6 +15,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
 from rag.corpus import PIPELINE_VERSION
+from rag.wordpiece import WordCounts, is_by_word
 
 _POINT_NAMESPACE = uuid.UUID("6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b10")
 _HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")  # no more: a pattern that also trims the end takes cubic time on blanks
@@ -69,8 +70,13 @@ class Chunker:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()  # the bundled file truncates and pads at 128, which would hide a text's length
         self._tokenizer.no_padding()
-        self._markdown = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
-        self._plain = TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
+        if is_by_word(self._tokenizer):
+            count = WordCounts(self._tokenizer).count
+            self._markdown = MarkdownSplitter.from_callback(count, self.sizes.text_tokens)
+            self._plain = TextSplitter.from_callback(count, self.sizes.text_tokens)
+        else:
+            self._markdown = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
+            self._plain = TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
 
     def split(self, text: str, *, markdown: bool, title: str, pages: Sequence[Page] = ()) -> Iterator[Piece]:
         """Yield chunks in reading order; they are trimmed of white space, so only white space lies between them."""

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from config.database import SYSTEM_ROLE, Database, past_the_wall
 from ingestion.pipeline import Pipeline
 from ingestion.tables import Job
-from ingestion.workflow import ContextOfJob, Outcome, Step, Steps, process
+from ingestion.workflow import ContextOfJob, Steps, process
 
 APPLICATION, APPLICATION_VERSION = "carrel", "1"
 QUEUE, WORKFLOW = "documents", "process_document"
@@ -112,7 +112,7 @@ class DurableWorker:
                 log_level="WARNING",
             )
         )
-        steps = Steps.of(pipeline, context_of_job, pause=DBOS.sleep, wrap=_durable)
+        steps = Steps.of(pipeline, context_of_job, pause=time.sleep)
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
         def process_document(tenant_id: str, job_id: str) -> str:
@@ -150,11 +150,3 @@ class DurableWorker:
             )
             ended = [workflow.workflow_id for workflow in found]
             DBOS.delete_workflows(ended)
-
-
-def _durable(name: str, step: Step) -> Step:
-    @DBOS.step(name=name)
-    def durable(*args: Any) -> Outcome | None:
-        return step(*args)
-
-    return durable

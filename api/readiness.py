@@ -65,7 +65,7 @@ def checks(
     return {
         "database": lambda: _database(database),
         "engine": lambda: _engine(store),
-        "model": lambda: Part(ok=True, detail=f"{model.name}, {model.fingerprint.precision}"),
+        "model": lambda: Part(ok=True, detail=f"{model.name}: {model.where}"),
         "worker": lambda: _worker(instances),
         "disk": lambda: check_disk(data_dir, MIN_FREE_BYTES),
         "draining": lambda: Part(ok=not draining.is_set(), detail="stopping" if draining.is_set() else "no"),

@@ -33,8 +33,8 @@ from rag.collections import Collections
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
-from rag.embedding.local import SentenceTransformerRuntime
-from rag.embedding.models import resolve_model
+from rag.embedding.local.choice import open_runtime
+from rag.embedding.local.wanted import Wanted
 from rag.embedding.runtime import Embedder, EmbeddingRuntime
 from rag.embedding.service import EmbeddingService
 from rag.retrieval import Retriever
@@ -265,19 +265,24 @@ def build_embedding(settings: Settings, embedder: Embedder | None = None) -> Emb
 
 
 def build_embedder(settings: Settings) -> Embedder:
-    return Batcher(build_runtime(settings), batch_tokens=settings.batch_tokens)
+    runtime = build_runtime(settings)
+    return Batcher(runtime, batch_tokens=settings.batch_tokens or runtime.batch_tokens)
 
 
 def build_runtime(settings: Settings) -> EmbeddingRuntime:
     if settings.embedding_runtime == "hash":
         return HashRuntime()
-    folder = resolve_model(settings.embedding_model, allow_download=settings.allow_model_download)
-    return SentenceTransformerRuntime(
-        folder,
+    wanted = Wanted(
+        model=settings.embedding_model,
+        runtime=settings.embedding_runtime,
         device=settings.embedding_device,
         precision=settings.embedding_precision,
-        name=settings.embedding_model,
+        dimensions=settings.embedding_dimensions,
+        query_prompt=settings.embedding_query_prompt,
+        document_prompt=settings.embedding_document_prompt,
+        allow_download=settings.allow_model_download,
     )
+    return open_runtime(wanted, settings.prepared_models)
 
 
 def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> VectorStore:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import concurrency as concurrency_benchmark
 from benchmarks import embed as embed_benchmark
 from benchmarks import ingest as ingest_benchmark
 from benchmarks import quality as quality_benchmark
@@ -23,7 +24,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures
 Repeats = Annotated[int, typer.Option(min=1, help="Rounds; the figures are their medians.")]
 Runtime = Annotated[str, typer.Option(help="What embeds: as in CARREL_EMBEDDING_RUNTIME. `hash` needs no model.")]
 Seed = Annotated[int, typer.Option(help="Of the documents and questions: the same number gives the same ones.")]
-MODEL = "sentence-transformers"
+MODEL = "auto"
 
 
 @app.callback()
@@ -85,6 +86,20 @@ def tenants(
     """What other tenants cost one of them, beside a service with one tenant, LanceDB and Chroma; and leaks."""
     plan = tenants_benchmark.Plan(tenants, max(1, chunks // tenants), queries, repeats, runtime, seed)
     finish(tenants_benchmark.run(plan), json_file)
+
+
+@app.command()
+def concurrency(
+    queries: Annotated[int, typer.Option(min=20, help="Questions of one side in one round.")] = 400,
+    clients: Annotated[int, typer.Option(min=2, help="Clients that ask at once.")] = 8,
+    repeats: Repeats = 3,
+    runtime: Runtime = MODEL,
+    seed: Seed = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """Questions alone, many at a time, and during bulk ingest, beside sentence-transformers called directly."""
+    plan = concurrency_benchmark.Plan(queries, clients, repeats, runtime, seed)
+    finish(concurrency_benchmark.run(plan), json_file)
 
 
 @app.command()

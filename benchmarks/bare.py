@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from api.wiring import build_embedder
+from benchmarks.workload import MODELS
 from config.settings import Settings
 from ingestion.pipeline import BATCH_CHUNKS
 from ingestion.repair.points import FreeMeter
@@ -32,7 +33,7 @@ class BareEmbedding:
 
     def __init__(self, runtime: str) -> None:
         # Defaults, not the environment: the services that are measured beside it do not read that either.
-        chosen: dict[str, Any] = {"embedding_runtime": runtime}
+        chosen: dict[str, Any] = {"embedding_runtime": runtime, "models_dir": MODELS}
         settings = Settings.model_construct(**chosen)
         self._service = EmbeddingService(build_embedder(settings), NullVectorCache())
 
@@ -48,6 +49,9 @@ class BareEmbedding:
         return np.concatenate(
             [self._service.embed_batch(NoTenant(), FreeMeter(), part, hold_id="benchmark").vectors for part in parts]
         )
+
+    def embed_query(self, text: str) -> Matrix:
+        return self._service.embed_query(NoTenant(), FreeMeter(), text, charge_id="benchmark").vectors
 
     def chunks_per_s(self, texts: Sequence[str]) -> float:
         began = time.perf_counter()

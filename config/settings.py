@@ -45,19 +45,35 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
-    embedding_runtime: Literal["sentence-transformers", "hash"] = Field(
-        "sentence-transformers",
-        description="What turns text into vectors. `hash` needs no model and finds only equal words: for tests.",
+    embedding_runtime: Literal["auto", "openvino", "sentence-transformers", "hash"] = Field(
+        "auto",
+        description="What turns text into vectors. `auto` takes a GPU where there is one, else OpenVINO on x86, else torch; "
+        "`carrel doctor` shows which. `hash` needs no model and finds only equal words: for tests.",
     )
     embedding_model: str = Field(
         "all-MiniLM-L6-v2", description="Folder of a model, or its name in the local hub cache or the bundled package."
     )
     embedding_device: str = Field("auto", description="Torch device: `auto`, `cpu`, `cuda`, `cuda:1`.")
     embedding_precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="`auto` takes bf16 where the hardware has it. Part of the space's fingerprint."
+        "auto",
+        description="`auto` takes bf16 where the hardware has it. Part of a space, as dimensions and prompts are.",
+    )
+    models_dir: Path | None = Field(
+        None, description="Where models prepared for this machine are kept; the default is `models` in the data directory."
     )
     allow_model_download: bool = Field(False, description="Whether a missing model may be fetched from the hub.")
-    batch_tokens: int = Field(2048, ge=256, le=65536, description="Padded tokens in one call of the model.")
+    embedding_dimensions: int | None = Field(
+        None, ge=8, le=16384, description="Vectors are cut to these first dimensions, for models trained for that (Matryoshka)."
+    )
+    embedding_query_prompt: str | None = Field(
+        None, max_length=2000, description="Put before each question that is embedded; the default is the model's own, if any."
+    )
+    embedding_document_prompt: str | None = Field(
+        None, max_length=2000, description="Put before each chunk that is embedded; the default is the model's own, if any."
+    )
+    batch_tokens: int | None = Field(
+        None, ge=256, le=65536, description="Padded tokens in one call of the model; the default is the runtime's own."
+    )
     cache_max_bytes: int = Field(2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk.")
 
     vector_backend: Literal["engine", "qdrant"] = Field(
@@ -100,6 +116,10 @@ class Settings(BaseSettings):
     def database_file(self) -> Path:
         """Of SQLite, where no other database is named."""
         return self.data_dir / "carrel.db"
+
+    @property
+    def prepared_models(self) -> Path:
+        return self.models_dir or self.data_dir / "models"
 
     @property
     def service_file(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
@@ -35,6 +36,9 @@ GUARD = pytest.StashKey[Any]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Preparing the real model takes seconds: once for all tests, kept between runs, and anew when what makes it changes.
+    sources = b"".join(path.read_bytes() for path in sorted(Path("rag/embedding/local").glob("*.py")))
+    os.environ["CARREL_MODELS_DIR"] = str(config.cache.mkdir(f"models-{hashlib.sha256(sources).hexdigest()[:12]}"))
     config.stash[GUARD] = begin_run()
 
 

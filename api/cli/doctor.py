@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rag.embedding.runtime import Embedder
 
 MIN_FREE_BYTES = 1 << 30
-VENDORS = ("qdrant-edge-py", "dbos", "sqlmodel", "sentence-transformers", "torch", "tiktoken", "diskcache")
+VENDORS = ("qdrant-edge-py", "dbos", "sqlmodel", "openvino", "sentence-transformers", "torch", "tiktoken", "diskcache")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _model(settings: Settings) -> Finding:
     return Finding(
         "model",
         True,
-        f"{model.name}, {fingerprint.precision}, {fingerprint.dimensions} dimensions, {fingerprint.space.id}",
+        f"{model.name}: {model.where}; {fingerprint.dimensions} dimensions, {fingerprint.space.id}",
     )
 
 

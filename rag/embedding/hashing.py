@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rag.embedding.runtime import Fingerprint, Matrix
+from rag.embedding.runtime import CPU_BATCH_TOKENS, Fingerprint, Matrix
 
 DIMENSIONS = 256
 
 
 class HashRuntime:
-    name = "hash"
+    name, where, batch_tokens = "hash", "hashed words in this process", CPU_BATCH_TOKENS
     fingerprint = Fingerprint("none", "sum of hashed words", True, 256, "fp32", DIMENSIONS)
 
     def __init__(self) -> None:

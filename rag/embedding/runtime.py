@@ -16,6 +16,9 @@ from rag.store.base import Space, Vector
 
 Matrix = npt.NDArray[np.float32]
 
+#: Padded tokens in one call of a model on a CPU: from 1,024 to 4,096 the speed is the same within 5 %.
+CPU_BATCH_TOKENS = 2048
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -41,6 +44,15 @@ class Fingerprint:
         return Space("sp_" + hashlib.blake2b(text.encode(), digest_size=10).hexdigest(), self.dimensions)
 
 
+def unit_rows(matrix: Matrix, dimensions: int | None = None) -> Matrix:
+    """Rows cut to their first `dimensions` (Matryoshka), and of length 1.
+
+    In fp32: a model that normalises in its own bf16 leaves lengths 0.3 % off, and scores with them.
+    """
+    cut = np.asarray(matrix, np.float32)[:, :dimensions]
+    return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True), np.float32)
+
+
 class EmbeddingModel(Protocol):
     """What is known of a model, wherever it runs. Any thread may ask."""
 
@@ -51,6 +63,10 @@ class EmbeddingModel(Protocol):
     def fingerprint(self) -> Fingerprint: ...
 
     @property
+    def where(self) -> str:
+        """What runs it and why, for people."""
+
+    @property
     def tokenizer_json(self) -> str: ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -59,6 +75,10 @@ class EmbeddingModel(Protocol):
 
 class EmbeddingRuntime(EmbeddingModel, Protocol):
     """A model loaded in this process. `embed` is called by one thread at a time."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens that one call does best with."""
 
     def embed(self, texts: Sequence[str]) -> Matrix:
         """Unit vectors, shape (len(texts), dimensions), float32."""

@@ -52,6 +52,11 @@ def runtime() -> GatedRuntime:
     return GatedRuntime()
 
 
+def until_waiting(batcher: Batcher, requests: int) -> None:
+    while len(batcher._bulk.waiting) + len(batcher._urgent.waiting) < requests:
+        threading.Event().wait(0.001)
+
+
 def test_concurrent_callers_each_get_their_own_vectors_in_order() -> None:
     runtime = HashRuntime()
     batcher = Batcher(runtime, batch_tokens=64)
@@ -71,8 +76,7 @@ def test_whoever_waits_meanwhile_shares_the_next_batch(runtime: GatedRuntime) ->
         first = pool.submit(batcher.embed, ["first"], [1])
         assert runtime.entered.wait(30)
         others = [pool.submit(batcher.embed, [name], [1]) for name in ("x", "y", "z")]
-        while batcher._waiting.qsize() < len(others):
-            threading.Event().wait(0.001)
+        until_waiting(batcher, len(others))
         runtime.gate.set()
         assert [len(answer.result(30).vectors) for answer in (first, *others)] == [1, 1, 1, 1]
     assert [sorted(call) for call in runtime.calls] == [["first"], ["x", "y", "z"]]
@@ -85,8 +89,7 @@ def test_a_failure_reaches_exactly_those_who_shared_it(runtime: GatedRuntime) ->
         good = pool.submit(batcher.embed, ["good"], [1])
         assert runtime.entered.wait(30)
         bad = pool.submit(batcher.embed, ["bad"], [1])
-        while batcher._waiting.qsize() < 1:
-            threading.Event().wait(0.001)
+        until_waiting(batcher, 1)
         after = pool.submit(batcher.embed, ["after"], [1])
         runtime.gate.set()
         assert isinstance(bad.exception(30), ValueError)
@@ -111,8 +114,7 @@ def test_closing_serves_what_waits_and_refuses_what_comes_after(runtime: GatedRu
         first = pool.submit(batcher.embed, ["first"], [1])
         assert runtime.entered.wait(30)
         waiting = pool.submit(batcher.embed, ["waiting"], [1])
-        while batcher._waiting.qsize() < 1:
-            threading.Event().wait(0.001)
+        until_waiting(batcher, 1)
         closing = threading.Thread(target=batcher.close)
         closing.start()
         runtime.gate.set()
@@ -121,3 +123,48 @@ def test_closing_serves_what_waits_and_refuses_what_comes_after(runtime: GatedRu
     assert not batcher._thread.is_alive()
     with pytest.raises(ModelUnavailable):
         batcher.embed(["late"], [1])
+
+
+def test_a_question_goes_before_the_batches_of_jobs_that_wait(runtime: GatedRuntime) -> None:
+    batcher = Batcher(runtime, batch_tokens=2)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(batcher.embed, ["first"], [1])
+        assert runtime.entered.wait(30)
+        job = pool.submit(batcher.embed, ["a", "b", "c", "d"], [1, 1, 1, 1])
+        until_waiting(batcher, 1)
+        question = pool.submit(batcher.embed, ["question"], [1], urgent=True)
+        until_waiting(batcher, 2)
+        runtime.gate.set()
+        assert [len(answer.result(30).vectors) for answer in (first, job, question)] == [1, 4, 1]
+    assert runtime.calls == [["first"], ["question"], ["a", "b"], ["c", "d"]]
+    batcher.close()
+
+
+def test_a_question_also_goes_between_the_batches_of_one_job(runtime: GatedRuntime) -> None:
+    batcher = Batcher(runtime, batch_tokens=1)
+    with ThreadPoolExecutor(2) as pool:
+        job = pool.submit(batcher.embed, ["a", "b", "c"], [1, 1, 1])
+        assert runtime.entered.wait(30)
+        question = pool.submit(batcher.embed, ["question"], [1], urgent=True)
+        until_waiting(batcher, 1)
+        runtime.gate.set()
+        assert len(question.result(30).vectors) == 1
+        assert len(job.result(30).vectors) == 3
+    assert runtime.calls == [["a"], ["question"], ["b"], ["c"]]
+    batcher.close()
+
+
+def test_what_is_left_of_a_failed_request_is_not_embedded(runtime: GatedRuntime) -> None:
+    runtime.gate.set()
+    batcher = Batcher(runtime, batch_tokens=1)
+    with pytest.raises(ValueError, match="the model failed"):
+        batcher.embed(["bad", "wasted"], [1, 1])
+    batcher.embed(["good"], [1])
+    assert runtime.calls == [["bad"], ["good"]]
+    batcher.close()
+
+
+def test_nothing_asked_is_nothing_embedded(runtime: GatedRuntime) -> None:
+    batcher = Batcher(runtime, batch_tokens=1)
+    assert batcher.embed([], []).vectors.shape == (0, runtime.fingerprint.dimensions)
+    batcher.close()

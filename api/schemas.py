@@ -16,7 +16,6 @@ from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer
 from rag.tokens import count_tokens
 from tenants.context import Scope
 from tenants.tables import ApiKey, Tenant
-from tenants.usage import Usage
 
 T = TypeVar("T")
 
@@ -215,29 +214,6 @@ class QueryOut(BaseModel):
         total = sum(passage.tokens for passage in passages)
         usage = QueryUsage(embedding_tokens=answer.charged, cached_tokens=answer.cached, context_tokens=total)
         return cls(passages=passages, usage=usage, timings_ms=dict(answer.timings_ms))
-
-
-class UsageDayOut(BaseModel):
-    day: str
-    operation: str
-    charged: int
-    cached: int
-    deduplicated: int
-
-
-class UsageOut(BaseModel):
-    month: str
-    limit: int | None
-    used: int
-    held: int
-    remaining: int | None
-    days: list[UsageDayOut]
-
-    @classmethod
-    def of(cls, usage: Usage) -> UsageOut:
-        days = [UsageDayOut.model_validate(row.model_dump()) for row in usage.days]
-        fields = {name: getattr(usage, name) for name in ("month", "limit", "used", "held", "remaining")}
-        return cls(**fields, days=days)
 
 
 class TenantOut(BaseModel):

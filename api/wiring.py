@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from api.cursors import CursorSeal
 from api.readiness import Readiness, checks
@@ -134,12 +134,19 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency)
 
 
+def _priced(core: Core, embedding: EmbeddingService) -> Core:
+    """The core whose meters charge what the tokens of this model cost."""
+    price = core.settings.price_of(embedding.space.id, embedding.model.name)
+    return replace(core, ledger=core.ledger.at(price))
+
+
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
     keys = KeyRing(core.database, core.clock)
     keys.ensure_operator(operator_key(settings))
     tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
     embedding = build_embedding(settings)
+    core = _priced(core, embedding)
     collections = _collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
     queue, draining = DurableQueue(core.database), threading.Event()
@@ -193,6 +200,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     )
     sandbox.warm_up()
     embedding = build_embedding(settings)
+    core = _priced(core, embedding)
     _collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
     blobs = BlobStore(settings.data_dir / "blobs")

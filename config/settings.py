@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config.errors import SetupError
+from config.money import MAX_PRICE
 
 MIB = 1024 * 1024
-MAX_TOKENS = 10**15  # of a budget: far above any, and far below what a database column holds
+MAX_TOKENS = 10**12  # of a month's budget: 400,000 a second, and at the highest price what a database column holds
+Price = Annotated[int, Field(ge=0, le=MAX_PRICE)]
+
+
+def _from_json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+#: Read here and not by pydantic-settings, which answers broken JSON with an error of its own.
+Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json)]
 
 
 class Settings(BaseSettings):
@@ -74,6 +85,12 @@ class Settings(BaseSettings):
     batch_tokens: int | None = Field(
         None, ge=256, le=65536, description="Padded tokens in one call of the model; the default is the runtime's own."
     )
+    embedding_price: Price = Field(
+        0, description="Micro-dollars for a million embedding tokens, of models that CARREL_EMBEDDING_PRICES does not name."
+    )
+    embedding_prices: Prices = Field(
+        {}, description="The same for models by name or by the id of their space, as a JSON object; the space goes first."
+    )
     cache_max_bytes: int = Field(2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk.")
 
     vector_backend: Literal["engine", "qdrant"] = Field(
@@ -107,6 +124,10 @@ class Settings(BaseSettings):
         description="Days that the content of a failed or cancelled document is kept for a retry.",
     )
     requests_per_second: int = Field(200, ge=1, description="Requests a second allowed to one key.")
+
+    def price_of(self, space: str, model: str) -> int:
+        """Micro-dollars for a million tokens of the model: what is charged from now on."""
+        return self.embedding_prices.get(space, self.embedding_prices.get(model, self.embedding_price))
 
     @property
     def sql_url(self) -> str:

@@ -70,6 +70,7 @@ class Paid:
     charged: int
     cached: int
     deduplicated: int
+    hits: int = 0
 
 
 #: Statements of every document, made once: building one costs more than SQLite takes for it.
@@ -109,7 +110,7 @@ class Pipeline:
     ) -> None:
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
         self._ledger, self._collector = ledger, collector
-        count = embedding.model.count_tokens
+        count = embedding.count_tokens
         self._reading = Reading(database, clock, blobs, sandbox, chunker, count, max_chunks=max_chunks)
 
     def take_up(self, context: TenantContext, job_id: str) -> Lease | None:
@@ -146,7 +147,7 @@ class Pipeline:
         vectors = self._store.for_tenant(lease.context, self._embedding.space)
         vectors.upsert([batch.fields.point(chunk.id, vector) for chunk, vector in pairs])
         known = max(0, sum(tokens) - embedded.charged)
-        return batch, Paid(embedded.charged, known, embedded.deduplicated)
+        return batch, Paid(embedded.charged, known, embedded.deduplicated, embedded.hits)
 
     def _batch(self, lease: Lease, number: int) -> Batch:
         first = number * BATCH_CHUNKS
@@ -176,7 +177,7 @@ class Pipeline:
         session.add(job)
         if paid.cached or paid.deduplicated:
             meter = self._ledger.for_tenant(found.document, "ingest")
-            meter.count_saved(session, paid.cached - paid.deduplicated, paid.deduplicated)
+            meter.count_saved(session, paid.cached - paid.deduplicated, paid.deduplicated, paid.hits)
 
     def _switch(self, session: Session, found: Work) -> bool:
         """Make the version live, and end the job. An older version never replaces a newer one."""

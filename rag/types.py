@@ -40,10 +40,17 @@ class Meter(Protocol):
         """The model is about to be called: from here on a lost hold is charged, not returned."""
 
     def settle(self, hold_id: str, tokens: int) -> int:
-        """End a hold, and return what it cost."""
+        """End a hold, and return what it cost, with parts of it that were charged before."""
+
+    def settle_part(self, hold_id: str, part_id: str, tokens: int) -> int:
+        """Charge a part of a hold and give the rest back: some of the texts were embedded before the call failed.
+
+        Afterwards the hold is as if it had never been made; holding again reserves what is left to do. The same part (a
+        name without "/") is charged once. Returns what it cost; 0 if the whole hold was charged before.
+        """
 
     def charged(self, entry_id: str) -> int:
-        """What a hold or debit cost in the end; 0 if it never came to that."""
+        """What a hold with its parts, or a debit, cost in the end; 0 if it never came to that."""
 
     def release(self, hold_id: str) -> None: ...
 
@@ -52,5 +59,5 @@ class Meter(Protocol):
 
     def refund(self, charge_id: str) -> None: ...
 
-    def saved(self, cached: int, deduplicated: int) -> None:
-        """Count tokens that cost nothing because their vector was known."""
+    def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
+        """Count tokens that cost nothing because their vector was known; `hits` of the texts were known before the call."""

@@ -4,22 +4,25 @@
      │                 └─ lease ran out ─► unsettled     Charged: the call had begun, and its worker is gone.
      └─ release, or lease ran out ─► released            Returned: nothing was called.
 
-Every transition is one short transaction of conditional statements; `used` and `held` of a window change with the entry.
+Every transition is one short transaction of conditional statements; the window's amounts change with the entry. An entry
+keeps the price at which it was made: its cost is its tokens at that price, whatever the price is by then.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock, day, month
 from config.database import Database, HasTenant, once_more
 from config.errors import BudgetExhausted, LeaseLost, Unavailable
-from tenants.counters import count_usage, insert_missing, limit_of, move, take
+from tenants.counters import Amounts, count_usage, insert_missing, limit_of, move, reserve, spend
 from tenants.events import emit_once
 from tenants.tables import BudgetWindow, LedgerEntry
 
@@ -33,8 +36,16 @@ class _Owner:
 
 
 class Ledger:
-    def __init__(self, database: Database, clock: Clock, *, lease_s: int) -> None:
-        self.database, self.clock, self.lease_ms = database, clock, lease_s * 1000
+    """`price`: picodollars a token, of what its meters charge."""
+
+    def __init__(self, database: Database, clock: Clock, *, lease_s: int, price: int = 0) -> None:
+        self.database, self.clock, self.lease_ms, self.price = database, clock, lease_s * 1000, price
+
+    def at(self, price: int) -> Ledger:
+        """The same ledger, at another price from now on."""
+        other = copy.copy(self)
+        other.price = price
+        return other
 
     def for_tenant(self, scope: HasTenant, operation: str, *, epoch: int = 0) -> TenantMeter:
         """A meter that books on this tenant, under `operation` ("ingest", "query") in its usage.
@@ -101,28 +112,31 @@ class TenantMeter:
         with self._announced(), self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, hold_id)
             if entry is not None and entry.state in (SETTLED, UNSETTLED):
-                self._top_up(session, entry, tokens, held=False)
+                self._top_up(session, entry, tokens)
                 return False
             if entry is not None and entry.state in (HELD, STARTED):
-                self._top_up(session, entry, tokens, held=True)
+                self._top_up(session, entry, tokens)
                 entry.lease_until, entry.epoch = self._lease(), self._epoch
                 entry.state = STARTED if started else entry.state
                 return True
             if entry is not None:
                 session.delete(entry)  # released: the step runs again and reserves anew
                 session.flush()
-            self._reserve(session, tokens, month(self._ledger.clock()), held=True)
-            self._add(session, hold_id, STARTED if started else HELD, tokens, self._lease())
+            entry = self._new(hold_id, STARTED if started else HELD, tokens)
+            self._reserve(session, entry, tokens)
+            session.add(entry)
         return True
 
-    def _top_up(self, session: Session, entry: LedgerEntry, tokens: int, *, held: bool) -> None:
+    def _top_up(self, session: Session, entry: LedgerEntry, tokens: int) -> None:
         """A repeated step can need more than its first run: what was cached then may have been evicted since."""
-        missing = tokens - entry.tokens
+        paid = entry.state in (SETTLED, UNSETTLED)
+        missing = tokens - entry.tokens - (self._parts(session, entry.id) if paid else 0)
         if missing > 0:
-            self._reserve(session, missing, entry.month, held=held)
-            entry.tokens = tokens
-            if not held:
-                self._count(session, charged=missing)
+            self._reserve(session, entry, missing)
+            entry.tokens += missing
+            if paid:
+                entry.cost = entry.tokens * entry.price
+                self._count(session, Amounts(charged=missing, cost=missing * entry.price))
         session.add(entry)
 
     def start(self, hold_id: str) -> None:
@@ -141,7 +155,28 @@ class TenantMeter:
             elif entry.state == UNSETTLED:  # swept while the call took longer than its lease: already charged
                 entry.state = SETTLED
                 session.add(entry)
-            return entry.tokens
+            return entry.tokens + self._parts(session, hold_id)
+
+    def settle_part(self, hold_id: str, part_id: str, tokens: int) -> int:
+        if "/" in part_id:
+            raise ValueError(f"the part {part_id!r} could be taken for one of another hold")
+        with self._ledger.database.write(self._scope) as session:
+            entry, part = self._entry(session, hold_id), self._entry(session, f"{hold_id}/{part_id}")
+            now = self._ledger.clock()
+            if part is not None:  # by a call that is repeated
+                if entry is not None and entry.state in (HELD, STARTED):
+                    close(session, entry, RELEASED, 0, now)
+                return part.tokens
+            if entry is None or entry.state == RELEASED:
+                raise RuntimeError(f"a part of hold {hold_id} is settled, but nothing is held")
+            if entry.state in (SETTLED, UNSETTLED):
+                return 0  # charged in full: by an earlier run, or because the call took longer than its lease
+            named = {"id": f"{hold_id}/{part_id}", "part_of": hold_id, "created_at": now}
+            part = LedgerEntry(**entry.model_dump() | named)
+            close(session, part, SETTLED, min(tokens, entry.tokens), now)  # the reservation is the part's now
+            entry.state, entry.tokens, entry.lease_until = RELEASED, 0, None
+            session.add(entry)
+            return part.tokens
 
     def release(self, hold_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
@@ -150,47 +185,43 @@ class TenantMeter:
                 close(session, entry, RELEASED, 0, self._ledger.clock())
 
     def charged(self, entry_id: str) -> int:
-        """What this hold or debit cost in the end; 0 if it never came to that."""
+        """What this hold with its parts, or this debit, cost in the end; 0 if it never came to that."""
         with self._ledger.database.read(self._scope) as session:
             entry = session.get(LedgerEntry, (self._scope.tenant_id, entry_id))
-            return entry.tokens if entry is not None and entry.state in (SETTLED, UNSETTLED) else 0
+            whole = entry.tokens if entry is not None and entry.state in (SETTLED, UNSETTLED) else 0
+            return whole + self._parts(session, entry_id)
+
+    def _parts(self, session: Session, hold_id: str) -> int:
+        """Tokens of a hold that were charged before the rest was given back."""
+        return session.scalar(_PARTS, {"hold": hold_id}) or 0
 
     @once_more
     def debit(self, charge_id: str, tokens: int) -> None:
         """Charged once for each id: of two at the same moment the second waits for the first's entry, and is free."""
-        now = self._ledger.clock()
-        entry = {
-            "tenant_id": self._scope.tenant_id,
-            "id": charge_id,
-            "month": month(now),
-            "operation": self._operation,
-            "state": SETTLED,
-            "tokens": tokens,
-            "epoch": 0,
-            "lease_until": None,
-            "created_at": now,
-        }
+        entry = self._new(charge_id, SETTLED, tokens)
         with self._announced(), self._ledger.database.write(self._scope) as session:
-            if insert_missing(session, LedgerEntry, entry):
-                self._reserve(session, tokens, month(now), held=False)
-                self._count(session, charged=tokens)
+            if insert_missing(session, LedgerEntry, entry.model_dump()):
+                self._reserve(session, entry, tokens)
+                self._count(session, Amounts(charged=tokens, cost=entry.cost))
 
     def refund(self, charge_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, charge_id)
             if entry is not None and entry.state == SETTLED:
-                move(session, entry.tenant_id, entry.month, used=-entry.tokens, held=0)
+                move(session, entry.tenant_id, entry.month, used=-entry.tokens, held=0, cost=-entry.cost)
                 on = day(entry.created_at)  # the day it was charged on, which may have ended since
-                count_usage(session, entry.tenant_id, entry.operation, on, charged=-entry.tokens)
+                back = Amounts(charged=-entry.tokens, cost=-entry.cost)
+                count_usage(session, entry.tenant_id, entry.operation, on, back)
                 session.delete(entry)
 
-    def saved(self, cached: int, deduplicated: int) -> None:
+    def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         with self._ledger.database.write(self._scope) as session:
-            self.count_saved(session, cached, deduplicated)
+            self.count_saved(session, cached, deduplicated, hits)
 
-    def count_saved(self, session: Session, cached: int, deduplicated: int) -> None:
+    def count_saved(self, session: Session, cached: int, deduplicated: int, hits: int = 0) -> None:
         """The same in a transaction of the caller's."""
-        self._count(session, cached=cached, deduplicated=deduplicated)
+        worth = (cached + deduplicated) * self._ledger.price
+        self._count(session, Amounts(cached=cached, deduplicated=deduplicated, hits=hits, saved_cost=worth))
 
     def _lease(self) -> int:
         return self._ledger.clock() + self._ledger.lease_ms
@@ -207,25 +238,29 @@ class TenantMeter:
             raise Unavailable(f"The hold {hold_id} has expired; the step is run again.")
         return entry
 
-    def _add(self, session: Session, entry_id: str, state: str, tokens: int, lease: int | None) -> None:
-        now = self._ledger.clock()
-        session.add(
-            LedgerEntry(
-                tenant_id=self._scope.tenant_id,
-                id=entry_id,
-                month=month(now),
-                operation=self._operation,
-                state=state,
-                tokens=tokens,
-                epoch=self._epoch,
-                lease_until=lease,
-                created_at=now,
-            )
+    def _new(self, entry_id: str, state: str, tokens: int) -> LedgerEntry:
+        now, price, settled = self._ledger.clock(), self._ledger.price, state == SETTLED
+        return LedgerEntry(
+            tenant_id=self._scope.tenant_id,
+            id=entry_id,
+            month=month(now),
+            operation=self._operation,
+            state=state,
+            tokens=tokens,
+            price=price,
+            cost=tokens * price if settled else 0,
+            epoch=0 if settled else self._epoch,
+            lease_until=None if settled else self._lease(),
+            created_at=now,
         )
 
-    def _reserve(self, session: Session, tokens: int, window: str, *, held: bool) -> None:
-        """Take `tokens` of the month, or raise."""
-        if not take(session, self._scope.tenant_id, window, tokens, held=held):
+    def _reserve(self, session: Session, entry: LedgerEntry, tokens: int) -> None:
+        """Take `tokens` of the entry's month, used or held as the entry is, or raise."""
+        if entry.state in (SETTLED, UNSETTLED):
+            taken = spend(session, entry.tenant_id, entry.month, tokens, tokens * entry.price)
+        else:
+            taken = reserve(session, entry.tenant_id, entry.month, tokens)
+        if not taken:
             monthly = limit_of(session, self._scope.tenant_id)
             raise BudgetExhausted(
                 f"This needs {tokens} tokens, more than is left of the month's {monthly}.",
@@ -233,22 +268,18 @@ class TenantMeter:
                 limit=monthly,
             )
 
-    def _count(self, session: Session, *, charged: int = 0, cached: int = 0, deduplicated: int = 0) -> None:
-        count_usage(
-            session,
-            self._scope.tenant_id,
-            self._operation,
-            day(self._ledger.clock()),
-            charged=charged,
-            cached=cached,
-            deduplicated=deduplicated,
-        )
+    def _count(self, session: Session, amounts: Amounts) -> None:
+        count_usage(session, self._scope.tenant_id, self._operation, day(self._ledger.clock()), amounts)
 
 
 def close(session: Session, entry: LedgerEntry, state: str, charged: int, now: int) -> None:
     """End an open entry: its reservation goes back, and `charged` of it is used."""
-    move(session, entry.tenant_id, entry.month, used=charged, held=-entry.tokens)
+    cost = charged * entry.price
+    move(session, entry.tenant_id, entry.month, used=charged, held=-entry.tokens, cost=cost)
     if charged:
-        count_usage(session, entry.tenant_id, entry.operation, day(now), charged=charged)
-    entry.state, entry.tokens, entry.lease_until = state, charged, None
+        count_usage(session, entry.tenant_id, entry.operation, day(now), Amounts(charged=charged, cost=cost))
+    entry.state, entry.tokens, entry.cost, entry.lease_until = state, charged, cost, None
     session.add(entry)
+
+
+_PARTS = sa.select(sa.func.sum(col(LedgerEntry.tokens))).where(col(LedgerEntry.part_of) == sa.bindparam("hold"))

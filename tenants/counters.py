@@ -5,6 +5,7 @@ building them anew took a third of a debit. Each function works in a transaction
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -16,18 +17,42 @@ from sqlmodel import SQLModel, col, select
 from tenants.tables import BudgetWindow, Tenant, UsageDay
 
 
-def take(session: Session, tenant_id: str, window: str, tokens: int, *, held: bool) -> bool:
-    """Use or hold tokens of a month, unless that would pass the limit: one conditional statement, which no other can pass."""
-    taking, given = _HOLD if held else _USE, {"tenant": tenant_id, "window": window, "amount": tokens}
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What is counted of a day: tokens, texts, and picodollars."""
+
+    charged: int = 0
+    cached: int = 0
+    deduplicated: int = 0
+    hits: int = 0
+    cost: int = 0
+    saved_cost: int = 0
+
+
+AMOUNTS = tuple(Amounts.__dataclass_fields__)
+
+
+def reserve(session: Session, tenant_id: str, window: str, tokens: int) -> bool:
+    """Hold tokens of a month, unless that would pass the limit: one conditional statement, which no other can pass."""
+    return _take(session, _HOLD, {"tenant": tenant_id, "window": window, "amount": tokens})
+
+
+def spend(session: Session, tenant_id: str, window: str, tokens: int, cost: int) -> bool:
+    """The same, used at once."""
+    return _take(session, _USE, {"tenant": tenant_id, "window": window, "amount": tokens, "more_cost": cost})
+
+
+def _take(session: Session, taking: sa.Update, given: Mapping[str, Any]) -> bool:
     if _rows(session, taking, given):
         return True
-    insert_missing(session, BudgetWindow, {"tenant_id": tenant_id, "month": window, "used": 0, "held": 0})
+    window = {"tenant_id": given["tenant"], "month": given["window"], "used": 0, "held": 0, "cost": 0}
+    insert_missing(session, BudgetWindow, window)
     return _rows(session, taking, given) > 0
 
 
-def move(session: Session, tenant_id: str, window: str, *, used: int, held: int) -> None:
-    """Add to both, or take away."""
-    given = {"tenant": tenant_id, "window": window, "more_used": used, "more_held": held}
+def move(session: Session, tenant_id: str, window: str, *, used: int, held: int, cost: int) -> None:
+    """Add to each, or take away."""
+    given = {"tenant": tenant_id, "window": window, "more_used": used, "more_held": held, "more_cost": cost}
     _rows(session, _MOVE, given)
 
 
@@ -35,18 +60,8 @@ def limit_of(session: Session, tenant_id: str) -> int | None:
     return session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id))
 
 
-def count_usage(
-    session: Session,
-    tenant_id: str,
-    operation: str,
-    on: str,
-    *,
-    charged: int = 0,
-    cached: int = 0,
-    deduplicated: int = 0,
-) -> None:
-    amounts = {"charged": charged, "cached": cached, "deduplicated": deduplicated}
-    row = {"tenant_id": tenant_id, "day": on, "operation": operation, **amounts}
+def count_usage(session: Session, tenant_id: str, operation: str, on: str, amounts: Amounts) -> None:
+    row = {"tenant_id": tenant_id, "day": on, "operation": operation, **asdict(amounts)}
     given = {f"given_{name}": value for name, value in row.items()}
     if _rows(session, _COUNT, given) == 0 and not insert_missing(session, UsageDay, row):
         _rows(session, _COUNT, given)  # somebody else made the row at the same moment
@@ -72,8 +87,17 @@ def _insert_missing(dialect: str, table: type[SQLModel]) -> sa.Insert:
     return insert(table).on_conflict_do_nothing().returning(key)  # psycopg counts no rows of such an insert
 
 
-def _taking(column: str) -> sa.Update:
-    used, held, amount = col(BudgetWindow.used), col(BudgetWindow.held), sa.bindparam("amount", type_=sa.BigInteger())
+def _big(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.BigInteger())
+
+
+def _more(table: type[SQLModel], **parameters: str) -> dict[str, sa.ColumnElement[int]]:
+    """Each column and what is added to it."""
+    return {column: col(getattr(table, column)) + _big(parameter) for column, parameter in parameters.items()}
+
+
+def _taking(**parameters: str) -> sa.Update:
+    used, held, amount = col(BudgetWindow.used), col(BudgetWindow.held), _big("amount")
     limit = select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == sa.bindparam("tenant")).scalar_subquery()
     return (
         sa.update(BudgetWindow)
@@ -82,27 +106,19 @@ def _taking(column: str) -> sa.Update:
             col(BudgetWindow.month) == sa.bindparam("window"),
             sa.or_(limit.is_(None), used + held + amount <= limit),
         )
-        .values({column: col(getattr(BudgetWindow, column)) + amount})
+        .values(_more(BudgetWindow, **parameters))
     )
 
 
 #: Statements of every query, made once: building them anew took a third of a debit.
-_USE, _HOLD = _taking("used"), _taking("held")
+_USE, _HOLD = _taking(used="amount", cost="more_cost"), _taking(held="amount")
 _COUNT = (
     sa.update(UsageDay)
     .where(*(col(getattr(UsageDay, name)) == sa.bindparam(f"given_{name}") for name in ("tenant_id", "day", "operation")))
-    .values(
-        {
-            name: col(getattr(UsageDay, name)) + sa.bindparam(f"given_{name}", type_=sa.BigInteger())
-            for name in ("charged", "cached", "deduplicated")
-        }
-    )
+    .values(_more(UsageDay, **{name: f"given_{name}" for name in AMOUNTS}))
 )
 _MOVE = (
     sa.update(BudgetWindow)
     .where(col(BudgetWindow.tenant_id) == sa.bindparam("tenant"), col(BudgetWindow.month) == sa.bindparam("window"))
-    .values(
-        used=col(BudgetWindow.used) + sa.bindparam("more_used", type_=sa.BigInteger()),
-        held=col(BudgetWindow.held) + sa.bindparam("more_held", type_=sa.BigInteger()),
-    )
+    .values(_more(BudgetWindow, used="more_used", held="more_held", cost="more_cost"))
 )

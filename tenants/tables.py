@@ -1,4 +1,4 @@
-"""The tables of tenancy. Times are Unix milliseconds, amounts are tokens of the embedding model."""
+"""The tables of tenancy. Times are Unix milliseconds, amounts are tokens of the embedding model, costs are picodollars."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ApiKey(SQLModel, table=True):
 
 
 class BudgetWindow(TenantOwned, table=True):
-    """What a tenant used and holds in one UTC month. `used` and `held` equal the sums over its ledger entries."""
+    """What a tenant used and holds in one UTC month. The amounts equal the sums over its ledger entries."""
 
     __tablename__ = "budget_windows"
 
@@ -45,13 +45,23 @@ class BudgetWindow(TenantOwned, table=True):
     month: str = Field(primary_key=True)
     used: int = Field(default=0, sa_type=sa.BigInteger)
     held: int = Field(default=0, sa_type=sa.BigInteger)
+    cost: int = Field(default=0, sa_type=sa.BigInteger)  #: of what is used
 
 
 class LedgerEntry(TenantOwned, table=True):
     """One spending. States: held → started → settled; released; unsettled (charged after its worker was lost)."""
 
     __tablename__ = "ledger"
-    __table_args__ = (sa.Index("ix_ledger_state_lease", "state", "lease_until"),)
+    __table_args__ = (
+        sa.Index("ix_ledger_state_lease", "state", "lease_until"),
+        sa.Index(
+            "ix_ledger_part_of",
+            "tenant_id",
+            "part_of",
+            sqlite_where=sa.column("part_of").is_not(None),
+            postgresql_where=sa.column("part_of").is_not(None),
+        ),
+    )
 
     tenant_id: str = Field(primary_key=True)
     id: str = Field(primary_key=True)
@@ -59,13 +69,16 @@ class LedgerEntry(TenantOwned, table=True):
     operation: str
     state: str
     tokens: int  #: reserved while open, charged once settled
+    price: int = Field(default=0, sa_type=sa.BigInteger)  #: picodollars a token, as it was when the entry was made
+    cost: int = Field(default=0, sa_type=sa.BigInteger)  #: tokens at that price, once they are charged
+    part_of: str | None = None  #: the hold of which this was charged before the rest was given back
     epoch: int = 0  #: of the job's owner that reserved last: an earlier one can neither start nor settle
     lease_until: int | None = Field(default=None, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)
 
 
 class UsageDay(TenantOwned, table=True):
-    """Tokens a tenant, UTC day and operation: charged, and what cache and deduplication saved."""
+    """Tokens a tenant, UTC day and operation: charged, and what cache and deduplication saved; and what both are worth."""
 
     __tablename__ = "usage_days"
 
@@ -75,6 +88,11 @@ class UsageDay(TenantOwned, table=True):
     charged: int = Field(default=0, sa_type=sa.BigInteger)
     cached: int = Field(default=0, sa_type=sa.BigInteger)
     deduplicated: int = Field(default=0, sa_type=sa.BigInteger)
+    hits: int = Field(default=0, sa_type=sa.BigInteger)  #: texts whose vector was known
+    cost: int = Field(default=0, sa_type=sa.BigInteger)  #: of what was charged
+    saved_cost: int = Field(
+        default=0, sa_type=sa.BigInteger
+    )  #: of what was cached and deduplicated, at the price of the moment
 
 
 class AuditEntry(SQLModel, table=True):

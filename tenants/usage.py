@@ -1,4 +1,4 @@
-"""What a tenant used: the month's budget and the tokens by day and operation."""
+"""What a tenant used: the month's budget, and tokens and money by day and operation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sqlmodel import col, select
 
 from config.clock import Clock, month
 from config.database import Database, HasTenant
+from tenants.counters import AMOUNTS, Amounts
 from tenants.tables import BudgetWindow, Tenant, UsageDay
 
 
@@ -17,11 +18,16 @@ class Usage:
     limit: int | None
     used: int
     held: int
+    cost: int  #: picodollars, of what is used
     days: list[UsageDay]  #: of this month, oldest first
 
     @property
     def remaining(self) -> int | None:
         return None if self.limit is None else max(0, self.limit - self.used - self.held)
+
+    @property
+    def total(self) -> Amounts:
+        return Amounts(**{name: sum(getattr(row, name) for row in self.days) for name in AMOUNTS})
 
 
 class UsageReader:
@@ -38,4 +44,5 @@ class UsageReader:
                 .where(col(UsageDay.day).startswith(window))
                 .order_by(col(UsageDay.day), col(UsageDay.operation))
             ).all()
-        return Usage(window, limit, budget.used if budget else 0, budget.held if budget else 0, [*days])
+        used, held, cost = (budget.used, budget.held, budget.cost) if budget else (0, 0, 0)
+        return Usage(window, limit, used, held, cost, [*days])

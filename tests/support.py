@@ -51,6 +51,9 @@ class FreeMeter:
         self.paid[hold_id] = tokens
         return tokens
 
+    def settle_part(self, hold_id: str, part_id: str, tokens: int) -> int:
+        return self.paid.setdefault(f"{hold_id}/{part_id}", tokens)
+
     def charged(self, entry_id: str) -> int:
         return self.paid.get(entry_id, 0)
 
@@ -63,7 +66,7 @@ class FreeMeter:
     def refund(self, charge_id: str) -> None:
         del self.paid[charge_id]
 
-    def saved(self, cached: int, deduplicated: int) -> None:
+    def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         pass
 
 

@@ -68,7 +68,7 @@ class World:
         runtime = HashRuntime()
         self.embedding = EmbeddingService(Batcher(runtime, batch_tokens=2048), NullVectorCache())
         self.registry = TenantRegistry(self.database, system_clock)
-        self.ledger = Ledger(self.database, system_clock, lease_s=60)
+        self.ledger = Ledger(self.database, system_clock, lease_s=60, price=20_000)
         self.blobs = BlobStore(self.folder / "blobs")
         self.queue = MemoryQueue()
         self.instances = Instances(self.database, system_clock)
@@ -209,6 +209,7 @@ class World:
             [window] = self.all(name, BudgetWindow)
             assert window.used == sum(entry.tokens for entry in entries if entry.state in ("settled", "unsettled"))
             assert window.held == sum(entry.tokens for entry in entries if entry.state in ("held", "started"))
+            assert window.cost == sum(entry.tokens * entry.price for entry in entries if entry.cost) > 0
         assert self.files() == named
 
 
@@ -246,6 +247,11 @@ DAMAGES: list[Damage] = []
 @_damage("budget_window")
 def _a_window_that_drifted(world: World, name: str) -> None:
     world.change(name, sa.update(BudgetWindow).values(used=col(BudgetWindow.used) + 7, held=5))
+
+
+@_damage("budget_window")
+def _a_window_whose_cost_drifted(world: World, name: str) -> None:
+    world.change(name, sa.update(BudgetWindow).values(cost=col(BudgetWindow.cost) + 1))
 
 
 @_damage("budget_window")

@@ -1,4 +1,4 @@
-"""`carrel ingest` and `carrel query`."""
+"""`carrel ingest`, `carrel query` and `carrel usage`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from api.cli.common import AsJson, TenantOption, notes, out, print_json, tenant_client
+from api.cli.common import AsJson, TenantOption, notes, out, print_json, table, tenant_client
 from api.cli.jobs import time_left
-from carrel_client import APIError, Carrel, Job, JobFailedError, Passage
+from carrel_client import APIError, Carrel, Job, JobFailedError, Passage, UsageAmounts
 from config.errors import storable
 from config.settings import Settings
 from ingestion.media import SUFFIXES
@@ -28,6 +28,7 @@ PARALLEL = 4
 def register(app: typer.Typer) -> None:
     app.command()(ingest)
     app.command()(query)
+    app.command()(usage)
 
 
 @dataclass
@@ -172,3 +173,31 @@ def show_passage(rank: int, passage: Passage) -> None:
         f"  [dim]characters {passage.start}–{passage.end}, score {passage.score:.3f}[/dim]"
     )
     out.print(f"   {escape(' '.join(passage.text.split()))}\n")
+
+
+def usage(tenant: TenantOption = None, as_json: AsJson = False) -> None:
+    """Show the tokens and the money of this month, by day and operation.
+
+    Example: carrel usage --tenant acme
+    """
+    with tenant_client(Settings(), tenant, ["manage"]) as client:
+        found = client.usage()
+    if as_json:
+        print_json(found)
+        return
+    limit = "no limit" if found.limit is None else f"{found.remaining:,} of {found.limit:,} tokens left"
+    out.print(f"{found.month}: {found.used:,} tokens used ({_dollars(found.cost_micro_usd)}), {found.held:,} held, {limit}.")
+    rows = [[day.day, day.operation, *_amounts(day)] for day in found.days]
+    table(USAGE_COLUMNS, [*rows, ["total", "", *_amounts(found.total)]])
+
+
+USAGE_COLUMNS = ["day", "operation", "charged", "cached", "deduplicated", "hits", "cost", "saved"]
+
+
+def _amounts(of: UsageAmounts) -> list[object]:
+    tokens = [of.charged, of.cached, of.deduplicated, of.hits]
+    return [*tokens, _dollars(of.cost_micro_usd), _dollars(of.saved_micro_usd)]
+
+
+def _dollars(micro: int) -> str:
+    return f"${micro / 1_000_000:.6f}"

@@ -7,7 +7,8 @@ from fastapi import Request, Response
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import CollectionIn, CollectionOut, Page, QueryIn, QueryOut, UsageOut
+from api.schemas import CollectionIn, CollectionOut, Page, QueryIn, QueryOut
+from api.usage_schemas import UsageOut
 from rag.corpus import Collection
 from rag.filters import parse
 from rag.retrieval import Question
@@ -66,6 +67,6 @@ async def list_collections(services: Services, tenant: Tenant, cursor: Cursor, l
     return Page(data=[CollectionOut.of(row, documents) for row, documents in rows], next=following)
 
 
-@routes.get("/v1/usage", operation_id="get_usage", summary="Tokens of this month", **scope(Scope.MANAGE))
+@routes.get("/v1/usage", operation_id="get_usage", summary="Tokens and money of this month", **scope(Scope.MANAGE))
 async def get_usage(services: Services, tenant: Tenant) -> UsageOut:
     return UsageOut.of(await in_thread(services.usage.of, tenant))

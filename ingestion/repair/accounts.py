@@ -17,6 +17,8 @@ from tenants.budget import HELD, SETTLED, STARTED, UNSETTLED
 from tenants.context import TenantContext
 from tenants.tables import BudgetWindow, LedgerEntry
 
+AMOUNTS = ("used", "held", "cost")  # of a window
+
 
 def check_live_versions(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
     """Versions say which of them is live; a document only repeats it."""
@@ -75,19 +77,22 @@ def check_windows(parts: Parts, context: TenantContext, repair: bool) -> Iterato
             yield Finding("budget_window", context.tenant_id, repair, subject=month)
 
 
-def _sum(*states: str) -> sa.ColumnElement[int]:
-    amount = sa.case((col(LedgerEntry.state).in_(states), col(LedgerEntry.tokens)), else_=0)
+def _sum(column: int, *states: str) -> sa.ColumnElement[int]:
+    amount = sa.case((col(LedgerEntry.state).in_(states), col(column)), else_=0)
     return sa.func.coalesce(sa.func.sum(amount), 0)
+
+
+def _amounts() -> list[sa.ColumnElement[int]]:
+    """Of a month, as its entries say."""
+    used, held = _sum(LedgerEntry.tokens, SETTLED, UNSETTLED), _sum(LedgerEntry.tokens, HELD, STARTED)
+    cost = _sum(LedgerEntry.cost, SETTLED, UNSETTLED)
+    return [amount.label(name) for name, amount in zip(AMOUNTS, (used, held, cost), strict=True)]
 
 
 def _drifted() -> sa.Select[str]:
     """Months with entries whose window differs, in one statement: it sees one moment, in which both changed together."""
-    sums = (
-        sa.select(col(LedgerEntry.month), _sum(SETTLED, UNSETTLED).label("used"), _sum(HELD, STARTED).label("held"))
-        .group_by(col(LedgerEntry.month))
-        .subquery()
-    )
-    same = sa.and_(col(BudgetWindow.used) == sums.c.used, col(BudgetWindow.held) == sums.c.held)
+    sums = sa.select(col(LedgerEntry.month), *_amounts()).group_by(col(LedgerEntry.month)).subquery()
+    same = sa.and_(*(col(getattr(BudgetWindow, name)) == sums.c[name] for name in AMOUNTS))
     missing = sa.and_(col(BudgetWindow.month).is_(None), sums.c.used + sums.c.held > 0)
     joined = sa.select(sums.c.month).outerjoin(BudgetWindow, col(BudgetWindow.month) == sums.c.month)
     return joined.where(sa.or_(missing, sa.not_(same)))
@@ -98,7 +103,7 @@ def _unfounded() -> sa.Select[str]:
     entries = sa.exists().where(
         col(LedgerEntry.tenant_id) == col(BudgetWindow.tenant_id), col(LedgerEntry.month) == col(BudgetWindow.month)
     )
-    nothing = sa.and_(col(BudgetWindow.used) == 0, col(BudgetWindow.held) == 0)
+    nothing = sa.and_(*(col(getattr(BudgetWindow, name)) == 0 for name in AMOUNTS))
     return sa.select(col(BudgetWindow.month)).where(~entries, sa.not_(nothing))
 
 
@@ -106,17 +111,13 @@ def _recount(parts: Parts, context: TenantContext, month: str) -> bool:
     """Whoever changes an entry's amount changes the window in the same transaction, so holding the window is enough."""
     with parts.database.write(context) as session:
         window = session.get(BudgetWindow, (context.tenant_id, month), with_for_update=True)
-        used, held = _sums(session, month)
-        if window is not None and (window.used, window.held) == (used, held):
+        amounts = _sums(session, month)
+        if window is not None and window.model_dump(include=set(AMOUNTS)) == amounts:
             return False
-        if window is None:
-            window = BudgetWindow(tenant_id=context.tenant_id, month=month)
-        window.used, window.held = used, held
-        session.add(window)
+        session.merge(BudgetWindow(tenant_id=context.tenant_id, month=month, **amounts))
     return True
 
 
-def _sums(session: Session, month: str) -> tuple[int, int]:
-    entries = sa.select(_sum(SETTLED, UNSETTLED), _sum(HELD, STARTED)).where(col(LedgerEntry.month) == month)
-    used, held = session.execute(entries).one()
-    return int(used), int(held)
+def _sums(session: Session, month: str) -> dict[str, int]:
+    [row] = session.execute(sa.select(*_amounts()).where(col(LedgerEntry.month) == month)).mappings()
+    return {name: int(row[name]) for name in AMOUNTS}  # PostgreSQL sums as decimals, which are exact

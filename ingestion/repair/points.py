@@ -51,6 +51,10 @@ class FreeMeter:
         self.tokens += tokens
         return 0
 
+    def settle_part(self, hold_id: str, part_id: str, tokens: int) -> int:
+        self.tokens += tokens
+        return 0
+
     def charged(self, entry_id: str) -> int:
         return 0
 
@@ -61,7 +65,7 @@ class FreeMeter:
 
     def refund(self, charge_id: str) -> None: ...
 
-    def saved(self, cached: int, deduplicated: int) -> None: ...
+    def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None: ...
 
 
 def check_points(parts: Parts, context: TenantContext, repair: bool, meter: FreeMeter, *, quick: bool) -> Iterator[Finding]:

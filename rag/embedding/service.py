@@ -1,14 +1,16 @@
-"""Texts become vectors, each paid for once: dedupe → cache → hold → model → settle → cache."""
+"""Texts become vectors, each paid for once: dedupe → single flight → cache → hold → model → settle → cache."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from rag.embedding.cache import VectorCache, as_stored
-from rag.embedding.runtime import Embedder, Matrix
+from rag.embedding.cache import VectorCache, as_stored, cache_key
+from rag.embedding.flights import Flight, Flights
+from rag.embedding.runtime import Embedder, Embedding, Matrix, PartlyEmbedded
 from rag.store.base import Vector
 from rag.types import Meter, Scope
 
@@ -18,51 +20,71 @@ class Embedded:
     vectors: Matrix  #: shape (len(texts), dimensions)
     charged: int  #: tokens the model read for this call
     cached: int  #: tokens whose vectors were known
-    deduplicated: int  #: tokens of texts that occur more than once in the call
-    model_s: float = 0.0  #: of a question: how long the model worked on it
+    deduplicated: int  #: tokens of texts that occur more than once in the call, or that another call embedded meanwhile
+    hits: int = 0  #: texts whose vectors were known; not counted where an earlier run of the same batch paid
+    model_s: float = 0.0  #: how long the model worked on it
+    resent: int = 0  #: requests that a provider was sent again
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    unique: list[str]
-    tokens: dict[str, int]
-    known: dict[str, Vector]
-    missing: list[str]
-    deduplicated: int
+class _Texts:
+    """What one call asks for, each text once."""
 
-    @property
-    def to_charge(self) -> int:
-        return sum(self.tokens[text] for text in self.missing)
+    tokens: Mapping[str, int]
+    keys: Mapping[str, bytes]
+    repeated: int  #: tokens of repetitions
 
-    @property
-    def cached(self) -> int:
-        return sum(self.tokens[text] for text in self.known)
+    def sum(self, texts: Sequence[str]) -> int:
+        return sum(self.tokens[text] for text in texts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bought:
+    """What the model was called for. `error`: it gave these vectors, and then no more."""
+
+    charged: int = 0
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    embedding: Embedding | None = None
+    error: Exception | None = None
+
+
+Buy = Callable[[_Texts, Sequence[str]], _Bought]  #: pays for the missing texts and has them embedded
 
 
 class EmbeddingService:
     def __init__(self, embedder: Embedder, cache: VectorCache) -> None:
         self.model, self.space = embedder.model, embedder.model.fingerprint.space
         self._cache, self._embedder = cache, embedder
+        self._flights = Flights()
 
     def close(self) -> None:
         self._embedder.close()
         self._cache.close()
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each chunk as it is embedded: with the model's prompt for documents."""
+        return self.model.count_tokens(self._prompted(self.model.fingerprint.document_prompt, texts))
+
     def embed_query(self, scope: Scope, meter: Meter, text: str, *, charge_id: str) -> Embedded:
         """One text whose tokens are known beforehand: one conditional debit, refunded if the model fails."""
-        plan = self._plan(scope, [text])
-        if plan.missing:
-            meter.debit(charge_id, plan.to_charge)
+
+        def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
+            if not missing:
+                return _Bought()
+            tokens = texts.sum(missing)
+            meter.debit(charge_id, tokens)
             try:
-                embedding = self._embedder.embed([text], [plan.tokens[text]], urgent=True)
+                embedding = self._embedder.embed(missing, [tokens], urgent=True)
             except Exception:
                 meter.refund(charge_id)
                 raise
-            vector = as_stored(embedding.vectors[0])
-            self._cache.put(scope, self.space, {text: vector})
-            return Embedded(vector[None], plan.to_charge, 0, 0, embedding.seconds)
-        meter.saved(plan.cached, 0)
-        return Embedded(np.stack([plan.known[text]]), 0, plan.cached, 0)
+            return _Bought(tokens, _by_text(missing, embedding.vectors), embedding)
+
+        prompted = self._prompted(self.model.fingerprint.query_prompt, [text])
+        embedded = self._embed(scope, prompted, self.model.count_tokens(prompted), buy)
+        if not embedded.charged:
+            meter.saved(embedded.cached, embedded.deduplicated, embedded.hits)
+        return embedded
 
     def embed_batch(
         self, scope: Scope, meter: Meter, texts: Sequence[str], *, hold_id: str, tokens: Sequence[int] | None = None
@@ -72,43 +94,80 @@ class EmbeddingService:
         `charged` is what the ledger says, whichever run paid. Savings are not counted here: the caller does that once it has
         kept the vectors.
         """
-        plan = self._plan(scope, texts, tokens)
-        cached = plan.cached
-        if plan.missing:
-            charged, vectors = self._metered(meter, plan, hold_id)
-            self._cache.put(scope, self.space, vectors)
-            plan.known.update(vectors)
-        else:
-            charged = meter.charged(hold_id)
-        matrix = np.stack([plan.known[text] for text in texts])
-        return Embedded(matrix, charged, cached, plan.deduplicated)
 
-    def _metered(self, meter: Meter, plan: _Plan, hold_id: str) -> tuple[int, dict[str, Vector]]:
-        if not meter.hold(hold_id, plan.to_charge, started=True):  # an earlier run paid, and died before it kept the vectors
-            return meter.charged(hold_id), self._run_model(plan)
-        try:
-            vectors = self._run_model(plan)
-        except Exception:
-            meter.release(hold_id)
-            raise
-        return meter.settle(hold_id, plan.to_charge), vectors
+        def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
+            if not missing:  # an earlier run may have paid
+                return _Bought(meter.charged(hold_id))
+            return self._buy_held(meter, hold_id, texts, missing)
 
-    def _plan(self, scope: Scope, texts: Sequence[str], counts: Sequence[int] | None = None) -> _Plan:
-        unique = list(dict.fromkeys(texts))
-        if counts is None:
-            tokens = dict(zip(unique, self.model.count_tokens(unique), strict=True))
-        else:
-            tokens = dict(zip(texts, counts, strict=True))
-        found = self._cache.get(scope, self.space, unique)
-        known = {text: vector for text, vector in zip(unique, found, strict=True) if vector is not None}
-        return _Plan(
-            unique=unique,
-            tokens=tokens,
-            known=known,
-            missing=[text for text in unique if text not in known],
-            deduplicated=sum(tokens[text] for text in texts) - sum(tokens.values()),
+        prompted = self._prompted(self.model.fingerprint.document_prompt, texts)
+        counts = self.model.count_tokens(prompted) if tokens is None else tokens
+        return self._embed(scope, prompted, counts, buy)
+
+    def _embed(self, scope: Scope, texts: Sequence[str], counts: Sequence[int], buy: Buy) -> Embedded:
+        tokens = dict(zip(texts, counts, strict=True))
+        asked = _Texts(
+            tokens, {text: cache_key(scope, self.space, text) for text in tokens}, sum(counts) - sum(tokens.values())
+        )
+        with self._flights.board(asked.keys.values()) as flight:
+            # The cache after boarding: what another call has landed since is in it, and not paid for again.
+            mine = [text for text, key in asked.keys.items() if key in flight.lead]
+            followed = [text for text, key in asked.keys.items() if key in flight.follow]
+            known = self._known(scope, mine)
+            missing = [text for text in mine if text not in known]
+            bought = buy(asked, missing)
+            self._land(scope, flight, asked, known, bought)
+        vectors = {**known, **bought.vectors, **{text: flight.wait(asked.keys[text]) for text in followed}}
+        embedding = bought.embedding
+        return Embedded(
+            vectors=np.stack([vectors[text] for text in texts]),
+            charged=bought.charged,
+            cached=asked.sum([*known]),
+            deduplicated=asked.repeated + asked.sum(followed),
+            hits=len(known) if bought.charged == asked.sum(missing) else 0,
+            model_s=embedding.seconds if embedding else 0.0,
+            resent=embedding.resent if embedding else 0,
         )
 
-    def _run_model(self, plan: _Plan) -> dict[str, Vector]:
-        embedding = self._embedder.embed(plan.missing, [plan.tokens[text] for text in plan.missing])
-        return {text: as_stored(vector) for text, vector in zip(plan.missing, embedding.vectors, strict=True)}
+    def _known(self, scope: Scope, texts: Sequence[str]) -> dict[str, Vector]:
+        found = self._cache.get(scope, self.space, texts)
+        return {text: vector for text, vector in zip(texts, found, strict=True) if vector is not None}
+
+    def _land(self, scope: Scope, flight: Flight, asked: _Texts, known: Mapping[str, Vector], bought: _Bought) -> None:
+        if bought.vectors:
+            self._cache.put(scope, self.space, bought.vectors)
+        flight.land({asked.keys[text]: vector for text, vector in {**known, **bought.vectors}.items()})
+        if bought.error is not None:
+            raise bought.error
+
+    def _buy_held(self, meter: Meter, hold_id: str, texts: _Texts, missing: Sequence[str]) -> _Bought:
+        tokens = [texts.tokens[text] for text in missing]
+        held = meter.hold(hold_id, sum(tokens), started=True)  # False: an earlier run paid, and died before it kept the vectors
+        try:
+            embedding = self._embedder.embed(missing, tokens)
+        except PartlyEmbedded as error:
+            vectors = _by_text(missing, error.done)
+            if held and vectors:
+                meter.settle_part(hold_id, _digest(texts.keys[text] for text in vectors), texts.sum([*vectors]))
+            return _Bought(vectors=vectors, error=error)
+        except Exception:
+            if held:
+                meter.release(hold_id)
+            raise
+        charged = meter.settle(hold_id, sum(tokens)) if held else meter.charged(hold_id)
+        return _Bought(charged, _by_text(missing, embedding.vectors), embedding)
+
+    @staticmethod
+    def _prompted(prompt: str, texts: Sequence[str]) -> list[str]:
+        return [prompt + text for text in texts] if prompt else [*texts]
+
+
+def _by_text(texts: Sequence[str], vectors: Matrix | Mapping[int, Vector]) -> dict[str, Vector]:
+    """Vectors as the cache gives them back: a text has one, whether it was cached or not."""
+    found = vectors.items() if isinstance(vectors, Mapping) else enumerate(vectors)
+    return {texts[place]: as_stored(vector) for place, vector in found}
+
+
+def _digest(keys: Iterable[bytes]) -> str:
+    """Names a set of texts."""
+    return hashlib.blake2b(b"".join(sorted(keys)), digest_size=12).hexdigest()

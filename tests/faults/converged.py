@@ -125,6 +125,7 @@ def _check_sums(session: Session) -> None:
     for window in session.scalars(select(BudgetWindow)):
         assert window.held == sum(entry.tokens for entry in entries if entry.state in ("held", "started")) == 0
         assert window.used == sum(entry.tokens for entry in entries if entry.state in ("settled", "unsettled"))
+        assert window.cost == sum(entry.cost for entry in entries)
 
 
 def _check_events(session: Session) -> None:

@@ -16,9 +16,10 @@ from sqlmodel import SQLModel, select
 
 from config.database import Database
 from config.errors import BudgetExhausted, Unavailable
+from config.money import MAX_PRICE
 from tenants.budget import HELD, RELEASED, SETTLED, STARTED, UNSETTLED, Ledger, TenantMeter
 from tenants.registry import TenantRegistry
-from tenants.tables import BudgetWindow, LedgerEntry, Tenant
+from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 from tenants.usage import UsageReader
 from tests.postgresql import database_url
 from tests.support import FakeScope
@@ -308,7 +309,11 @@ class LedgerMachine(RuleBasedStateMachine):
         SQLModel.metadata.create_all(database.engine)
         with database.system_write() as session:
             session.add_all([Tenant(id=t, name=t, cache_salt=b"", monthly_tokens=limit, created_at=0) for t in "ab"])
-        self.ledger = Ledger(database, self.clock, lease_s=LEASE_MS // 1000)
+        self.ledger = Ledger(database, self.clock, lease_s=LEASE_MS // 1000, price=3)
+
+    @rule(price=st.sampled_from([0, 1, 7, MAX_PRICE]))
+    def change_the_price(self, price: int) -> None:
+        self.ledger = self.ledger.at(price)
 
     def _meter(self, scope: FakeScope) -> TenantMeter:
         return self.ledger.for_tenant(scope, "ingest")
@@ -328,6 +333,19 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, scope: FakeScope, entry: str, tokens: int) -> None:
         with suppress(RuntimeError):
             self._meter(scope).settle(entry, tokens)
+
+    @rule(scope=scopes, entry=entries, part=st.sampled_from(["p", "q"]), tokens=amounts)
+    def settle_part(self, scope: FakeScope, entry: str, part: str, tokens: int) -> None:
+        meter = self._meter(scope)
+        before, known = meter.charged(entry), _state(self.ledger, f"{entry}/{part}", scope)
+        with suppress(RuntimeError):
+            paid = meter.settle_part(entry, part, tokens)
+            assert meter.charged(entry) == before + (paid if known is None else 0)
+            assert _state(self.ledger, entry, scope) not in (HELD, STARTED)
+
+    @rule(scope=scopes, cached=amounts, deduplicated=amounts)
+    def save(self, scope: FakeScope, cached: int, deduplicated: int) -> None:
+        self._meter(scope).saved(cached, deduplicated, hits=1)
 
     @rule(scope=scopes, entry=entries)
     def release(self, scope: FakeScope, entry: str) -> None:
@@ -352,10 +370,18 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.ledger.database.system_read() as session:
             windows = session.scalars(select(BudgetWindow)).all()
             entries = session.scalars(select(LedgerEntry)).all()
+            days = session.scalars(select(UsageDay)).all()
+        for entry in entries:
+            assert entry.cost == (entry.tokens * entry.price if entry.state in (SETTLED, UNSETTLED) else 0)
+        for tenant in "ab":  # an entry's month is that of its hold, its day that of its end: only the sums are equal
+            of_days = [(day.charged, day.cost) for day in days if day.tenant_id == tenant]
+            of_windows = [(window.used, window.cost) for window in windows if window.tenant_id == tenant]
+            assert [*map(sum, zip((0, 0), *of_days))] == [*map(sum, zip((0, 0), *of_windows))]  # noqa: B905
         for window in windows:
             here = [e for e in entries if (e.tenant_id, e.month) == (window.tenant_id, window.month)]
             assert window.held == sum(e.tokens for e in here if e.state in (HELD, STARTED))
             assert window.used == sum(e.tokens for e in here if e.state in (SETTLED, UNSETTLED))
+            assert window.cost == sum(e.cost for e in here)
             assert 0 <= window.used + window.held <= self.limit
         assert {(e.tenant_id, e.month) for e in entries} <= {(w.tenant_id, w.month) for w in windows}
 

@@ -18,7 +18,8 @@ from sqlmodel import SQLModel, col, select
 from api.schema import _config, revision, upgrade
 from config.database import Database, TenantOwned
 from ingestion.tables import Job
-from tenants.tables import Tenant
+from tenants.budget import Ledger
+from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 from tests.postgresql import KINDS, database_url
 from tests.support import FakeScope
 
@@ -99,6 +100,20 @@ JOB = {
 }
 
 
+WINDOW = {"tenant_id": "ten_old", "month": "2026-03", "used": 7, "held": 2}
+ENTRY = {
+    "tenant_id": "ten_old",
+    "id": "hold",
+    "month": "2026-03",
+    "operation": "ingest",
+    "state": "settled",
+    "tokens": 7,
+    "epoch": 1,
+    "created_at": 1,
+}
+DAY = {"tenant_id": "ten_old", "day": "2026-03-10", "operation": "ingest", "charged": 7, "cached": 1, "deduplicated": 0}
+
+
 def _insert(connection: sa.Connection, table: str, row: dict[str, Any]) -> None:
     connection.execute(sa.insert(sa.table(table, *map(sa.column, row))).values(row))
 
@@ -120,6 +135,30 @@ def test_rows_of_the_first_revision_are_kept_and_get_what_later_ones_added(empty
         assert session.scalars(select(Job)).all() == []
     with empty.system_read() as session:
         assert session.scalars(select(col(Tenant.name))).all() == ["old"]
+
+
+def test_what_was_used_before_there_was_money_cost_nothing(empty: Database) -> None:
+    with empty.engine.begin() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        for name in ("ten_old", "ten_other"):
+            _insert(connection, "tenants", {**TENANT, "id": name, "name": name})
+            for table, row in (("budget_windows", WINDOW), ("ledger", ENTRY), ("usage_days", DAY)):
+                _insert(connection, table, {**row, "tenant_id": name})
+    upgrade(empty)
+    assert _differences(empty) == []
+    meter = Ledger(empty, lambda: 1_773_144_000_000, lease_s=60, price=3).for_tenant(FakeScope("ten_old"), "ingest")
+    assert meter.charged("hold") == 7
+    meter.debit("new", 5)
+    with empty.read(FakeScope("ten_old")) as session:
+        old = session.get_one(LedgerEntry, ("ten_old", "hold"))
+        assert (old.price, old.cost, old.part_of) == (0, 0, None)
+        window, day = session.scalars(select(BudgetWindow)).one(), session.scalars(select(UsageDay)).one()
+        assert (window.used, window.held, window.cost) == (12, 2, 15)
+        assert (day.charged, day.cached, day.hits, day.cost, day.saved_cost) == (12, 1, 0, 15, 0)
+    with empty.read(FakeScope("ten_other")) as session:
+        assert session.scalars(select(BudgetWindow)).one().cost == 0
 
 
 def test_processes_that_start_together_migrate_once(empty: Database) -> None:

@@ -8,7 +8,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from config.errors import SetupError
-from config.settings import Settings, private_dir
+from config.money import MAX_PRICE
+from config.settings import MAX_TOKENS, Settings, private_dir
 
 
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -38,12 +39,30 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("EMBEDDING_RUNTIME", "magic"),
         ("SWEEP_SECONDS", "0"),
         ("LOG_LEVEL", "LOUD"),
+        ("EMBEDDING_PRICE", "-1"),
+        ("EMBEDDING_PRICE", "0.5"),
+        ("EMBEDDING_PRICE", str(MAX_PRICE + 1)),
+        ("EMBEDDING_PRICES", "{broken"),
+        ("EMBEDDING_PRICES", '["a"]'),
+        ("EMBEDDING_PRICES", '{"a": -1}'),
     ],
 )
 def test_senseless_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"CARREL_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         Settings()
+
+
+def test_a_space_is_priced_before_its_model_and_the_rest_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().price_of("sp_1", "small") == 0
+    monkeypatch.setenv("CARREL_EMBEDDING_PRICE", "5")
+    monkeypatch.setenv("CARREL_EMBEDDING_PRICES", '{"small": 20000, "sp_2": 0}')
+    settings = Settings()
+    assert [settings.price_of(*of) for of in (("sp_1", "small"), ("sp_2", "small"), ("sp_1", "large"))] == [20_000, 0, 5]
+
+
+def test_the_largest_budget_at_the_highest_price_fits_a_column() -> None:
+    assert MAX_TOKENS * MAX_PRICE < 2**63
 
 
 def test_settings_are_frozen() -> None:

@@ -36,6 +36,8 @@ from carrel_client.models import (
     Tenant,
     Token,
     Usage,
+    UsageAmounts,
+    UsageDay,
 )
 
 __all__ = [
@@ -71,4 +73,6 @@ __all__ = [
     "Token",
     "TransportError",
     "Usage",
+    "UsageAmounts",
+    "UsageDay",
 ]

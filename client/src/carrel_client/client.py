@@ -63,7 +63,7 @@ class Carrel:
         return QueryResult.parse(self._transport.call("POST", "/v1/query", json=body, repeatable=True).json())
 
     def usage(self) -> Usage:
-        """Tokens of this month: limit, used, held, and by day and operation."""
+        """Tokens and money of this month: limit, used, held, in all, and by day and operation."""
         return Usage.parse(self._transport.call("GET", "/v1/usage").json())
 
     def ready(self) -> dict[str, Any]:

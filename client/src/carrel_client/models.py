@@ -136,13 +136,38 @@ class Collection(Model):
 
 
 @dataclass(frozen=True)
+class UsageAmounts(Model):
+    """Tokens, texts and micro-dollars."""
+
+    charged: int = 0
+    cached: int = 0
+    deduplicated: int = 0
+    hits: int = 0  #: texts whose vectors were known
+    cost_micro_usd: int = 0
+    saved_micro_usd: int = 0  #: what cached and deduplicated tokens would have cost
+
+
+@dataclass(frozen=True)
+class UsageDay(UsageAmounts):
+    day: str = ""
+    operation: str = ""
+
+
+@dataclass(frozen=True)
 class Usage(Model):
     month: str
     limit: int | None
     used: int
     held: int
     remaining: int | None
-    days: list[dict[str, Any]]
+    days: list[UsageDay]  #: by day and operation, oldest first
+    total: UsageAmounts = UsageAmounts()
+    cost_micro_usd: int = 0  #: of what is used
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Usage:
+        days = [UsageDay.parse(day) for day in data.get("days", ())]
+        return super().parse({**data, "days": days, "total": UsageAmounts.parse(data.get("total", {}))})
 
 
 @dataclass(frozen=True)

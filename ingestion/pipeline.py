@@ -19,7 +19,7 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from ingestion.blobs import BlobStore
-from ingestion.chunk_rows import FilterFields
+from ingestion.chunk_rows import FilterFields, numbers_of
 from ingestion.collector import Collector
 from ingestion.documents import bump_generation
 from ingestion.jobs import emit_document, emit_job
@@ -155,7 +155,7 @@ class Pipeline:
         with self._database.read(lease.context) as session:
             version = _version(session, lease)
             chunks = [Staged(*row) for row in session.execute(_PLACED, inside)]
-            slots = numeric_slots(session, [lease.collection_id])[lease.collection_id]
+            slots = numeric_slots(session, [lease.collection_id])[lease.collection_id] if numbers_of(version) else {}
         return Batch(
             number=number,
             tokens=sum(chunk.tokens for chunk in chunks),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -28,6 +29,7 @@ MAX_PARSER_DEATHS = 2
 MAX_SPLIT_S = 120.0
 MAX_READ_STARTS = 10  # of one document, without an end
 ROWS = 500  # in one statement
+READERS = 4  # documents that are read at once: of these the whole text is in memory, of the others one batch of chunks
 _NO_SYNC = {"synchronize_session": False}
 #: Made once: building a statement costs more than SQLite takes for it.
 _FORGET = sa.delete(VersionChunk).where(col(VersionChunk.version_id) == sa.bindparam("version"))
@@ -50,6 +52,7 @@ class Reading:
     ) -> None:
         self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
         self._chunker, self._count_tokens, self._max_chunks = chunker, count_tokens, max_chunks
+        self._readers = threading.BoundedSemaphore(READERS)
 
     def read(self, lease: Lease) -> int:
         """Return how many chunks there are; 0 if the version has ended already. What was read before is not read again."""
@@ -62,6 +65,10 @@ class Reading:
             return found.job.chunks_total
         if version.read_starts > MAX_READ_STARTS:
             raise UnreadableDocument(f"Reading the document was begun {MAX_READ_STARTS} times and never ended.")
+        with self._readers:
+            return self._read(lease, version)
+
+    def _read(self, lease: Lease, version: DocumentVersion) -> int:
         parsed = self._parse(lease, version)
         title = _title(version, parsed)
         pieces = self._split(parsed, title)

@@ -12,7 +12,7 @@ from api.problems import install_handlers
 from api.routes import admin, documents, events, health, jobs, knowledge
 from api.routing import RETRIEVAL_KEY
 from api.version import VERSION
-from api.wiring import ApiServices
+from api.wiring_api import ApiServices
 
 MULTIPART_OVERHEAD = 1024 * 1024
 DESCRIPTION = """Carrel gives every tenant a private room of knowledge: documents go in, cited passages come out.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from api.heartbeat import Heartbeat
 from api.repairs import RepairLoop
-from api.wiring import WorkerServices
+from api.wiring_worker import WorkerServices
 
 log = logging.getLogger(__name__)
 

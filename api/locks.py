@@ -1,13 +1,14 @@
-"""Who may work on a data directory: advisory locks, which the kernel drops with their process."""
+"""Who may work on a data directory: advisory locks, which the kernel drops with their process, and a private folder."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from pathlib import Path
 from typing import IO
 
-from config.errors import DataDirectoryInUse
+from config.errors import DataDirectoryInUse, SetupError
 
 _RETRY_S = 0.1
 MAX_SLOTS = 64
@@ -50,3 +51,13 @@ def _try_lock(data_dir: Path, name: str) -> IO[str] | None:
         file.close()
         return None
     return file
+
+
+def private_dir(path: Path) -> Path:
+    """Make the folder and its parent (0700) and refuse one that somebody else owns or may enter."""
+    for folder in (path.parent, path):
+        folder.mkdir(exist_ok=True, mode=0o700)
+        status = folder.lstat()
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise SetupError(f"{folder} must belong to this user with mode 0700; remove it and start again")
+    return path

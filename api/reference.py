@@ -15,7 +15,7 @@ from api.app import create_app
 from api.cli import main
 from api.problems import MEDIA_TYPE
 from api.routing import REFUSALS, SCOPE_KEY
-from api.wiring import ApiServices
+from api.wiring_api import ApiServices
 from config.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"

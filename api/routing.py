@@ -8,6 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -16,20 +17,24 @@ from starlette.responses import Response
 
 from api.idempotency import Handler, once
 from api.problems import Problem, unexpected
-from api.wiring import ApiServices
+from api.wiring_api import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
 from tenants.context import Principal, Scope, TenantContext
 from tenants.identity import Identity
 
-SCOPE_KEY, RETRIEVAL_KEY = "x-carrel-scope", "x-carrel-retrieval"
+SCOPE_KEY, RETRIEVAL_KEY, DRY_RUN_KEY = "x-carrel-scope", "x-carrel-retrieval", "x-carrel-dry-run"
+DRY_RUN = "dry_run"
+_BOOLEAN = TypeAdapter(bool)
 
 
-def scope(needed: Scope, *, retrieval: bool = False) -> dict[str, Any]:
+def scope(needed: Scope, *, retrieval: bool = False, dry_run: bool = False) -> dict[str, Any]:
     """Declare a route's scope: `@router.post("/v1/collections", **scope(Scope.INGEST))`. Shown in the OpenAPI document.
 
     `retrieval` is for a POST that changes nothing: its answer is not kept for repetitions with the same `Idempotency-Key`.
+    `dry_run` is for one that changes nothing if its parameter of that name says so.
     """
-    return {"openapi_extra": {SCOPE_KEY: str(needed)} | ({RETRIEVAL_KEY: True} if retrieval else {})}
+    marks = {RETRIEVAL_KEY: retrieval, DRY_RUN_KEY: dry_run}
+    return {"openapi_extra": {SCOPE_KEY: str(needed)} | {key: True for key, marked in marks.items() if marked}}
 
 
 def public() -> dict[str, Any]:
@@ -43,7 +48,8 @@ class ScopedRoute(APIRoute):
         needed = extra[SCOPE_KEY]
         inner = _answered(super().get_route_handler())
         if "POST" in (self.methods or ()) and needed != "none" and not extra.get(RETRIEVAL_KEY):
-            inner = _answered(once(inner))
+            kept = _answered(once(inner))
+            inner = _unless_dry(inner, kept) if extra.get(DRY_RUN_KEY) else kept
 
         async def handler(request: Request) -> Response:
             if needed != "none":
@@ -51,6 +57,23 @@ class ScopedRoute(APIRoute):
             return await inner(request)
 
         return handler
+
+
+def _unless_dry(dry: Handler, kept: Handler) -> Handler:
+    """A key that a dry run brings is left for the call that it tries out."""
+
+    async def handler(request: Request) -> Response:
+        return await (dry if is_dry_run(request) else kept)(request)
+
+    return handler
+
+
+def is_dry_run(request: Request) -> bool:
+    """As the framework reads the parameter; what it would refuse is none."""
+    try:
+        return _BOOLEAN.validate_python(request.query_params.get(DRY_RUN, False))
+    except ValidationError:
+        return False
 
 
 def _answered(inner: Handler) -> Handler:

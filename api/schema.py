@@ -1,4 +1,5 @@
-"""Brings the database to this version's schema, and the job queue's tables with it. Alembic is imported here only."""
+"""Brings the database to this version's schema, and the job queue's tables with it. Alembic is imported here only, and only
+when something is to be done: it takes 0.1 s and 12 MB."""
 
 from __future__ import annotations
 
@@ -9,10 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from api.row_security import make_roles, raise_walls
 from config.database import Database
@@ -20,6 +17,7 @@ from ingestion.durable import migrate_queue_tables
 
 LOOK_AGAIN_S = 0.1  # for the end of another process's migration
 MIGRATIONS = Path(__file__).parent / "migrations"
+_REVISIONS = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
 def upgrade(database: Database) -> None:
@@ -33,24 +31,29 @@ def upgrade(database: Database) -> None:
         if current == newest:
             return  # to raise the walls again would lock tables that others are using
         with database.engine.begin() as connection:
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            migrate(connection, newest)
             if database.is_postgresql:
                 raise_walls(connection)
 
 
-def revision(database: Database) -> tuple[str | None, str | None]:
-    """(the database's revision, the newest one): equal when nothing is missing."""
-    with database.engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    return current, ScriptDirectory.from_config(_config()).get_current_head()
+def migrate(connection: sa.Connection, target: str) -> None:
+    from alembic import command
+    from alembic.config import Config
 
-
-def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    return config
+    config.attributes["connection"] = connection
+    command.upgrade(config, target)
+
+
+def revision(database: Database) -> tuple[str | None, str]:
+    """(the database's revision, the newest one): equal when nothing is missing."""
+    # The files are in one line, numbered from 0001 on.
+    newest = max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    with database.engine.connect() as connection:
+        if not sa.inspect(connection).has_table(_REVISIONS.name):
+            return None, newest
+        return connection.scalar(sa.select(_REVISIONS.c.version_num)), newest
 
 
 @contextmanager

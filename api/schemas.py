@@ -6,12 +6,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from api.collection_schemas import ChunkingOut
 from api.job_schemas import JobOut
 from config.clock import isoformat
 from config.errors import storable
+from config.profiles import STANDARD
 from config.settings import MAX_TOKENS
 from ingestion.documents import Shown
-from rag.corpus import Collection
 from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
 from rag.tokens import count_tokens
 from tenants.context import Scope
@@ -61,6 +62,11 @@ class DocumentIn(Input):
 
 class CollectionIn(Input):
     name: Text = Field(examples=["handbook"])
+    profile: Text = Field(STANDARD, description="How its documents are processed: one of `GET /v1/profiles`.")
+
+
+class CollectionPatch(Input):
+    profile: Text = Field(description="For documents that are brought from now on; the others keep their chunks.")
 
 
 class QueryIn(Input):
@@ -115,6 +121,8 @@ class DocumentOut(BaseModel):
     bytes: int
     chars: int
     pages: int
+    profile: str = Field(description="Under which this version was brought.")
+    chunking: ChunkingOut
     created_at: str
 
     @classmethod
@@ -147,26 +155,6 @@ class DeletedOut(BaseModel):
     id: str
     deleted: Literal[True] = True
     job: JobOut
-
-
-class CollectionOut(BaseModel):
-    id: str
-    name: str
-    documents: int
-    space: str = Field(description="Fingerprint of the embedding model the collection was made with.")
-    placement: str
-    created_at: str
-
-    @classmethod
-    def of(cls, row: Collection, documents: int) -> CollectionOut:
-        return cls(
-            id=row.id,
-            name=row.name,
-            documents=documents,
-            space=row.space_id,
-            placement=row.placement,
-            created_at=isoformat(row.created_at),
-        )
 
 
 class PassageOut(BaseModel):

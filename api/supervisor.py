@@ -12,19 +12,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from api.cli.telling import EXIT_SETUP, tell_ready
 from api.lifecycle import Lifecycle
 from api.locks import hold_lock
+from api.plans import EnginePlan, ServicePlan, command_of
 from config.errors import SetupError
-from config.settings import Settings
 
 log = logging.getLogger(__name__)
 
-EXIT_SETUP = 78  # a child that cannot start as configured: restarting would not help
 PAUSE_S, MAX_PAUSE_S, STEADY_S = 0.2, 10.0, 10.0
 TICK_S = 0.1
+LOOK_S = 0.03  # between two looks at whether the service is ready
 #: Who is served stops before who serves; seconds that each is given until it is killed.
 STOP_S = {"api": 11.5, "worker": 6.0, "engine": 2.5}
 
@@ -40,8 +40,7 @@ class Child:
     deaths: int = field(default=0)
 
     def start(self) -> None:
-        # -P: the folder it is started in is not searched for modules, so a foreign config.py there is harmless.
-        command = [sys.executable, "-P", "-m", "api.cli.main", *self.arguments, "--supervised"]
+        command = command_of(*self.arguments, "--supervised")
         # Its own session: Ctrl-C reaches the supervisor only, which then stops the children in order.
         self.process = subprocess.Popen(  # noqa: S603  our own command line
             command, stdin=subprocess.PIPE, pass_fds=self.descriptors, start_new_session=True
@@ -68,25 +67,25 @@ class Child:
 
 
 class Supervisor:
-    def __init__(self, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
-        self._settings, self._on_ready = settings, on_ready
+    def __init__(self, plan: ServicePlan) -> None:
+        self._plan = plan
         self._children: dict[str, Child] = {}
         self._life = Lifecycle(at_once=self._kill_all)
         # Before the port is tried: a second start on the same data should hear of the data, not of the port.
-        self._lock = hold_lock(settings.data_dir, "service")
-        self._listener = _listen(settings)
+        self._lock = hold_lock(plan.data_dir, "service")
+        self._listener = _listen(plan.host, plan.port)
         self._host, self._port = self._listener.getsockname()[:2]
         self.url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
         descriptor = self._listener.fileno()
         api = Child("api", ["api", "--fd", str(descriptor)], (descriptor,))
-        if settings.vector_backend == "engine":
-            self._children["engine"] = Child("engine", ["engine"])  # first: the others ask for it
+        if plan.engine is not None:
+            self._children["engine"] = engine_child(plan.engine)  # first: the others ask for it
         self._children |= {"worker": Child("worker", ["worker"]), "api": api}
 
     def run(self) -> int:
         """Block until SIGTERM or SIGINT; return the exit status."""
         with self._lock:
-            self._settings.service_file.write_text(json.dumps({"url": self.url, "pid": os.getpid()}))
+            self._plan.service_file.write_text(json.dumps({"url": self.url, "pid": os.getpid()}))
             try:
                 return self._watch()
             finally:
@@ -94,13 +93,13 @@ class Supervisor:
                 for name, within_s in STOP_S.items():
                     if name in self._children:
                         self._children[name].stop(within_s)
-                self._settings.service_file.unlink(missing_ok=True)
+                self._plan.service_file.unlink(missing_ok=True)
                 self._life.stopped()
 
     def _kill_all(self) -> None:
         for child in self._children.values():
             child.kill()
-        self._settings.service_file.unlink(missing_ok=True)
+        self._plan.service_file.unlink(missing_ok=True)
 
     def _watch(self) -> int:
         for child in self._children.values():
@@ -116,11 +115,20 @@ class Supervisor:
         return 0
 
     def _announce(self) -> None:
-        while not self._life.stopping.wait(TICK_S):
+        while not self._life.stopping.wait(LOOK_S):
             if self._ready():
                 self._life.ready()
-                self._on_ready(self.url)
+                self._greet()
                 return
+
+    def _greet(self) -> None:
+        if self._plan.greeting == "json":
+            tell_ready(self.url)
+            return
+        # By a process of its own: what it takes to talk to people and to the service would stay in this one.
+        command = [sys.executable, "-P", "-m", "api.cli.greeting", self._plan.greeting, self.url]
+        if status := subprocess.run(command, check=False).returncode:  # noqa: S603  our own command line
+            log.error("the greeting failed", extra={"status": status})
 
     def _look_after(self, child: Child) -> int | None:
         status = child.died()
@@ -151,15 +159,19 @@ class Supervisor:
             connection.close()
 
 
-def _listen(settings: Settings) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM)
+def engine_child(plan: EnginePlan) -> Child:
+    return Child("engine", ["engine", "--plan", plan.text()])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise SetupError(
-            f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}); set CARREL_PORT to another, or 0."
+            f"Port {port} on {host} cannot be used ({error.strerror}); set CARREL_PORT to another, or 0."
         ) from error
     listener.listen(1024)
     return listener

@@ -1,4 +1,4 @@
-"""Tokens and money on the wire: what was used."""
+"""Tokens and money on the wire: what was used, and what a document would cost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from config.money import micro_usd
+from ingestion.estimates import DocumentEstimate
+from rag.embedding.cache import CacheStats
 from tenants.counters import Amounts
 from tenants.tables import UsageDay
 from tenants.usage import Usage
@@ -31,6 +33,11 @@ class UsageDayOut(UsageAmounts):
     operation: str
 
 
+class CacheOut(BaseModel):
+    vectors: int = Field(description="Of the tenant, in the cache of the API's machine.")
+    bytes: int
+
+
 class UsageOut(BaseModel):
     month: str
     limit: int | None
@@ -40,13 +47,49 @@ class UsageOut(BaseModel):
     cost_micro_usd: int = Field(description="Of what is used. Exact sums are rounded once: rounded days may add up to another.")
     total: UsageAmounts = Field(description="Of the days.")
     days: list[UsageDayOut]
+    cache: CacheOut
 
     @classmethod
-    def of(cls, usage: Usage) -> UsageOut:
+    def of(cls, usage: Usage, cached: CacheStats) -> UsageOut:
         fields = {name: getattr(usage, name) for name in ("month", "limit", "used", "held", "remaining")}
         return cls(
             **fields,
             cost_micro_usd=micro_usd(usage.cost),
             total=UsageAmounts(**UsageAmounts.fields_of(usage.total)),
             days=[UsageDayOut(day=row.day, operation=row.operation, **UsageAmounts.fields_of(row)) for row in usage.days],
+            cache=CacheOut(vectors=cached.vectors, bytes=cached.bytes),
+        )
+
+
+class EstimateOut(BaseModel):
+    """What bringing a document now would charge; `tokens` = `cached_tokens` + `deduplicated_tokens` + `tokens_to_embed`."""
+
+    media_type: str
+    characters: int
+    pages: int
+    chunks: int
+    tokens: int
+    cached_tokens: int = Field(description="Their vectors are known: from the tenant's cache, or in the document already.")
+    deduplicated_tokens: int = Field(description="Of texts that occur more than once.")
+    tokens_to_embed: int = Field(description="What would be charged.")
+    price: int = Field(description="Micro-dollars for a million tokens.")
+    cost_micro_usd: int
+    remaining_tokens: int | None = Field(description="Of the month's budget; null without a limit.")
+    within_budget: bool
+
+    @classmethod
+    def of(cls, estimate: DocumentEstimate) -> EstimateOut:
+        return cls(
+            media_type=estimate.media_type,
+            characters=estimate.chars,
+            pages=estimate.pages,
+            chunks=estimate.chunks,
+            tokens=estimate.tokens.total,
+            cached_tokens=estimate.tokens.cached,
+            deduplicated_tokens=estimate.tokens.deduplicated,
+            tokens_to_embed=estimate.tokens.to_embed,
+            price=estimate.price,
+            cost_micro_usd=micro_usd(estimate.cost),
+            remaining_tokens=estimate.remaining,
+            within_budget=estimate.within_budget,
         )

@@ -104,7 +104,7 @@ def concurrency(
 
 @app.command()
 def startup(repeats: Repeats = 3, runtime: Runtime = MODEL, json_file: JsonFile = None) -> None:
-    """Until ready, until the first document is found, and memory when idle."""
+    """Until ready, until the first document is found, until a fresh process has a vector, and memory when idle."""
     finish(startup_benchmark.run(repeats, runtime), json_file)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from api.wiring import build_embedder
+from api.embedders import build_embedder
 from benchmarks.workload import MODELS
 from config.settings import Settings
 from ingestion.pipeline import BATCH_CHUNKS

@@ -8,6 +8,14 @@ from benchmarks.harness import BenchmarkError
 
 PROC = Path("/proc")
 KIB_PER_MB = 1e6 / 1024
+#: A word of the command line of each process of a service, and what the process is called.
+SERVICE_PROCESSES = {
+    "serve": "supervisor",
+    "engine": "engine",
+    "worker": "worker",
+    "api": "api",
+    "ingestion.readers.zygote": "parsers",
+}
 
 
 def tree(pid: int) -> dict[int, list[str]]:
@@ -24,6 +32,15 @@ def find_process(pid: int, word: str) -> int:
         if word in arguments:
             return found
     raise BenchmarkError(f"No {word!r} runs below process {pid}.")
+
+
+def pss_by_process(pid: int) -> dict[str, float]:
+    """`pss_mb` for each process of a service, by the name that its command line has."""
+    found = dict.fromkeys(SERVICE_PROCESSES.values(), 0.0)
+    for each, arguments in tree(pid).items():
+        name = next((name for word, name in SERVICE_PROCESSES.items() if word in arguments), "other")
+        found[name] = found.get(name, 0.0) + _rollup(each, "Pss") / KIB_PER_MB
+    return found
 
 
 def pss_mb(pid: int) -> float:

@@ -4,7 +4,7 @@ CarrelError
 ├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
 │   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
 │   ├── UnsupportedMedia (415) ├── NotFound (404)             │   └── ModelUnavailable
-│   └── IdempotencyKeyReused   ├── Conflict (409)             ├── UnreadableDocument (422, a job's outcome)
+│   └── IdempotencyKeyReused   ├── Conflict (409)             ├── UnreadableDocument (422, of a job or dry run)
 ├── BudgetExhausted (402)      ├── SpaceMismatch (422)        └── SetupError (start-up: what to do next)
 └── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
 """
@@ -101,7 +101,7 @@ class RateLimited(CarrelError):
 
 
 class UnreadableDocument(CarrelError):
-    """A document whose content cannot become text. It is a job's outcome, never a request's."""
+    """A document whose content cannot become text: a job's outcome, or a dry run's."""
 
     status, code, title = 422, "unreadable_document", "The document could not be read"
 

@@ -9,10 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from config.errors import SetupError
 from config.money import MAX_PRICE
 
 MIB = 1024 * 1024
@@ -24,8 +23,15 @@ def _from_json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
+class _Prices(dict[str, int]):
+    """Never changed once it is read, so settings that are equal hash alike."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
 #: Read here and not by pydantic-settings, which answers broken JSON with an error of its own.
-Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json)]
+Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json), AfterValidator(_Prices)]
 
 
 class Settings(BaseSettings):
@@ -62,7 +68,7 @@ class Settings(BaseSettings):
         "`carrel doctor` shows which. `hash` needs no model and finds only equal words: for tests.",
     )
     embedding_model: str = Field(
-        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the local hub cache or the bundled package."
+        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the bundled package or the local hub cache."
     )
     embedding_device: str = Field("auto", description="Torch device: `auto`, `cpu`, `cuda`, `cuda:1`.")
     embedding_precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -91,7 +97,9 @@ class Settings(BaseSettings):
     embedding_prices: Prices = Field(
         {}, description="The same for models by name or by the id of their space, as a JSON object; the space goes first."
     )
-    cache_max_bytes: int = Field(2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk.")
+    cache_max_bytes: int = Field(
+        2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk, shared equally by tenants."
+    )
 
     vector_backend: Literal["engine", "qdrant"] = Field(
         "engine", description="`engine` is the built-in process; `qdrant` a Qdrant server at CARREL_QDRANT_URL."
@@ -99,6 +107,9 @@ class Settings(BaseSettings):
     qdrant_url: str | None = Field(None, description="Base URL of a Qdrant server.")
     qdrant_api_key: SecretStr | None = Field(None, description="Key of that Qdrant server.")
 
+    profiles_file: Path | None = Field(
+        None, description="TOML file of the operator's own profiles for collections, over those that are built in."
+    )
     max_document_bytes: int = Field(32 * MIB, ge=1024, description="Largest document accepted.")
     max_text_chars: int = Field(20_000_000, ge=1024, description="Longest text that one document may become.")
     max_chunks: int = Field(50_000, ge=1, description="Most chunks that one document may become.")
@@ -166,13 +177,3 @@ class Settings(BaseSettings):
     @property
     def engine_socket(self) -> Path:
         return self.runtime_dir / "engine.sock"
-
-
-def private_dir(path: Path) -> Path:
-    """Make the folder and its parent (0700) and refuse one that somebody else owns or may enter."""
-    for folder in (path.parent, path):
-        folder.mkdir(exist_ok=True, mode=0o700)
-        status = folder.lstat()
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise SetupError(f"{folder} must belong to this user with mode 0700; remove it and start again")
-    return path

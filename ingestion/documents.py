@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -18,14 +18,18 @@ from config.clock import Clock
 from config.database import Database, may_be_committed, once_more
 from config.errors import Forbidden, NotFound, Unavailable
 from config.ids import new_id
+from config.profiles import STANDARD
 from ingestion.blobs import BlobStore
 from ingestion.jobs import JobQueue, add_job, emit_document
 from ingestion.submission import Checked, Submission, check
 from ingestion.tables import Job
 from rag.collections import DEFAULT, Collections
 from rag.corpus import Collection, Document, DocumentVersion
+from rag.profiles import NamedProfile
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+
+_HIDDEN = "A document of this name has labels that the key does not hold."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,15 @@ class Shown:
 class Submitted:
     shown: Shown
     job: Job | None  #: None: this content is live already
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A submission that would be accepted: the version it would become, of its document (an empty id: of a new one)."""
+
+    content: bytes
+    version: DocumentVersion
+    collection_id: str  #: empty: the default collection, which would be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +89,51 @@ class TenantDocuments:
 
         `record` writes something of the submission in its transaction, last; what is live already needs no transaction.
         """
-        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
-        if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
-            raise Forbidden("The key does not hold all of these labels.", field="labels")
+        checked = self._checked(submission)
         if checked.collection == DEFAULT:
             self._collections.ensure_default()
-        version = self._new_version(checked)
         with self._parts.database.read(self._context) as session:
             collection = self._collections.find(session, checked.collection)
+            profile = self._parts.collections.profiles.get(collection.profile, field="collection")
+            version = self._new_version(checked, profile)
             document = _by_external_id(session, collection.id, checked.external_id)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
-            known_text = document is not None and self._has_content(session, document, checked)
+            known_text = document is not None and self._has_content(session, document, version, checked)
         if not known_text:  # what is embedded already costs nothing: its labels can change with an empty budget
             self._parts.ledger.for_tenant(self._context, "ingest").require()
         version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
-            return self._keep(collection, checked.external_id, version, record)
+            return self._keep(collection, checked.external_id, version, profile.rank, record)
         except BaseException as error:
             if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
                 self._parts.blobs.delete_owned(version.id)
             raise
+
+    def examine(self, submission: Submission) -> Examined:
+        """Refuse what `submit` refuses, but for the budget, and keep nothing."""
+        checked, profiles = self._checked(submission), self._parts.collections.profiles
+        with self._parts.database.read(self._context) as session:
+            try:
+                collection = self._collections.find(session, checked.collection)
+            except NotFound:
+                bounds = self._context.collections
+                if checked.collection != DEFAULT or (bounds is not None and DEFAULT not in bounds):
+                    raise
+                return Examined(checked.content, self._new_version(checked, profiles.get(STANDARD)), "")
+            version = self._new_version(checked, profiles.get(collection.profile, field="collection"))
+            document = _by_external_id(session, collection.id, checked.external_id)
+            if document is not None:
+                if not self._visible(session, document) and not self._already(session, document, version, collection):
+                    raise Forbidden(_HIDDEN, field="external_id")
+                version.document_id = document.id
+        return Examined(checked.content, version, collection.id)
+
+    def _checked(self, submission: Submission) -> Checked:
+        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
+        if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
+            raise Forbidden("The key does not hold all of these labels.", field="labels")
+        return checked
 
     @once_more
     def _keep(
@@ -104,21 +141,24 @@ class TenantDocuments:
         collection: Collection,
         external_id: str,
         version: DocumentVersion,
+        priority: int,
         record: Callable[[Session, Submitted], None] | None,
     ) -> Submitted:
         with self._parts.database.write(self._context) as session:
-            submitted = self._record(session, collection, external_id, version)
+            submitted = self._record(session, collection, external_id, version, priority)
             if record is not None:
                 record(session, submitted)
             return submitted
 
-    def _new_version(self, checked: Checked) -> DocumentVersion:
+    def _new_version(self, checked: Checked, profile: NamedProfile) -> DocumentVersion:
         return DocumentVersion(
             id=new_id("ver"),
             tenant_id=self._context.tenant_id,
             document_id="",
             number=0,
             digest=checked.digest,
+            profile=profile.name,
+            chunking=asdict(profile.chunking),
             title=checked.title,
             source=checked.source,
             media_type=checked.media_type,
@@ -138,7 +178,8 @@ class TenantDocuments:
                 col(DocumentVersion.document_id) == document.id, col(DocumentVersion.number) == document.last_number
             )
         ).one()
-        if newest.digest != version.digest or newest.state not in ("queued", "live"):
+        changed = newest.digest != version.digest or newest.chunking != version.chunking
+        if changed or newest.state not in ("queued", "live"):
             return None
         job = None
         if newest.state == "queued":
@@ -146,11 +187,15 @@ class TenantDocuments:
             job = session.scalars(jobs).first()  # the last: those before it were retried
         return Submitted(Shown(document, newest, collection.name), job)
 
-    def _has_content(self, session: Session, document: Document, checked: Checked) -> bool:
+    def _has_content(self, session: Session, document: Document, version: DocumentVersion, checked: Checked) -> bool:
         live = session.get(DocumentVersion, document.live_version_id or "")
-        return live is not None and live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
+        if live is None or live.chunking != version.chunking:
+            return False
+        return live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
 
-    def _record(self, session: Session, collection: Collection, external_id: str, version: DocumentVersion) -> Submitted:
+    def _record(
+        self, session: Session, collection: Collection, external_id: str, version: DocumentVersion, priority: int
+    ) -> Submitted:
         now = self._parts.clock()
         document = _by_external_id(session, collection.id, external_id, lock=True)
         if document is None:
@@ -162,7 +207,7 @@ class TenantDocuments:
                 created_at=now,
             )
         elif not self._visible(session, document):
-            raise Forbidden("A document of this name has labels that the key does not hold.", field="external_id")
+            raise Forbidden(_HIDDEN, field="external_id")
         elif already := self._already(session, document, version, collection):
             self._parts.blobs.delete_owned(version.id)  # somebody sent the same a moment earlier
             return already
@@ -171,7 +216,7 @@ class TenantDocuments:
         session.flush()
         version.document_id, version.number = document.id, document.last_number
         session.add(version)
-        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version.id)
+        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version.id, priority=priority)
         emit_document(session, self._parts.clock, "queued", job, version=version.number, bytes=version.bytes)
         if not self._parts.blobs.path(version.content_blob).exists():  # taken for a dead process's while this one was suspended
             raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)

@@ -52,7 +52,13 @@ class DurableQueue:
         self._client = DBOSClient(system_database_engine=database.engine, serializer=JsonSerializer(), lazy=True)
 
     def enqueue(self, session: Session, job: Job) -> None:
-        options = EnqueueOptions(queue_name=QUEUE, workflow_name=WORKFLOW, workflow_id=job.id, app_version=APPLICATION_VERSION)
+        options = EnqueueOptions(
+            queue_name=QUEUE,
+            workflow_name=WORKFLOW,
+            workflow_id=job.id,
+            app_version=APPLICATION_VERSION,
+            priority=job.priority,
+        )
         with past_the_wall(session) as connection:
             self._client.enqueue_in_transaction(connection, options, job.tenant_id, job.id)
 

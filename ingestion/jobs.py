@@ -19,6 +19,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound, Unavailable
 from config.ids import new_id
+from config.profiles import PRIORITIES
 from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from tenants.context import TenantContext
@@ -103,7 +104,9 @@ class TenantJobs:
             version.parser_deaths = version.read_starts = 0
             session.add(version)
             parts = self._parts
-            return add_job(session, parts.clock, parts.queue, "ingest", document, version.id, retry_of=job.id)
+            return add_job(
+                session, parts.clock, parts.queue, "ingest", document, version.id, retry_of=job.id, priority=job.priority
+            )
 
     def _locked(self, session: Session, job_id: str) -> tuple[Job, Document | None, DocumentVersion | None]:
         """The document first, as everybody locks them, then the job and its version, each as it is now."""
@@ -184,6 +187,7 @@ def add_job(
     version_id: str | None,
     *,
     retry_of: str | None = None,
+    priority: int = PRIORITIES["normal"],
 ) -> Job:
     """Row, queue entry and event of a new job, in the session's transaction."""
     now = clock()
@@ -195,6 +199,7 @@ def add_job(
         document_id=document.id,
         version_id=version_id,
         retry_of=retry_of,
+        priority=priority,
         created_at=now,
         updated_at=now,
     )

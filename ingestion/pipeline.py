@@ -27,7 +27,8 @@ from ingestion.leases import DocumentGone, JobCancelled, Lease, Work, owned, tak
 from ingestion.reading import Reading
 from ingestion.sandbox import Sandbox
 from ingestion.tables import Job
-from rag.chunking import Chunker, embedded_text
+from rag.chunkers import Chunkers
+from rag.chunking import embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, DocumentVersion, VersionChunk
 from rag.embedding.service import Embedded, EmbeddingService
@@ -100,7 +101,7 @@ class Pipeline:
         clock: Clock,
         blobs: BlobStore,
         sandbox: Sandbox,
-        chunker: Chunker,
+        chunkers: Chunkers,
         embedding: EmbeddingService,
         store: VectorStore,
         ledger: Ledger,
@@ -111,7 +112,7 @@ class Pipeline:
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
         self._ledger, self._collector = ledger, collector
         count = embedding.count_tokens
-        self._reading = Reading(database, clock, blobs, sandbox, chunker, count, max_chunks=max_chunks)
+        self._reading = Reading(database, clock, blobs, sandbox, chunkers, count, max_chunks=max_chunks)
 
     def take_up(self, context: TenantContext, job_id: str) -> Lease | None:
         return take_up(self._database, self._clock, context, job_id)

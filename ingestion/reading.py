@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -20,8 +22,10 @@ from ingestion.leases import Lease, Work, work
 from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, Sandbox
 from ingestion.submission import MAX_TITLE_CHARS
-from rag.chunking import Chunker, ChunkIdentity, Page, Piece
+from rag.chunkers import Chunkers
+from rag.chunking import ChunkIdentity, Page, Piece
 from rag.corpus import Chunk, DocumentVersion, VersionChunk
+from rag.profiles import Chunking
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,17 @@ _FORGET = sa.delete(VersionChunk).where(col(VersionChunk.version_id) == sa.bindp
 _KNOWN = select(col(Chunk.id)).where(col(Chunk.id).in_(sa.bindparam("ids", expanding=True)))
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a content would become; `texts` are those that would be embedded, with their tokens and ids of their chunks."""
+
+    chars: int
+    pages: int
+    texts: list[str]
+    counts: list[int]
+    ids: list[str]
+
+
 class Reading:
     """`count_tokens`: as the embedding model counts them."""
 
@@ -45,13 +60,13 @@ class Reading:
         clock: Clock,
         blobs: BlobStore,
         sandbox: Sandbox,
-        chunker: Chunker,
+        chunkers: Chunkers,
         count_tokens: Callable[[Sequence[str]], list[int]],
         *,
         max_chunks: int,
     ) -> None:
         self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
-        self._chunker, self._count_tokens, self._max_chunks = chunker, count_tokens, max_chunks
+        self._chunkers, self._count_tokens, self._max_chunks = chunkers, count_tokens, max_chunks
         self._readers = threading.BoundedSemaphore(READERS)
 
     def read(self, lease: Lease) -> int:
@@ -71,7 +86,7 @@ class Reading:
     def _read(self, lease: Lease, version: DocumentVersion) -> int:
         parsed = self._parse(lease, version)
         title = _title(version, parsed)
-        pieces = self._split(parsed, title)
+        pieces = self._split(Chunking(**version.chunking), parsed, title)
         text_blob = self._blobs.put(version.id, parsed.text.encode())
 
         def ended(session: Session, found: Work) -> None:
@@ -84,6 +99,26 @@ class Reading:
 
         self._write_chunks(lease, version, pieces, ended)
         return len(pieces)
+
+    def preview(self, version: DocumentVersion, collection_id: str, path: Path) -> Preview:
+        """What `read` would make of the content at `path`; nothing is kept, and a parser's death counts for nobody."""
+        parsed = self._parse_twice(path, version.media_type)
+        pieces = self._split(Chunking(**version.chunking), parsed, _title(version, parsed))
+        texts = [piece.embedded for piece in pieces]
+        identity = ChunkIdentity(version.tenant_id, collection_id, version.document_id, payload_digest(version))
+        return Preview(len(parsed.text), len(parsed.pages), texts, self._count_tokens(texts), identity.ids(pieces))
+
+    def _parse_twice(self, path: Path, media_type: str) -> Parsed:
+        for last in (False, True):
+            try:
+                return self._sandbox.read(path, media_type)
+            except ParserDied as error:
+                if last:
+                    raise UnreadableDocument(error.detail) from error
+        raise AssertionError("the loop returns or raises")
+
+    def close(self) -> None:
+        self._sandbox.close()
 
     def _parse(self, lease: Lease, version: DocumentVersion) -> Parsed:
         while True:
@@ -102,10 +137,10 @@ class Reading:
             session.add(version)
             return version.parser_deaths
 
-    def _split(self, parsed: Parsed, title: str) -> list[Piece]:
+    def _split(self, chunking: Chunking, parsed: Parsed, title: str) -> list[Piece]:
         pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
         pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
-        for piece in self._chunker.split(parsed.text, markdown=parsed.markdown, title=title, pages=pages):
+        for piece in self._chunkers.split(chunking, parsed.text, markdown=parsed.markdown, title=title, pages=pages):
             pieces.append(piece)
             if len(pieces) > self._max_chunks:
                 raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")

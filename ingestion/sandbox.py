@@ -14,8 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from config.errors import CarrelError, UnreadableDocument
-from ingestion.readers.base import Parsed
-from ingestion.readers.zygote import Order
+from ingestion.readers.base import Order, Parsed
 
 GRACE_S = 5.0  # after which a child that should be dead by its own limits is given up
 SLACK_BYTES = 8 * 1024 * 1024  # page offsets and names around the text

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from config.database import TenantOwned
+from config.profiles import PRIORITIES
 
 
 class Job(TenantOwned, table=True):
@@ -25,6 +26,7 @@ class Job(TenantOwned, table=True):
     #: Rises whenever a worker takes the job up. Whoever holds an earlier one has lost it and can change nothing any more.
     epoch: int = 0
     retry_of: str | None = None
+    priority: int = PRIORITIES["normal"]  #: a smaller number is taken first
     pages: int = 0
     chunks_total: int = 0
     chunks_done: int = 0

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
@@ -33,6 +34,7 @@ class Sizes:
 
     text_tokens: int = 212
     context_tokens: int = 40
+    overlap_tokens: int = 0  #: at most, of a chunk with the one before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +72,15 @@ class Chunker:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()  # the bundled file truncates and pads at 128, which would hide a text's length
         self._tokenizer.no_padding()
-        if is_by_word(self._tokenizer):
-            count = WordCounts(self._tokenizer).count
-            self._markdown = MarkdownSplitter.from_callback(count, self.sizes.text_tokens)
-            self._plain = TextSplitter.from_callback(count, self.sizes.text_tokens)
-        else:
-            self._markdown = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
-            self._plain = TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.sizes.text_tokens)
+        self._words = WordCounts(self._tokenizer) if is_by_word(self._tokenizer) else None
+        self._markdown, self._plain = self._splitters(MarkdownSplitter), self._splitters(TextSplitter)
 
     def split(self, text: str, *, markdown: bool, title: str, pages: Sequence[Page] = ()) -> Iterator[Piece]:
-        """Yield chunks in reading order; they are trimmed of white space, so only white space lies between them."""
-        splitter = self._markdown if markdown else self._plain
+        """Yield chunks in reading order; they are trimmed of white space, and no other text lies outside of all."""
+        splitters = self._markdown if markdown else self._plain
         headings = _Headings(text) if markdown else None
         context_of = functools.lru_cache(maxsize=256)(self._context)
-        pieces = (piece for window in _windows(text) for piece in _capped(splitter, text, window))
+        pieces = (piece for window in _windows(text) for piece in _capped(splitters, text, window))
         for ordinal, (start, chunk) in enumerate(pieces):
             end = start + len(chunk)
             path = headings.at(start) if headings else ()
@@ -98,12 +95,21 @@ class Chunker:
                 last_page=_page_at(pages, end - 1),
             )
 
+    def _splitters(self, kind: type[MarkdownSplitter | TextSplitter]) -> Splitters:
+        text, overlap = self.sizes.text_tokens, self.sizes.overlap_tokens
+        if self._words is None:
+            make = functools.partial(kind.from_huggingface_tokenizer, self._tokenizer)
+        else:
+            make = functools.partial(kind.from_callback, self._words.count)
+        bare = make(text)
+        return (make(text, overlap) if overlap else bare), bare
+
     def _context(self, parts: tuple[str, ...]) -> str:
         """Title and headings, repeated parts once, cut at a token boundary to its share of the window."""
         context = " › ".join(dict.fromkeys(part.strip() for part in parts if part.strip()))
         offsets = self._tokenizer.encode(context, add_special_tokens=False).offsets
         limit = self.sizes.context_tokens
-        return context if len(offsets) <= limit else context[: offsets[limit - 1][1]].rstrip()
+        return context if len(offsets) <= limit else context[: offsets[limit - 1][1] if limit else 0].rstrip()
 
 
 def _windows(text: str) -> Iterator[tuple[int, int]]:
@@ -120,19 +126,28 @@ def _windows(text: str) -> Iterator[tuple[int, int]]:
     yield start, len(text)
 
 
-def _capped(splitter: MarkdownSplitter | TextSplitter, text: str, window: tuple[int, int]) -> Iterator[tuple[int, str]]:
+#: One whose chunks overlap, and one whose chunks do not.
+Splitters: TypeAlias = tuple[MarkdownSplitter | TextSplitter, MarkdownSplitter | TextSplitter]
+
+
+def _capped(splitters: Splitters, text: str, window: tuple[int, int]) -> Iterator[tuple[int, str]]:
     """Cut what the splitter could not bound: to WordPiece a word of 100 characters or a million is one unknown token.
 
-    A cut word can have many tokens where the whole had one, and a window can be blank, so each is split once more.
+    A cut word can have many tokens where the whole had one, and a window can be blank, so each is split once more. Where
+    there is such a word nothing overlaps: of what is cut again, parts would lie within their neighbours.
     """
     first, last = window
-    for inside, chunk in splitter.chunk_indices(text[first:last]):
+    splitter, bare = splitters
+    chunks = splitter.chunk_indices(text[first:last])
+    if splitter is not bare and any(len(chunk) > MAX_CHARS for _, chunk in chunks):
+        chunks = bare.chunk_indices(text[first:last])
+    for inside, chunk in chunks:
         start = first + inside
         if len(chunk) <= MAX_CHARS:
             yield start, chunk
             continue
         for offset in range(0, len(chunk), MAX_CHARS):
-            for inner, part in splitter.chunk_indices(chunk[offset : offset + MAX_CHARS]):
+            for inner, part in bare.chunk_indices(chunk[offset : offset + MAX_CHARS]):
                 yield start + offset + inner, part
 
 

@@ -13,15 +13,18 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import ROWS_BY_KEY, Database
-from config.errors import Conflict, InvalidInput, NotFound, SpaceMismatch
+from config.errors import Conflict, InvalidInput, NotFound, SetupError, SpaceMismatch
 from config.ids import new_id
+from config.profiles import STANDARD
 from rag.corpus import Collection, Document, NumericSlot, SpaceRow
 from rag.embedding.runtime import Fingerprint
+from rag.profiles import Profiles
 from rag.store.base import Space
 from rag.types import Reader
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "default"
+MAX_LOST_NAMED = 10
 _SLOTS = (
     select(NumericSlot)
     .where(col(NumericSlot.collection_id).in_(sa.bindparam("collections", expanding=True)))
@@ -31,9 +34,9 @@ _BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("name
 
 
 class Collections:
-    def __init__(self, database: Database, clock: Clock, fingerprint: Fingerprint) -> None:
+    def __init__(self, database: Database, clock: Clock, fingerprint: Fingerprint, profiles: Profiles) -> None:
         self._database, self._clock, self._fingerprint = database, clock, fingerprint
-        self._space = fingerprint.space
+        self._space, self.profiles = fingerprint.space, profiles
 
     def register_space(self) -> None:
         """Make the loaded model's space known to SQL; called once when the service starts."""
@@ -48,16 +51,32 @@ class Collections:
                 with self._database.system_write() as session:
                     session.add(row)
 
+    def require_profiles(self) -> None:
+        """Raise SetupError if collections are processed by a profile that is gone; asked once when the service starts."""
+        known = [profile.name for profile in self.profiles.all()]
+        lost = select(col(Collection.profile)).where(col(Collection.profile).not_in(known)).distinct().limit(MAX_LOST_NAMED)
+        with self._database.system_read() as session:
+            names = sorted(session.scalars(lost))
+        if names:
+            raise SetupError(
+                f"Collections are processed by profiles that are not there: {', '.join(names)}. "
+                "Put them back into CARREL_PROFILES_FILE, or take them out after the collections were given another one."
+            )
+
     def for_tenant(self, scope: Reader) -> TenantCollections:
-        return TenantCollections(self._database, self._clock, self._space, scope)
+        return TenantCollections(self._database, self._clock, self._space, self.profiles, scope)
 
 
 class TenantCollections:
-    def __init__(self, database: Database, clock: Clock, space: Space, scope: Reader) -> None:
+    def __init__(self, database: Database, clock: Clock, space: Space, profiles: Profiles, scope: Reader) -> None:
         self._database, self._clock, self._space, self._scope = database, clock, space, scope
+        self._profiles = profiles
 
-    def create(self, name: str, *, record: Callable[[Session, Collection], None] | None = None) -> Collection:
+    def create(
+        self, name: str, *, profile: str = STANDARD, record: Callable[[Session, Collection], None] | None = None
+    ) -> Collection:
         """`record` writes something of the new collection in its transaction, last."""
+        self._profiles.get(profile)
         if not NAME.fullmatch(name):
             raise InvalidInput("A collection's name is 1 to 100 of letters, digits, `.`, `_` and `-`.", field="name", limit=100)
         if not self._sees(name):
@@ -67,6 +86,7 @@ class TenantCollections:
             tenant_id=self._scope.tenant_id,
             name=name,
             space_id=self._space.id,
+            profile=profile,
             created_at=self._clock(),
         )
         try:
@@ -78,9 +98,29 @@ class TenantCollections:
             raise Conflict(f"A collection named {name!r} exists.", field="name") from error
         return row
 
+    def update(self, name: str, *, profile: str) -> tuple[Collection, int]:
+        """Process by this profile what is brought from now on; what was brought stays as it is."""
+        self._profiles.get(profile)
+        with self._database.write(self._scope) as session:
+            row = self.find(session, name)
+            row.profile = profile
+            session.add(row)
+            documents = session.scalar(select(self._live()).where(col(Collection.id) == row.id))
+        return row, int(documents or 0)
+
     def list(self, *, after: str | None, limit: int) -> list[tuple[Collection, int]]:
         """Collections by id, each with its number of live documents."""
-        live = (
+        statement = select(Collection, self._live()).order_by(col(Collection.id)).limit(limit)
+        if after is not None:
+            statement = statement.where(col(Collection.id) > after)
+        if self._scope.collections is not None:
+            statement = statement.where(col(Collection.name).in_(self._scope.collections))
+        with self._database.read(self._scope) as session:
+            return [(row, int(count)) for row, count in session.execute(statement).all()]
+
+    def _live(self) -> sa.ScalarSelect[int]:
+        """A collection's number of live documents."""
+        return (
             select(sa.func.count())
             .where(
                 col(Document.tenant_id) == self._scope.tenant_id,
@@ -91,13 +131,6 @@ class TenantCollections:
             .correlate(Collection)
             .scalar_subquery()
         )
-        statement = select(Collection, live).order_by(col(Collection.id)).limit(limit)
-        if after is not None:
-            statement = statement.where(col(Collection.id) > after)
-        if self._scope.collections is not None:
-            statement = statement.where(col(Collection.name).in_(self._scope.collections))
-        with self._database.read(self._scope) as session:
-            return [(row, int(count)) for row, count in session.execute(statement).all()]
 
     def find(self, session: Session, name: str) -> Collection:
         """The collection, or NotFound alike for one that is missing, foreign, or outside the principal's bounds."""

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from config.database import TenantOwned
+from config.profiles import STANDARD
 
 #: Part of every chunk's id: raise it when reading, splitting or the embedded text changes meaning.
 PIPELINE_VERSION = 1
@@ -32,6 +33,7 @@ class Collection(TenantOwned, table=True):
     name: str
     space_id: str = Field(foreign_key="spaces.id")
     placement: str = "shared"
+    profile: str = STANDARD  #: by which documents are processed that are brought from now on
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)
@@ -99,6 +101,8 @@ class DocumentVersion(TenantOwned, table=True):
     pages: int = 0
     parser_deaths: int = 0
     read_starts: int = 0  #: since reading last ended
+    profile: str = STANDARD  #: under which it was brought
+    chunking: dict[str, Any] = Field(sa_type=sa.JSON)  #: the sizes and splitter of that profile then
     created_at: int = Field(sa_type=sa.BigInteger)
     ended_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: when it failed or was cancelled
 

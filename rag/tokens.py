@@ -47,12 +47,15 @@ def encoding(name: EncodingName) -> tiktoken.Encoding:
     if hashlib.sha256(ranks).hexdigest() != _SHA256[name]:
         raise RuntimeError(f"the token ranks of {name} inside the package are damaged; install it again")
     pairs = (line.split() for line in ranks.splitlines())
-    return tiktoken.Encoding(
+    by_token = {base64.b64decode(token): int(rank) for token, rank in pairs}
+    made = tiktoken.Encoding(
         name=f"carrel_{name}",  # a plugin that redefines a standard name must not reach us, nor we it
         pat_str=_PATTERN[name],
-        mergeable_ranks={base64.b64decode(token): int(rank) for token, rank in pairs},
+        mergeable_ranks=by_token,
         special_tokens={},
     )
+    by_token.clear()  # 28 MB: the encoder has read them, and only what is not used here looks at them again
+    return made
 
 
 def count_tokens(text: str, name: EncodingName = "o200k_base") -> int:

@@ -5,7 +5,7 @@ building them anew took a third of a debit. Each function works in a transaction
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -61,7 +61,7 @@ def limit_of(session: Session, tenant_id: str) -> int | None:
 
 
 def count_usage(session: Session, tenant_id: str, operation: str, on: str, amounts: Amounts) -> None:
-    row = {"tenant_id": tenant_id, "day": on, "operation": operation, **asdict(amounts)}
+    row = {"tenant_id": tenant_id, "day": on, "operation": operation} | {name: getattr(amounts, name) for name in AMOUNTS}
     given = {f"given_{name}": value for name, value in row.items()}
     if _rows(session, _COUNT, given) == 0 and not insert_missing(session, UsageDay, row):
         _rows(session, _COUNT, given)  # somebody else made the row at the same moment

@@ -16,6 +16,7 @@ from sqlmodel import SQLModel, col, select
 
 from config.clock import system_clock
 from config.database import Database, TenantOwned
+from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents, TenantDocuments
@@ -27,13 +28,14 @@ from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.submission import Submission
 from ingestion.workflow import MemoryQueue, Step, Steps, process
-from rag.chunking import Chunker
+from rag.chunkers import Chunkers
 from rag.collections import Collections
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
+from rag.profiles import Profiles
 from rag.retrieval import Question, Retriever
 from rag.store.base import Point, TenantVectors, VectorStore
 from tenants.budget import Ledger
@@ -72,7 +74,7 @@ class World:
         self.blobs = BlobStore(self.folder / "blobs")
         self.queue = MemoryQueue()
         self.instances = Instances(self.database, system_clock)
-        collections = Collections(self.database, system_clock, runtime.fingerprint)
+        collections = Collections(self.database, system_clock, runtime.fingerprint, Profiles(BUILT_IN, runtime))
         collections.register_space()
         limits = DocumentLimits(10**6)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
@@ -83,7 +85,7 @@ class World:
             system_clock,
             self.blobs,
             InProcessReader(),  # type: ignore[arg-type]
-            Chunker(runtime.tokenizer_json),
+            Chunkers(runtime.tokenizer_json),
             self.embedding,
             self.store,
             self.ledger,

@@ -1,4 +1,4 @@
-"""`carrel demo`: two tenants, real documents, real questions, and the walls between them; and the greeting of `serve`."""
+"""`carrel demo`: two tenants, real documents, real questions, and the walls between them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,8 @@ import typer
 from api.cli.common import out
 from api.cli.documents import find_files, ingest_files, show_passage
 from api.local import LocalService, local_service
-from carrel_client import Carrel, ConflictError, NotFoundError
+from carrel_client import Carrel, NotFoundError
 from config.errors import SetupError
-from config.secrets import secret_file
-from config.settings import Settings
-
-DEMO_TENANT = "demo"
 
 
 def register(app: typer.Typer) -> None:
@@ -114,30 +110,3 @@ def _leaks(client: Carrel, room: Room, own: set[str], foreign: set[str]) -> int:
             client.documents.get(document_id)
             leaked += 1
     return leaked
-
-
-def greet(settings: Settings, url: str, *, with_tenant: bool) -> None:
-    """What `serve` prints once it is ready."""
-    out.print(f"\n[bold]Carrel is ready at {url}[/bold]  (API reference: {url}/docs)")
-    out.print(f"The operator's key is in {settings.operator_key_file}; `carrel tenant create NAME` makes a tenant.")
-    if not with_tenant:
-        return
-    key = _demo_key(settings, url)
-    out.print(f"\nTenant `{DEMO_TENANT}` is yours to try. Its key: {key}\n")
-    print(
-        f"curl -s {url}/v1/documents -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n"
-        '  -d \'{"text": "Books may be kept for four weeks.", "title": "Loans"}\'\n\n'
-        f"curl -s {url}/v1/query -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n"
-        '  -d \'{"query": "how long may I keep a book?"}\'\n\nCtrl-C stops the service.',
-        flush=True,
-    )
-
-
-def _demo_key(settings: Settings, url: str) -> str:
-    def make() -> str:
-        with Carrel(api_key=settings.operator_key_file.read_text().strip(), base_url=url) as admin:
-            with contextlib.suppress(ConflictError):
-                admin.admin.tenants.create(name=DEMO_TENANT)
-            return admin.admin.keys.create(tenant=DEMO_TENANT, name="demo", scopes=["query", "ingest", "manage"]).secret
-
-    return secret_file(settings.data_dir / "demo.key", make)

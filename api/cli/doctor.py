@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.common import AsJson, out, print_json, service_url
 from api.version import VERSION
@@ -76,17 +75,17 @@ def _exists(settings: Settings) -> bool:
 
 
 @functools.cache
-def _embedder(settings: Settings) -> Embedder:
+def _embedder() -> Embedder:
     """The model, loaded once for the checks that need it."""
-    from api.wiring import build_embedder
+    from api.embedders import build_embedder
 
-    return build_embedder(settings)
+    return build_embedder(Settings())
 
 
 def _data(settings: Settings) -> Finding:
     from api.cli.repair import look, said
 
-    report = look(settings, _embedder(settings))
+    report = look(settings, _embedder())
     if report.whole:
         return Finding("data", True, "engine, queue, contents and sums agree with SQL")
     advice = dict.fromkeys(finding.advice for finding in report.findings if finding.advice)
@@ -139,6 +138,8 @@ def _secrets(settings: Settings) -> Finding:
 
 
 def _database(settings: Settings) -> Finding:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from api.schema import revision
     from config.database import Database
 
@@ -157,8 +158,8 @@ def _database(settings: Settings) -> Finding:
     return Finding("database", True, f"{database.engine.dialect.name}, schema {current}")
 
 
-def _model(settings: Settings) -> Finding:
-    model = _embedder(settings).model
+def _model(_settings: Settings) -> Finding:
+    model = _embedder().model
     fingerprint = model.fingerprint
     return Finding(
         "model",

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, table, tenant_client
+from api.cli.dry_run import estimate_files, show
 from api.cli.jobs import time_left
 from carrel_client import APIError, Carrel, Job, JobFailedError, Passage, UsageAmounts
 from config.errors import storable
@@ -45,6 +46,7 @@ def ingest(
     paths: Annotated[list[Path], typer.Argument(exists=True, help="Files and folders (searched to the bottom).")],
     tenant: TenantOption = None,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Collection to put them in.")] = "default",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost, each file for itself.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring files: txt, md, html, pdf. A file brought again replaces its former version, and is free if it did not change.
@@ -53,6 +55,10 @@ def ingest(
     """
     files = list(find_files(paths))
     with tenant_client(Settings(), tenant, ["ingest", "query"]) as client:
+        if dry_run:
+            total = estimate_files(client, files, collection=collection)
+            show(total, as_json=as_json)
+            sys.exit(1 if total.failed else 0)
         summary = ingest_files(client, files, collection=collection, quiet=as_json)
     if as_json:
         print_json(asdict(summary))
@@ -187,6 +193,7 @@ def usage(tenant: TenantOption = None, as_json: AsJson = False) -> None:
         return
     limit = "no limit" if found.limit is None else f"{found.remaining:,} of {found.limit:,} tokens left"
     out.print(f"{found.month}: {found.used:,} tokens used ({_dollars(found.cost_micro_usd)}), {found.held:,} held, {limit}.")
+    out.print(f"The cache holds {found.cache.vectors:,} vectors in {found.cache.bytes:,} bytes.")
     rows = [[day.day, day.operation, *_amounts(day)] for day in found.days]
     table(USAGE_COLUMNS, [*rows, ["total", "", *_amounts(found.total)]])
 

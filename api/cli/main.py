@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -18,8 +16,8 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
         "Take its folder out of PYTHONPATH, or install carrel-server into a virtual environment of its own."
     )
 
-from api.cli import admin, demo, doctor, documents, jobs, processes, secrets
-from api.supervisor import EXIT_SETUP
+from api.cli import admin, collections, demo, doctor, documents, jobs, processes, secrets
+from api.cli.telling import fail
 from carrel_client import CarrelClientError
 from config.errors import CarrelError, SetupError
 
@@ -32,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(admin.tenants, name="tenant")
 app.add_typer(admin.keys, name="key")
+app.add_typer(collections.collections, name="collection")
 app.add_typer(jobs.jobs, name="job")
 app.add_typer(secrets.secrets, name="secrets")
 for module in (processes, doctor, documents, jobs, demo):
@@ -44,16 +43,9 @@ def run() -> None:
         app()
     except ValidationError as error:  # of the settings: nothing else is validated here
         wrong = [f"CARREL_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
-        _fail(SetupError("; ".join(wrong)), as_json)
+        fail(SetupError("; ".join(wrong)), as_json=as_json)
     except (CarrelError, CarrelClientError, OSError, UnicodeError) as error:
-        _fail(error, as_json)
-
-
-def _fail(error: Exception, as_json: bool) -> NoReturn:
-    detail = error.detail if isinstance(error, CarrelError) else str(error)
-    code = getattr(error, "code", type(error).__name__)
-    print(json.dumps({"error": {"code": code, "detail": detail}}) if as_json else f"carrel: {detail}", file=sys.stderr)
-    sys.exit(EXIT_SETUP if isinstance(error, SetupError) else 1)
+        fail(error, as_json=as_json)
 
 
 if __name__ == "__main__":

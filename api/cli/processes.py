@@ -1,15 +1,14 @@
-"""`carrel serve`, and the three processes alone."""
+"""`carrel serve`, and the three processes alone. Each takes this one's place."""
 
 from __future__ import annotations
 
-import json
-import socket
-import sys
-from typing import Annotated
+import os
+from typing import Annotated, NoReturn
 
 import typer
 
 from api.cli.common import AsJson
+from api.plans import EnginePlan, Greeting, ServicePlan, command_of
 from config.settings import Settings
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True, help="End when standard input closes.")]
@@ -29,23 +28,8 @@ def serve(
 
     Everything it keeps lies in CARREL_DATA_DIR (default ./data). The operator's key is made there at the first start.
     """
-    from api.cli.demo import greet
-    from api.processes import end_with_parent
-    from api.supervisor import Supervisor
-    from config.logs import configure_logging
-
-    if supervised:
-        end_with_parent()
-    settings = Settings()
-    configure_logging("supervisor", settings.log_level)
-
-    def ready(url: str) -> None:
-        if as_json:
-            print(json.dumps({"ready": True, "url": url}), flush=True)
-        else:
-            greet(settings, url, with_tenant=demo)
-
-    sys.exit(Supervisor(settings, on_ready=ready).run())
+    greeting: Greeting = "json" if as_json else "demo" if demo else "text"
+    _become("serve", "--plan", ServicePlan.of(Settings(), greeting).text(), supervised=supervised)
 
 
 def api(
@@ -53,26 +37,22 @@ def api(
     supervised: Supervised = False,
 ) -> None:
     """Run the HTTP API alone. Several may share a database and a data directory."""
-    from api.processes import end_with_parent, run_api
-
-    if supervised:
-        end_with_parent()
-    run_api(Settings(), None if fd is None else socket.socket(fileno=fd))
+    Settings()  # a wrong one is told here
+    _become("api", *([] if fd is None else ["--fd", str(fd)]), supervised=supervised)
 
 
 def worker(supervised: Supervised = False) -> None:
     """Run the worker alone: it parses, splits, embeds and indexes documents."""
-    from api.processes import end_with_parent, run_worker
-
-    if supervised:
-        end_with_parent()
-    run_worker(Settings())
+    Settings()
+    _become("worker", supervised=supervised)
 
 
 def engine(supervised: Supervised = False) -> None:
     """Run the vector engine alone."""
-    from api.processes import end_with_parent, run_engine
+    _become("engine", "--plan", EnginePlan.of(Settings()).text(), supervised=supervised)
 
-    if supervised:
-        end_with_parent()
-    run_engine(Settings())
+
+def _become(process: str, *arguments: str, supervised: bool) -> NoReturn:
+    """Run it in this process's place, whose libraries for the command line would take 30 MB for as long as it serves."""
+    command = command_of(process, *arguments, *(["--supervised"] if supervised else []))
+    os.execv(command[0], command)  # noqa: S606  our own command line

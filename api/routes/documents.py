@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import UploadFile
@@ -16,6 +16,7 @@ from api.idempotency import Once
 from api.job_schemas import JobOut
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import DeletedOut, DocumentIn, DocumentOut, Page, SubmittedOut, Text, TextOut
+from api.usage_schemas import EstimateOut
 from config.errors import InvalidInput, UnsupportedMedia
 from ingestion.documents import Submitted
 from ingestion.submission import Submission, text_media_type
@@ -25,6 +26,7 @@ routes = router("Documents")
 
 FORM_FIELDS = ("collection", "external_id", "title", "source", "attributes", "labels")
 _TEXT = TypeAdapter(Text)
+DryRun = Annotated[bool, Query(description="Only say what it would cost: nothing is stored, queued, embedded or charged.")]
 
 _BODY = {
     "requestBody": {
@@ -58,10 +60,16 @@ def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
     summary="Bring a document, as text or as a file",
     status_code=202,
     response_model=SubmittedOut,
-    responses={200: {"model": SubmittedOut, "description": "This content is live already; nothing is charged."}},
-    **_with_body(scope(Scope.INGEST)),
+    responses={
+        200: {"model": SubmittedOut | EstimateOut, "description": "Live already and free; or of a dry run, the estimate."}
+    },
+    **_with_body(scope(Scope.INGEST, dry_run=True)),
 )
-async def create_document(request: Request, response: Response, services: Services, tenant: Tenant, once: Once) -> SubmittedOut:
+async def create_document(
+    request: Request, response: Response, services: Services, tenant: Tenant, once: Once, dry_run: DryRun = False
+) -> SubmittedOut | Response:
+    if dry_run:
+        return await _estimate(request, services, tenant)
     submission = await _submission(request)
     render = partial(_submitted, services.core.clock())
     handle, record = services.documents.for_tenant(tenant), once.records(render, status=_status)
@@ -69,6 +77,13 @@ async def create_document(request: Request, response: Response, services: Servic
     request.state.audit = {"document": submitted.shown.document.id, "version": submitted.shown.version.number}
     response.status_code = _status(submitted)
     return render(submitted)
+
+
+async def _estimate(request: Request, services: Services, tenant: Tenant) -> Response:
+    request.state.audit = {"dry_run": True}
+    submission = await _submission(request)
+    estimated = await in_thread(services.estimates.for_tenant(tenant).estimate, submission)
+    return Response(EstimateOut.of(estimated).model_dump_json(), media_type="application/json")
 
 
 def _status(submitted: Submitted) -> int:

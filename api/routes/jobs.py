@@ -11,7 +11,7 @@ from api.job_schemas import JobOut, JobState
 from api.routing import Caller, Services, Tenant, in_thread, require, router, scope
 from api.schemas import Page, Text
 from api.streams import EventStream
-from api.wiring import ApiServices
+from api.wiring_api import ApiServices
 from config.errors import Unauthenticated
 from tenants.context import Scope
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
+from api.collection_schemas import CollectionOut, ProfileOut, ProfilesOut
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import CollectionIn, CollectionOut, Page, QueryIn, QueryOut
+from api.schemas import CollectionIn, CollectionPatch, Page, QueryIn, QueryOut, Text
 from api.usage_schemas import UsageOut
 from rag.corpus import Collection
 from rag.filters import parse
@@ -52,7 +53,7 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
 )
 async def create_collection(body: CollectionIn, services: Services, tenant: Tenant, once: Once) -> CollectionOut:
     handle, record = services.collections.for_tenant(tenant), once.records(_empty, status=201)
-    return _empty(await in_thread(lambda: handle.create(body.name, record=record)))
+    return _empty(await in_thread(lambda: handle.create(body.name, profile=body.profile, record=record)))
 
 
 def _empty(row: Collection) -> CollectionOut:
@@ -67,6 +68,26 @@ async def list_collections(services: Services, tenant: Tenant, cursor: Cursor, l
     return Page(data=[CollectionOut.of(row, documents) for row, documents in rows], next=following)
 
 
+@routes.patch(
+    "/v1/collections/{name}",
+    operation_id="update_collection",
+    summary="Process by another profile what is brought from now on",
+    **scope(Scope.INGEST),
+)
+async def update_collection(
+    name: Text, body: CollectionPatch, services: Services, tenant: Tenant, request: Request
+) -> CollectionOut:
+    handle = services.collections.for_tenant(tenant)
+    row, documents = await in_thread(lambda: handle.update(name, profile=body.profile))
+    request.state.audit = {"collection": row.id, "profile": row.profile}
+    return CollectionOut.of(row, documents)
+
+
+@routes.get("/v1/profiles", operation_id="list_profiles", summary="List the profiles of collections", **scope(Scope.QUERY))
+async def list_profiles(services: Services, _tenant: Tenant) -> ProfilesOut:
+    return ProfilesOut(data=[ProfileOut.of(profile) for profile in services.collections.profiles.all()])
+
+
 @routes.get("/v1/usage", operation_id="get_usage", summary="Tokens and money of this month", **scope(Scope.MANAGE))
 async def get_usage(services: Services, tenant: Tenant) -> UsageOut:
-    return UsageOut.of(await in_thread(services.usage.of, tenant))
+    return await in_thread(lambda: UsageOut.of(services.usage.of(tenant), services.embedding.holdings(tenant)))

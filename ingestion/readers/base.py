@@ -1,4 +1,4 @@
-"""What a reader returns, and the one way it refuses."""
+"""What a reader is asked for, what it returns, and the one way it refuses."""
 
 from __future__ import annotations
 
@@ -15,3 +15,13 @@ class Parsed:
     markdown: bool = False  #: whether headings are marked as in Markdown
     title: str | None = None
     pages: tuple[int, ...] = ()  #: offset of each page's first character, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One document to read: sent as JSON with two file descriptors, content to read and pipe to answer on."""
+
+    media_type: str
+    max_chars: int
+    seconds: int
+    memory_bytes: int

@@ -14,23 +14,13 @@ import resource
 import signal
 import socket
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from ingestion.readers import registry
-from ingestion.readers.base import CannotRead, Parsed
+from ingestion.readers.base import CannotRead, Order, Parsed
 
 PR_SET_PDEATHSIG = 1
 MAX_MESSAGE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One document to read: sent as JSON with two file descriptors, content to read and pipe to answer on."""
-
-    media_type: str
-    max_chars: int
-    seconds: int
-    memory_bytes: int
 
 
 def main() -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rag.embedding.cache import VectorCache, as_stored, cache_key
+from rag.embedding.cache import CacheStats, VectorCache, as_stored, cache_key
 from rag.embedding.flights import Flight, Flights
 from rag.embedding.runtime import Embedder, Embedding, Matrix, PartlyEmbedded
 from rag.store.base import Vector
 from rag.types import Meter, Scope
+
+ESTIMATE_PAGE = 500  # vectors in memory at a time: 0.8 MB of 384 dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,19 @@ class Embedded:
     hits: int = 0  #: texts whose vectors were known; not counted where an earlier run of the same batch paid
     model_s: float = 0.0  #: how long the model worked on it
     resent: int = 0  #: requests that a provider was sent again
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Tokens of some texts: what embedding them now would charge, and what it would not."""
+
+    to_embed: int
+    cached: int
+    deduplicated: int
+
+    @property
+    def total(self) -> int:
+        return self.to_embed + self.cached + self.deduplicated
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +171,23 @@ class EmbeddingService:
             raise
         charged = meter.settle(hold_id, sum(tokens)) if held else meter.charged(hold_id)
         return _Bought(charged, _by_text(missing, embedding.vectors), embedding)
+
+    def estimate(self, scope: Scope, texts: Sequence[str], tokens: Sequence[int]) -> Estimate:
+        """What embedding these in batches would charge; `tokens` as `count_tokens` says.
+
+        The model is not asked; the cache is, in pages, for a document's many vectors.
+        """
+        counts = dict(zip(self._prompted(self.model.fingerprint.document_prompt, texts), tokens, strict=True))
+        unique, cached = list(counts), 0
+        for at in range(0, len(unique), ESTIMATE_PAGE):
+            known = self._known(scope, unique[at : at + ESTIMATE_PAGE])
+            cached += sum(counts[text] for text in known)
+        total = sum(counts.values())
+        return Estimate(total - cached, cached, sum(tokens) - total)
+
+    def holdings(self, scope: Scope) -> CacheStats:
+        """What the cache holds for a tenant."""
+        return self._cache.stats(scope)
 
     @staticmethod
     def _prompted(prompt: str, texts: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from api.idempotency import _recorder
 from api.middleware import PUBLIC
 from api.routing import RETRIEVAL_KEY, SCOPE_KEY, ScopedRoute
 from api.schemas import Page
-from api.wiring import ApiServices
+from api.wiring_api import ApiServices
 from config.clock import system_clock
 from config.database import Database
 from config.settings import Settings

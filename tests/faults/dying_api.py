@@ -15,9 +15,8 @@ from typing import Any
 
 from sqlalchemy import event
 
-import api.app
-import api.wiring  # noqa: F401  imported before the forks, so that each child starts at once
-from api.processes import end_with_parent, run_api
+from api.lifecycle import Lifecycle, end_with_parent
+from api.processes.api import run_api  # imported before the forks, so that each child starts at once
 from config.settings import Settings
 from tenants import idempotency
 from tenants.idempotency import Claim, IdempotencyStore
@@ -64,9 +63,9 @@ def main(folder: Path, point: str, deaths: int) -> None:
     print(listener.getsockname()[1], flush=True)
     settings = Settings(data_dir=folder, embedding_runtime="hash", log_level="error")
     for _ in range(deaths):
-        _in_child(lambda: (_arm(point), run_api(settings, listener)))
+        _in_child(lambda: (_arm(point), run_api(settings, listener, Lifecycle())))
     end_with_parent()
-    run_api(settings, listener)
+    run_api(settings, listener, Lifecycle())
 
 
 def _in_child(work: Callable[[], object]) -> None:

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute
 
 from api.app import create_app, create_service
 from api.routing import SCOPE_KEY
-from api.wiring import ApiServices
+from api.wiring_api import ApiServices
 
 REQUEST_ID = "req-probe"
 BOUNDARY = "carrel-isolation"

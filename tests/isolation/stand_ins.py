@@ -9,7 +9,7 @@ from config.database import Database
 from config.logs import JsonLines
 from ingestion.pipeline import Pipeline
 from ingestion.workflow import ContextOfJob, MemoryQueue, Steps, process
-from rag.embedding.cache import cache_key
+from rag.embedding.cache import CacheStats, cache_key
 from rag.store.base import Space, Vector
 from rag.types import Scope
 
@@ -44,14 +44,18 @@ class RewoundCache:
     """The embedding cache with the real one's keys; it can go back to where it was."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Vector] = {}
-        self._mark: dict[bytes, Vector] = {}
+        self._known: dict[bytes, tuple[str, Vector]] = {}
+        self._mark: dict[bytes, tuple[str, Vector]] = {}
 
     def get(self, scope: Scope, space: Space, texts: list[str]) -> list[Vector | None]:
-        return [self._known.get(cache_key(scope, space, text)) for text in texts]
+        return [self._known.get(cache_key(scope, space, text), ("", None))[1] for text in texts]
 
     def put(self, scope: Scope, space: Space, vectors: Mapping[str, Vector]) -> None:
-        self._known.update({cache_key(scope, space, text): vector for text, vector in vectors.items()})
+        self._known.update({cache_key(scope, space, text): (scope.tenant_id, vector) for text, vector in vectors.items()})
+
+    def stats(self, scope: Scope) -> CacheStats:
+        held = [vector for tenant_id, vector in self._known.values() if tenant_id == scope.tenant_id]
+        return CacheStats(len(held), sum(vector.nbytes for vector in held))
 
     def mark(self) -> None:
         self._mark = dict(self._known)

@@ -1,6 +1,6 @@
 """Three tenants with everything a tenant can have, each thing marked with a word that occurs nowhere else.
 
-The service is the one that `api.wiring` builds, over SQLite and the engine's real server. Only the queue and the worker's
+The service is the one that `api.wiring_api` builds, over SQLite and the engine's real server. Only the queue and the worker's
 loop are replaced: jobs run when `run_jobs` says so.
 """
 
@@ -22,7 +22,9 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel
 
 from api import wiring
-from api.wiring import ApiServices, build_api, build_worker, operator_key
+from api.wiring import operator_key
+from api.wiring_api import ApiServices, build_api
+from api.wiring_worker import build_worker
 from config.clock import system_clock
 from config.ids import new_id
 from config.settings import Settings

@@ -25,6 +25,7 @@ from sqlmodel import SQLModel, select
 from config.clock import system_clock
 from config.database import Database
 from config.errors import NotFound
+from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents
@@ -34,6 +35,7 @@ from ingestion.readers.base import Parsed
 from ingestion.readers.registry import read
 from ingestion.submission import Submission
 from ingestion.workflow import MemoryQueue, Step, Steps, process
+from rag.chunkers import Chunkers
 from rag.chunking import Chunker
 from rag.collections import Collections
 from rag.corpus import Chunk, VersionChunk
@@ -41,6 +43,7 @@ from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
+from rag.profiles import Profiles
 from rag.retrieval import Question, Retriever
 from tenants.budget import Ledger
 from tenants.context import TenantContext
@@ -106,7 +109,7 @@ class IngestModel(RuleBasedStateMachine):
         self.ledger = Ledger(self.database, system_clock, lease_s=60)
         self.blobs = BlobStore(self.folder / "blobs")
         self.queue = MemoryQueue()
-        collections = Collections(self.database, system_clock, runtime.fingerprint)
+        collections = Collections(self.database, system_clock, runtime.fingerprint, Profiles(BUILT_IN, runtime))
         collections.register_space()
         self.documents = Documents(
             self.database, system_clock, collections, self.blobs, self.queue, self.ledger, DocumentLimits(10**6)
@@ -117,7 +120,7 @@ class IngestModel(RuleBasedStateMachine):
             system_clock,
             self.blobs,
             InProcessReader(),  # type: ignore[arg-type]
-            self.chunker,
+            Chunkers(runtime.tokenizer_json),
             self.embedding,
             self.engine,
             self.ledger,

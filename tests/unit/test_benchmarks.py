@@ -20,7 +20,7 @@ from benchmarks.corpus import Text, Writer, embedded_texts, spread
 from benchmarks.embed import _gemm_figures, mean_overlap
 from benchmarks.embedders import open_embedders
 from benchmarks.harness import BenchmarkError, alternate, in_parallel, median, pairwise, percentile
-from benchmarks.memory import anonymous_mb, find_process, pss_mb, tree
+from benchmarks.memory import anonymous_mb, find_process, pss_by_process, pss_mb, tree
 from benchmarks.model_math import Encoder
 from benchmarks.peers import open_peers, unit_vectors
 from benchmarks.report import Report, machine
@@ -133,6 +133,12 @@ def test_memory_is_that_of_the_whole_tree(child: int) -> None:
     assert pss_mb(child) > pss_mb(holder) > 50
     with pytest.raises(BenchmarkError, match="'engine'"):
         find_process(child, "engine")
+
+
+def test_memory_of_a_service_is_told_by_process(child: int) -> None:
+    found = pss_by_process(child)
+    assert found["other"] == pytest.approx(pss_mb(child), rel=0.1)
+    assert found.keys() == {"supervisor", "engine", "worker", "api", "parsers", "other"}
 
 
 def test_memory_is_counted_in_millions_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +291,10 @@ def test_query_measures_a_small_service(tmp_path: Path) -> None:
 def test_startup_measures_a_start(tmp_path: Path) -> None:
     figures = run(tmp_path, "startup", "--repeats", "1", "--runtime", "hash")["figures"]
     assert 0 < figures["ready_s"] < figures["first_vector_s"]
+    assert 0 < figures["cold_vector_s"] < figures["ready_s"]
+    processes = ("supervisor", "engine", "worker", "parsers", "api")
+    assert sum(figures[f"{name}_pss_mb"] for name in processes) == pytest.approx(figures["service_pss_mb"])
+    assert all(figures[f"{name}_pss_mb"] > 5 for name in processes)
     assert figures["service_pss_mb"] > 100
 
 

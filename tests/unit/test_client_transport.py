@@ -268,6 +268,32 @@ def test_lists_are_fetched_page_by_page(server: Server, carrel: Carrel) -> None:
     assert [path for _, path, _ in server.asked] == ["/v1/collections?limit=2", "/v1/collections?after=col_1&limit=2"]
 
 
+CHUNKING = {"chunk_tokens": 96, "context_tokens": 40, "overlap_tokens": 24, "splitter": "auto"}
+PROFILE = {"name": "precise", "chunking": CHUNKING, "priority": "normal", "rerank": True, "rewrite": True}
+
+
+def test_a_collections_profile_is_sent_and_read(server: Server, carrel: Carrel) -> None:
+    server.answers = [
+        _json(201, {**COLLECTION, "profile": "precise"}),
+        _json(200, {**COLLECTION, "profile": "economy"}),
+        _json(200, {"data": [PROFILE]}),
+        _json(200, {"data": [COLLECTION], "next": None}),
+    ]
+    made = carrel.collections.create(name="x", profile="precise")
+    changed = carrel.collections.update("a/b", profile="economy")
+    assert (made.profile, changed.profile) == ("precise", "economy")
+    [profile] = carrel.collections.profiles()
+    assert (profile.name, profile.chunking, profile.priority) == ("precise", CHUNKING, "normal")
+    assert [collection.profile for collection in carrel.collections.list()] == ["standard"]  # of a service without them
+    assert [(method, path) for method, path, _ in server.asked[:3]] == [
+        ("POST", "/v1/collections"),
+        ("PATCH", "/v1/collections/a%2Fb"),
+        ("GET", "/v1/profiles"),
+    ]
+    assert json.loads(server.asked[0][2]) == {"name": "x", "profile": "precise"}
+    assert json.loads(server.asked[1][2]) == {"profile": "economy"}
+
+
 def test_without_a_key_or_with_two_contents_nothing_is_sent(
     server: Server, carrel: Carrel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

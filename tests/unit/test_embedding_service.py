@@ -102,6 +102,7 @@ def test_a_cached_text_is_free_and_has_the_same_vector(
     again = embedding.embed_batch(A, money.meter(A), TEXTS, hold_id="another")
     asked = embedding.embed_query(A, money.meter(A), "three", charge_id="q")
     assert (again.charged, again.cached, asked.charged, asked.cached) == (0, ALL, 0, COST["three"])
+    assert (first.hits, again.hits, money.of(A).total.hits) == (0, 2, 1)  # a batch is counted by whoever keeps its vectors
     assert np.array_equal(first.vectors, again.vectors)
     assert np.array_equal(first.vectors[1], asked.vectors[0])
     assert len(runtime.calls) == 1
@@ -139,6 +140,8 @@ def test_a_hold_is_released_when_the_model_fails(embedding: EmbeddingService, ru
 def test_a_step_that_was_charged_before_it_died_is_not_charged_again(
     embedding: EmbeddingService, runtime: WatchedRuntime, money: Money
 ) -> None:
+    embedding.embed_query(A, money.meter(A), "three", charge_id="q")
+    runtime.calls.clear()
     earlier = money.meter(A)
     earlier.hold("h", ALL)
     earlier.start("h")
@@ -146,7 +149,8 @@ def test_a_step_that_was_charged_before_it_died_is_not_charged_again(
     result = embedding.embed_batch(A, money.meter(A), TEXTS, hold_id="h")
     assert len(runtime.calls) == 1
     assert result.vectors.shape == (3, 256)
-    assert money.paid(A) == (ALL, 0)
+    assert result.hits == 0  # "three" is known now: whether it was then, nobody can say
+    assert money.paid(A) == (ALL + COST["three"], 0)
 
 
 def test_a_step_that_died_in_the_model_takes_up_its_own_hold(embedding: EmbeddingService, money: Money) -> None:

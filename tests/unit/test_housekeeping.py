@@ -11,7 +11,7 @@ import pytest
 
 from api.housekeeping import Chore, Housekeeping, take_over
 from api.locks import hold_slot
-from api.wiring import WorkerServices
+from api.wiring_worker import WorkerServices
 from config.database import Database
 from ingestion.instances import SILENT_MS, Instances
 from tests.unit.conftest import SetClock

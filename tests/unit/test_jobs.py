@@ -55,7 +55,8 @@ class Room:
                 session.add(
                     DocumentVersion(
                         id=f"{document_id}-{number}", document_id=document_id, number=number, state=state, labels=labels,
-                        digest="d", title="t", media_type="text/plain", attributes={}, bytes=1, content_blob="b", **common,
+                        digest="d", title="t", media_type="text/plain", attributes={}, chunking={},
+                        bytes=1, content_blob="b", **common,
                     )
                 )  # fmt: skip
                 ended = {"live": "succeeded", "superseded": "succeeded", "queued": "running"}.get(state, state)

@@ -5,19 +5,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel, col, select
 
-from api.schema import _config, revision, upgrade
+from api.schema import MIGRATIONS, migrate, revision, upgrade
 from config.database import Database, TenantOwned
+from config.profiles import BUILT_IN, PRIORITIES
 from ingestion.tables import Job
+from rag.corpus import Collection, DocumentVersion
+from rag.embedding.hashing import HashRuntime
+from rag.profiles import Profiles
 from tenants.budget import Ledger
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 from tests.postgresql import KINDS, database_url
@@ -73,6 +78,14 @@ def test_an_empty_database_gets_every_declared_table_and_is_then_left_alone(empt
     assert _schema(empty) == before
 
 
+def test_the_newest_revision_is_the_head_of_one_line_of_files(empty: Database) -> None:
+    """What is read off the files' names, so that starts need no Alembic, is what Alembic reads in them."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    assert script.get_heads() == [revision(empty)[1]]
+    for each in script.walk_revisions():
+        assert Path(each.path).name.startswith(f"{each.revision}_")
+
+
 def test_the_comparison_would_notice_a_change(empty: Database) -> None:
     SQLModel.metadata.create_all(empty.engine)
     assert _differences(empty) == []
@@ -99,6 +112,23 @@ JOB = {
     "updated_at": 1,
 }
 
+CORPUS: dict[str, dict[str, Any]] = {
+    "spaces": {"id": "sp", "dimensions": 2, "description": "{}", "created_at": 1},
+    "collections": {
+        "tenant_id": "ten_old", "id": "col", "name": "default", "space_id": "sp", "placement": "shared", "generation": 0,
+        "created_at": 1,
+    },
+    "documents": {
+        "tenant_id": "ten_old", "id": "doc", "collection_id": "col", "external_id": "x", "live_number": 0, "last_number": 1,
+        "created_at": 1,
+    },
+    "document_versions": {
+        "tenant_id": "ten_old", "id": "ver", "document_id": "doc", "number": 1, "state": "queued", "digest": "d", "title": "",
+        "media_type": "text/plain", "attributes": "{}", "labels": "[]", "bytes": 1, "content_blob": "b", "chars": 0,
+        "pages": 0, "parser_deaths": 0, "read_starts": 0, "created_at": 1,
+    },
+}  # fmt: skip
+
 
 WINDOW = {"tenant_id": "ten_old", "month": "2026-03", "used": 7, "held": 2}
 ENTRY = {
@@ -120,17 +150,22 @@ def _insert(connection: sa.Connection, table: str, row: dict[str, Any]) -> None:
 
 def test_rows_of_the_first_revision_are_kept_and_get_what_later_ones_added(empty: Database) -> None:
     with empty.engine.begin() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        migrate(connection, "0001")
         _insert(connection, "tenants", TENANT)
         _insert(connection, "jobs", JOB)
+        for table, row in CORPUS.items():
+            _insert(connection, table, row)
     upgrade(empty)
     assert _differences(empty) == []
     with empty.read(FakeScope("ten_old")) as session:
         job = session.scalars(select(Job)).one()
         assert JOB.items() <= job.model_dump().items()
         assert (job.epoch, job.pages, job.tokens_total, job.retry_of, job.finished_at) == (0, 0, 0, None, None)
+        assert job.priority == PRIORITIES["normal"]
+        [collection], [version] = session.scalars(select(Collection)), session.scalars(select(DocumentVersion))
+        assert (collection.profile, version.profile) == ("standard", "standard")
+        # as the standard profile is with a model of 256 tokens: what was brought before is known when it is brought again
+        assert version.chunking == asdict(Profiles(BUILT_IN, HashRuntime()).get("standard").chunking)
     with empty.read(FakeScope("ten_other")) as session:
         assert session.scalars(select(Job)).all() == []
     with empty.system_read() as session:
@@ -139,9 +174,7 @@ def test_rows_of_the_first_revision_are_kept_and_get_what_later_ones_added(empty
 
 def test_what_was_used_before_there_was_money_cost_nothing(empty: Database) -> None:
     with empty.engine.begin() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
+        migrate(connection, "0002")
         for name in ("ten_old", "ten_other"):
             _insert(connection, "tenants", {**TENANT, "id": name, "name": name})
             for table, row in (("budget_windows", WINDOW), ("ledger", ENTRY), ("usage_days", DAY)):

@@ -15,6 +15,7 @@ from sqlmodel import select
 
 from config.clock import system_clock
 from config.database import Database
+from config.profiles import BUILT_IN
 from ingestion.chunk_rows import claim_slots
 from ingestion.documents import Submitted
 from ingestion.submission import Submission
@@ -22,6 +23,7 @@ from ingestion.tables import Job
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion, NumericSlot, SpaceRow
 from rag.embedding.hashing import HashRuntime
+from rag.profiles import Profiles
 from rag.store.conditions import NUMBER_SLOTS
 from rag.store.memory import MemoryStore
 from tenants.events import EventLog, emit
@@ -94,10 +96,11 @@ def test_documents_that_bring_new_numbers_at_once_get_a_slot_each(world: World) 
 
 def test_processes_that_start_together_make_the_space_and_the_operators_key_once(database: Database) -> None:
     secret = make_secret("key_operator")
-    fingerprint = HashRuntime().fingerprint
+    runtime = HashRuntime()
+    profiles = Profiles(BUILT_IN, runtime)
 
     def start(_: int) -> None:
-        Collections(database, system_clock, fingerprint).register_space()
+        Collections(database, system_clock, runtime.fingerprint, profiles).register_space()
         KeyRing(database, system_clock).ensure_operator(secret)
 
     _together(start)

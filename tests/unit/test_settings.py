@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from api.locks import private_dir
 from config.errors import SetupError
 from config.money import MAX_PRICE
-from config.settings import MAX_TOKENS, Settings, private_dir
+from config.settings import MAX_TOKENS, Settings
 
 
 def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -59,6 +60,12 @@ def test_a_space_is_priced_before_its_model_and_the_rest_alike(monkeypatch: pyte
     monkeypatch.setenv("CARREL_EMBEDDING_PRICES", '{"small": 20000, "sp_2": 0}')
     settings = Settings()
     assert [settings.price_of(*of) for of in (("sp_1", "small"), ("sp_2", "small"), ("sp_1", "large"))] == [20_000, 0, 5]
+
+
+def test_equal_settings_are_one_key() -> None:
+    one, same, other = (Settings(embedding_prices=prices) for prices in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}))
+    assert {one: "found"}[same] == "found"
+    assert other not in {one}
 
 
 def test_the_largest_budget_at_the_highest_price_fits_a_column() -> None:

@@ -66,14 +66,15 @@ def test_words_count_what_the_tokenizer_counts(counts: WordCounts, tokenizer: To
     assert counts.count(text) == exact == counts.count(text)  # met for the first time, and remembered
 
 
-@given(text=texts, tokens=st.integers(1, 60))
+@given(text=texts, tokens=st.integers(1, 60), overlap=st.integers(0, 20))
 @settings(max_examples=150, deadline=None)
 def test_texts_are_split_where_the_tokenizer_would_split_them(
-    counts: WordCounts, tokenizer: Tokenizer, text: str, tokens: int
+    counts: WordCounts, tokenizer: Tokenizer, text: str, tokens: int, overlap: int
 ) -> None:
+    overlap = min(overlap, tokens - 1)
     for kind in (MarkdownSplitter, TextSplitter):
-        exact = kind.from_huggingface_tokenizer(tokenizer, tokens).chunk_indices(text)
-        assert kind.from_callback(counts.count, tokens).chunk_indices(text) == exact
+        exact = kind.from_huggingface_tokenizer(tokenizer, tokens, overlap).chunk_indices(text)
+        assert kind.from_callback(counts.count, tokens, overlap).chunk_indices(text) == exact
 
 
 def test_a_tokenizer_that_reads_across_blanks_is_not_counted_by_words(tokenizer: Tokenizer) -> None:

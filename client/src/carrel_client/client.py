@@ -12,11 +12,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
 from carrel_client.errors import CarrelClientError
 from carrel_client.jobs import Events, Jobs
-from carrel_client.models import Collection, Document, Job, Key, NewKey, QueryResult, Tenant, Token, Usage
+from carrel_client.models import (
+    Collection,
+    Document,
+    Estimate,
+    Job,
+    Key,
+    NewKey,
+    Profile,
+    QueryResult,
+    Tenant,
+    Token,
+    Usage,
+)
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
 from carrel_client.transport import path_of as _path
@@ -94,9 +106,32 @@ class Submitted:
         return None if self.job is None else self._jobs.wait(self.job.id, timeout_s=timeout_s, on_progress=on_progress)
 
 
+class Brought(TypedDict, total=False):
+    """What `Documents.create` takes of a document."""
+
+    text: str | None
+    file: str | Path | None
+    content: bytes | None
+    file_name: str | None
+    format: str
+    collection: str
+    external_id: str | None
+    title: str | None
+    source: str | None
+    attributes: Mapping[str, Any] | None
+    labels: Sequence[str] | None
+    idempotency_key: str | None
+
+
 class Documents:
     def __init__(self, transport: Transport) -> None:
         self._transport, self._jobs = transport, Jobs(transport)
+
+    @overload
+    def create(self, *, dry_run: Literal[False] = False, **document: Unpack[Brought]) -> Submitted: ...
+
+    @overload
+    def create(self, *, dry_run: Literal[True], **document: Unpack[Brought]) -> Estimate: ...
 
     def create(
         self,
@@ -113,10 +148,12 @@ class Documents:
         attributes: Mapping[str, Any] | None = None,
         labels: Sequence[str] | None = None,
         idempotency_key: str | None = None,
-    ) -> Submitted:
+        dry_run: bool = False,
+    ) -> Submitted | Estimate:
         """Bring a document: `text` (format "text" or "markdown"), a `file` by path, or `content` with a `file_name`.
 
-        Bring it again under the same `external_id` to replace it. Without one its content is its identity.
+        Bring it again under the same `external_id` to replace it. Without one its content is its identity. With `dry_run`
+        nothing is brought, and the answer is what it would cost.
         """
         if sum(given is not None for given in (text, file, content)) != 1:
             raise CarrelClientError("Give exactly one of text, file and content.")
@@ -137,7 +174,13 @@ class Documents:
             form = {key: value for key, value in fields.items() if isinstance(value, str)}
             form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
             sent = {"files": {"file": (name, raw)}, "data": form}
-        answer = self._transport.call("POST", "/v1/documents", **sent, idempotency_key=idempotency_key).json()
+        if dry_run:
+            sent |= {"params": {"dry_run": "true"}}
+        answer = self._transport.call(
+            "POST", "/v1/documents", **sent, idempotency_key=idempotency_key, repeatable=dry_run
+        ).json()
+        if dry_run:
+            return Estimate.parse(answer)
         job = None if answer["job"] is None else Job.parse(answer["job"])
         return Submitted(Document.parse(answer["document"]), job, self._jobs)
 
@@ -163,9 +206,21 @@ class Collections:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, *, name: str, idempotency_key: str | None = None) -> Collection:
-        answer = self._transport.call("POST", "/v1/collections", json={"name": name}, idempotency_key=idempotency_key)
+    def create(self, *, name: str, profile: str | None = None, idempotency_key: str | None = None) -> Collection:
+        """`profile` None is `standard`."""
+        body = {"name": name} | ({} if profile is None else {"profile": profile})
+        answer = self._transport.call("POST", "/v1/collections", json=body, idempotency_key=idempotency_key)
         return Collection.parse(answer.json())
+
+    def update(self, name: str, *, profile: str) -> Collection:
+        """Documents that are brought from now on are processed by this profile; the others keep their chunks."""
+        answer = self._transport.call("PATCH", _path("/v1/collections", name), json={"profile": profile})
+        return Collection.parse(answer.json())
+
+    def profiles(self) -> list[Profile]:
+        """All that a collection can have."""
+        answer = self._transport.call("GET", "/v1/profiles").json()
+        return [Profile.parse(item) for item in answer["data"]]
 
     def list(self, *, page_size: int = 100) -> Iterator[Collection]:
         for item in _pages(self._transport, "/v1/collections", page_size):

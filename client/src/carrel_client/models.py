@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound="Model")
@@ -14,7 +14,7 @@ T = TypeVar("T", bound="Model")
 class Model:
     @classmethod
     def parse(cls: type[T], data: Mapping[str, Any]) -> T:
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = {known.name for known in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})
 
 
@@ -90,6 +90,8 @@ class Document(Model):
     chars: int
     pages: int
     created_at: str
+    profile: str = "standard"  #: under which this version was brought
+    chunking: dict[str, Any] = field(default_factory=dict)  #: its sizes in tokens, and its splitter
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,18 @@ class Collection(Model):
     space: str
     placement: str
     created_at: str
+    profile: str = "standard"
+
+
+@dataclass(frozen=True)
+class Profile(Model):
+    """How the documents of a collection are processed."""
+
+    name: str
+    chunking: dict[str, Any]  #: chunk_tokens, context_tokens, overlap_tokens and splitter
+    priority: str  #: high, normal or low
+    rerank: bool
+    rewrite: bool
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,14 @@ class UsageDay(UsageAmounts):
 
 
 @dataclass(frozen=True)
+class CacheHoldings(Model):
+    """Of a tenant, in the cache of embeddings."""
+
+    vectors: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Usage(Model):
     month: str
     limit: int | None
@@ -163,11 +185,31 @@ class Usage(Model):
     days: list[UsageDay]  #: by day and operation, oldest first
     total: UsageAmounts = UsageAmounts()
     cost_micro_usd: int = 0  #: of what is used
+    cache: CacheHoldings = CacheHoldings()
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Usage:
         days = [UsageDay.parse(day) for day in data.get("days", ())]
-        return super().parse({**data, "days": days, "total": UsageAmounts.parse(data.get("total", {}))})
+        total, cache = UsageAmounts.parse(data.get("total", {})), CacheHoldings.parse(data.get("cache", {}))
+        return super().parse({**data, "days": days, "total": total, "cache": cache})
+
+
+@dataclass(frozen=True)
+class Estimate(Model):
+    """What bringing a document now would charge: of `tokens`, what is neither cached nor repeated."""
+
+    media_type: str
+    characters: int
+    pages: int
+    chunks: int
+    tokens: int
+    cached_tokens: int
+    deduplicated_tokens: int
+    tokens_to_embed: int
+    price: int  #: micro-dollars for a million tokens
+    cost_micro_usd: int
+    remaining_tokens: int | None  #: of the month's budget; None without a limit
+    within_budget: bool
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
-"""Where a model's files are: a folder → the hub's local cache → the bundled package → the hub, if that is allowed.
+"""Where a model's files are: a folder → the bundled package → the hub's local cache → the hub, if that is allowed.
 
 Weights are safetensors only, and code that comes with a model is never run.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from config.errors import SetupError
 from rag.embedding.local.wanted import Wanted
@@ -29,11 +27,11 @@ def resolve_model(name: str, *, allow_download: bool) -> Path:
     """Return the folder of the model, or raise SetupError saying what to install or set."""
     if (folder := Path(name).expanduser()).is_dir():
         return _with_safe_weights(folder)
+    if name == BUNDLED_NAME and (bundled := _bundled()):
+        return bundled
     repository = name if "/" in name else f"sentence-transformers/{name}"
     if cached := _from_hub(repository, local_only=True):
         return _with_safe_weights(cached)
-    if name == BUNDLED_NAME and (bundled := _bundled()):
-        return bundled
     if allow_download and (fetched := _from_hub(repository, local_only=False)):
         return _with_safe_weights(fetched)
     raise SetupError(
@@ -43,7 +41,15 @@ def resolve_model(name: str, *, allow_download: bool) -> Path:
 
 
 def weights_sha256(folder: Path) -> str:
-    with (folder / WEIGHTS).open("rb") as file:
+    path = folder / WEIGHTS
+    status = path.stat()
+    return _sha256(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _sha256(path: Path, _mtime_ns: int, _size: int) -> str:
+    """Asked for twice in a start, 0.05 s each time: for the genuine weights, and for the fingerprint."""
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -74,6 +80,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _from_hub(repository: str, *, local_only: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
     wanted = ["*.json", "*.txt", "*.safetensors", "1_Pooling/*"]
     try:
         return Path(snapshot_download(repository, local_files_only=local_only, allow_patterns=wanted))

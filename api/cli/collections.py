@@ -1,0 +1,73 @@
+"""`carrel collection …`: collections, and the profiles that their documents are processed by."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from api.cli.common import AsJson, TenantOption, print_json, table, tenant_client
+from carrel_client import Collection
+from config.settings import Settings
+
+collections = typer.Typer(no_args_is_help=True, help="Make collections and choose how their documents are processed.")
+
+COLUMNS = ["name", "id", "profile", "documents", "created"]
+PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "priority", "rerank", "rewrite"]
+
+
+def _row(collection: Collection) -> list[object]:
+    return [collection.name, collection.id, collection.profile, collection.documents, collection.created_at]
+
+
+@collections.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="1 to 100 letters, digits, `.`, `_` and `-`.")],
+    profile: Annotated[str, typer.Option("--profile", "-p", help="One of `carrel collection profiles`.")] = "standard",
+    tenant: TenantOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a collection.
+
+    Example: carrel collection create contracts --profile precise --tenant acme
+    """
+    with tenant_client(Settings(), tenant, ["ingest"]) as client:
+        made = client.collections.create(name=name, profile=profile)
+    print_json(made) if as_json else table(COLUMNS, [_row(made)])
+
+
+@collections.command("list")
+def list_collections(tenant: TenantOption = None, as_json: AsJson = False) -> None:
+    """List all collections, each with its profile and its number of documents."""
+    with tenant_client(Settings(), tenant, ["query"]) as client:
+        found = list(client.collections.list())
+    print_json(found) if as_json else table(COLUMNS, [_row(collection) for collection in found])
+
+
+@collections.command("update")
+def update(
+    name: Annotated[str, typer.Argument(help="The collection.")],
+    profile: Annotated[str, typer.Option("--profile", "-p", help="One of `carrel collection profiles`.")],
+    tenant: TenantOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose another profile. It holds for documents that are brought from now on: bring the others again to change them.
+
+    Example: carrel collection update contracts --profile precise --tenant acme
+    """
+    with tenant_client(Settings(), tenant, ["ingest"]) as client:
+        changed = client.collections.update(name, profile=profile)
+    print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
+
+
+@collections.command("profiles")
+def list_profiles(tenant: TenantOption = None, as_json: AsJson = False) -> None:
+    """List the profiles that a collection can have; sizes are tokens of the embedding model."""
+    with tenant_client(Settings(), tenant, ["query"]) as client:
+        found = client.collections.profiles()
+    if as_json:
+        print_json(found)
+        return
+    sizes = ("chunk_tokens", "context_tokens", "overlap_tokens", "splitter")
+    rows = [[one.name, *map(one.chunking.get, sizes), one.priority, one.rerank, one.rewrite] for one in found]
+    table(PROFILE_COLUMNS, rows)

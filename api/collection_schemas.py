@@ -1,0 +1,59 @@
+"""Collections and profiles as they are shown on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from config.clock import isoformat
+from rag.corpus import Collection
+from rag.profiles import NamedProfile
+
+
+class ChunkingOut(BaseModel):
+    """How a text is cut, in tokens of the embedding model."""
+
+    chunk_tokens: int
+    context_tokens: int = Field(description="Title and headings, embedded before each chunk.")
+    overlap_tokens: int = Field(description="At most, of a chunk with the one before it.")
+    splitter: Literal["auto", "plain", "markdown"] = Field(description="`auto` goes by the document's format.")
+
+
+class ProfileOut(BaseModel):
+    name: str
+    chunking: ChunkingOut
+    priority: Literal["high", "normal", "low"] = Field(description="Of its jobs: a higher one is taken first.")
+    rerank: bool = Field(description="Recorded, not yet used.")
+    rewrite: bool = Field(description="Recorded, not yet used.")
+
+    @classmethod
+    def of(cls, profile: NamedProfile) -> ProfileOut:
+        return cls.model_validate(asdict(profile))
+
+
+class ProfilesOut(BaseModel):
+    data: list[ProfileOut]
+
+
+class CollectionOut(BaseModel):
+    id: str
+    name: str
+    documents: int
+    space: str = Field(description="Fingerprint of the embedding model the collection was made with.")
+    placement: str
+    profile: str
+    created_at: str
+
+    @classmethod
+    def of(cls, row: Collection, documents: int) -> CollectionOut:
+        return cls(
+            id=row.id,
+            name=row.name,
+            documents=documents,
+            space=row.space_id,
+            placement=row.placement,
+            profile=row.profile,
+            created_at=isoformat(row.created_at),
+        )

@@ -1,0 +1,33 @@
+"""The engine process, from start to SIGTERM. It knows neither SQL nor HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+
+from api.lifecycle import PREDECESSOR_S, SIGNALS, Lifecycle
+from api.locks import hold_lock, private_dir
+from api.plans import EnginePlan
+from rag.store.edge import EdgeStore
+from rag.store.engine import EngineServer
+
+
+def run_engine(plan: EnginePlan, life: Lifecycle) -> None:
+    with hold_lock(plan.data_dir, "engine", patience_s=PREDECESSOR_S):
+        private_dir(plan.socket.parent)
+        server = EngineServer(EdgeStore(plan.data_dir / "vectors"))
+
+        async def serve() -> None:
+            stop = asyncio.Event()
+
+            def asked(number: int) -> None:
+                life.handle(number, None)
+                life.draining()
+                stop.set()
+
+            for number in SIGNALS:
+                asyncio.get_running_loop().add_signal_handler(number, asked, number)
+            life.ready()
+            await server.serve(plan.socket, stop)
+
+        asyncio.run(serve())
+    life.stopped()

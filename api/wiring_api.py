@@ -1,0 +1,134 @@
+"""Puts the api process's services together, from the adapters that `api.wiring` picks."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from api.cursors import CursorSeal
+from api.readiness import Readiness, checks
+from api.streams import JobStreams
+from api.wiring import (
+    REQUEST_PATIENCE,
+    Core,
+    build_core,
+    build_embedding,
+    build_sandbox,
+    build_store,
+    open_collections,
+    operator_key,
+    priced,
+)
+from config.settings import Settings
+from ingestion.blobs import BlobStore
+from ingestion.documents import DocumentLimits, Documents
+from ingestion.durable import DurableQueue
+from ingestion.estimates import Estimates
+from ingestion.instances import Instances
+from ingestion.jobs import Jobs
+from rag.collections import Collections
+from rag.embedding.service import EmbeddingService
+from rag.retrieval import Retriever
+from rag.store.base import VectorStore
+from tenants.audit import AuditLog
+from tenants.events import EventLog
+from tenants.identity import Identifier
+from tenants.keys import KeyRing
+from tenants.rates import RateLimiter
+from tenants.tokens import TokenSigner
+from tenants.usage import UsageReader
+
+if TYPE_CHECKING:
+    from ingestion.reading import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    core: Core
+    cursors: CursorSeal
+    keys: KeyRing
+    tokens: TokenSigner
+    identifier: Identifier
+    usage: UsageReader
+    audit: AuditLog
+    rates: RateLimiter
+    collections: Collections
+    documents: Documents
+    estimates: Estimates
+    jobs: Jobs
+    events: EventLog
+    streams: JobStreams
+    draining: threading.Event  #: set when the process is asked to stop
+    retriever: Retriever
+    store: VectorStore
+    embedding: EmbeddingService
+    queue: DurableQueue
+    instances: Instances
+    readiness: Readiness
+
+    def close(self) -> None:
+        self.readiness.close()
+        self.estimates.close()
+        self.embedding.close()
+        self.store.close()
+        self.queue.close()
+        self.core.database.close()
+
+
+def build_api(settings: Settings) -> ApiServices:
+    core = build_core(settings)
+    keys = KeyRing(core.database, core.clock)
+    keys.ensure_operator(operator_key(settings))
+    tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
+    embedding = build_embedding(settings)
+    core = priced(core, embedding)
+    collections = open_collections(core, embedding)
+    store = build_store(settings, **REQUEST_PATIENCE)
+    queue, draining = DurableQueue(core.database), threading.Event()
+    instances = Instances(core.database, core.clock)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    limits = DocumentLimits(settings.max_document_bytes)
+    documents = Documents(core.database, core.clock, collections, blobs, queue, core.ledger, limits)
+    return ApiServices(
+        core=core,
+        cursors=CursorSeal(core.vault.derive("cursors")),
+        keys=keys,
+        tokens=tokens,
+        identifier=Identifier(core.database, keys, tokens),
+        usage=UsageReader(core.database, core.clock),
+        audit=AuditLog(core.database, core.clock),
+        rates=RateLimiter(settings.requests_per_second),
+        collections=collections,
+        documents=documents,
+        estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
+        jobs=Jobs(core.database, core.clock, queue),
+        events=EventLog(core.database, core.clock),
+        streams=JobStreams(core.clock, draining),
+        draining=draining,
+        retriever=Retriever(core.database, collections, store, embedding),
+        store=store,
+        embedding=embedding,
+        queue=queue,
+        instances=instances,
+        readiness=Readiness(
+            checks(
+                database=core.database,
+                instances=instances,
+                store=store,
+                model=embedding.model,
+                data_dir=settings.data_dir,
+                draining=draining,
+            )
+        ),
+    )
+
+
+def _reading(core: Core, blobs: BlobStore, embedding: EmbeddingService) -> Reading:
+    """As the worker's, by which documents are read that are brought."""
+    from ingestion.reading import Reading
+    from rag.chunkers import Chunkers
+
+    chunkers, sandbox = Chunkers(embedding.model.tokenizer_json), build_sandbox(core.settings)
+    limit = core.settings.max_chunks
+    return Reading(core.database, core.clock, blobs, sandbox, chunkers, embedding.count_tokens, max_chunks=limit)

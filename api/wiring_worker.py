@@ -1,0 +1,128 @@
+"""Puts the worker's services together, and the reconciler's wherever it runs, from the adapters that `api.wiring` picks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from api.wiring import (
+    COLLECTOR_PATIENCE,
+    JOB_PATIENCE,
+    Core,
+    build_core,
+    build_embedding,
+    build_sandbox,
+    build_store,
+    open_collections,
+    priced,
+)
+from config.settings import Settings
+from ingestion.blobs import BlobStore
+from ingestion.collector import Collector
+from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.instances import Instances
+from ingestion.pipeline import Pipeline
+from ingestion.reconciler import Reconciler
+from ingestion.repair.parts import Parts
+from ingestion.sandbox import Sandbox
+from rag.chunkers import Chunkers
+from rag.embedding.runtime import Embedder
+from rag.embedding.service import EmbeddingService
+from rag.store.base import VectorStore
+from tenants.events import EventLog
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerServices:
+    core: Core
+    worker: DurableWorker
+    sandbox: Sandbox
+    store: VectorStore
+    embedding: EmbeddingService
+    queue: DurableQueue
+    instances: Instances
+    reconciler: Reconciler
+    events: EventLog
+
+    def close(self) -> None:
+        self.worker.close()
+        self.sandbox.close()
+        self.reconciler.close()
+        self.embedding.close()
+        self.store.close()
+        self.queue.close()
+        self.core.database.close()
+
+
+def build_worker(settings: Settings, executor: str) -> WorkerServices:
+    """`executor`: the name under which its jobs are found again."""
+    core = build_core(settings)
+    sandbox = build_sandbox(settings)
+    sandbox.warm_up()
+    embedding = build_embedding(settings)
+    core = priced(core, embedding)
+    open_collections(core, embedding)
+    store = build_store(settings, **JOB_PATIENCE)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    pipeline = Pipeline(
+        core.database,
+        core.clock,
+        blobs,
+        sandbox,
+        Chunkers(embedding.model.tokenizer_json),
+        embedding,
+        store,
+        core.ledger,
+        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE)),
+        max_chunks=settings.max_chunks,
+    )
+    worker = DurableWorker(
+        core.database,
+        pipeline,
+        core.registry.context_of_job,
+        concurrency=settings.worker_concurrency,
+        executor_id=executor,
+    )
+    queue = DurableQueue(core.database)
+    reconciler = build_reconciler(core, embedding, queue)
+    instances = Instances(core.database, core.clock)
+    events = EventLog(core.database, core.clock)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, events)
+
+
+def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueue) -> Reconciler:
+    blobs = BlobStore(core.settings.data_dir / "blobs")
+    brief_store = build_store(core.settings, **COLLECTOR_PATIENCE)
+    parts = Parts(
+        database=core.database,
+        clock=core.clock,
+        registry=core.registry,
+        instances=Instances(core.database, core.clock),
+        blobs=blobs,
+        queue=queue,
+        collector=_collector(core, blobs, brief_store),
+        embedding=embedding,
+        store=build_store(core.settings, **JOB_PATIENCE),
+        brief_store=brief_store,
+    )
+    return Reconciler(parts)
+
+
+@contextmanager
+def open_reconciler(settings: Settings, embedder: Embedder) -> Iterator[Reconciler]:
+    """A reconciler outside the service's processes, beside them or while they are stopped."""
+    core = build_core(settings)
+    embedding, queue = build_embedding(settings, embedder), DurableQueue(core.database)
+    reconciler = build_reconciler(core, embedding, queue)
+    try:
+        yield reconciler
+    finally:
+        reconciler.close()
+        queue.close()
+        embedding.close()
+        core.database.close()
+
+
+def _collector(core: Core, blobs: BlobStore, store: VectorStore) -> Collector:
+    return Collector(core.database, core.clock, blobs, store, keep_failed_days=core.settings.failed_content_days)

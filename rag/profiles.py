@@ -1,0 +1,90 @@
+"""The profiles as the loaded model allows them: what is left open is derived from its window, and what exceeds it refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from config.errors import InvalidInput, SetupError
+from config.profiles import PRIORITIES, Profile
+from rag.embedding.runtime import EmbeddingModel
+
+#: Beyond this a chunk holds so much that its one vector says little of any part; models of longer windows get no longer
+#: chunks by themselves.
+DERIVED_WINDOW = 512
+#: Of what chunk and context have together, 254 tokens with a window of 256 and 2 special ones: 40 are the context's, and 2
+#: stay free, for tokenizers that read two texts otherwise when they are joined.
+CONTEXT_SHARE, SHARED, SPARE = 40, 254, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How a text is cut, in tokens of the embedding model. Kept with each version, which is always cut by what it was
+    brought under."""
+
+    chunk_tokens: int
+    context_tokens: int
+    overlap_tokens: int
+    splitter: str
+
+    def markdown(self, is_markdown: bool) -> bool:
+        """Whether a text is cut along Markdown's structure; `is_markdown`: what its reader made of it."""
+        return is_markdown if self.splitter == "auto" else self.splitter == "markdown"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedProfile:
+    name: str
+    chunking: Chunking
+    priority: str
+    rerank: bool
+    rewrite: bool
+
+    @property
+    def rank(self) -> int:
+        """Of its jobs in the queue: smaller goes first."""
+        return PRIORITIES[self.priority]
+
+
+class Profiles:
+    """Raises SetupError for a profile that the model's window has no room for."""
+
+    def __init__(self, profiles: Mapping[str, Profile], model: EmbeddingModel) -> None:
+        window, count = model.fingerprint.max_tokens, model.count_tokens
+        # What the model reads besides: special tokens, its prompt, and the empty line between context and chunk.
+        (nothing, prompt, line) = count(["", model.fingerprint.document_prompt, "\n\n"])
+        room = window - prompt - (line - nothing)
+        self._named = {
+            name: NamedProfile(name, _chunking(name, profile, window, room), profile.priority, profile.rerank, profile.rewrite)
+            for name, profile in sorted(profiles.items())
+        }
+
+    def get(self, name: str, *, field: str = "profile") -> NamedProfile:
+        """Raise InvalidInput if there is none; `field` is what named it."""
+        if name not in self._named:
+            raise InvalidInput(f"There is no profile {name!r}; there are {', '.join(self._named)}.", field=field)
+        return self._named[name]
+
+    def all(self) -> list[NamedProfile]:
+        return [*self._named.values()]
+
+
+def _chunking(name: str, profile: Profile, window: int, room: int) -> Chunking:
+    """`room`: tokens of the window that chunk and context have together."""
+    derived = min(room, room - window + DERIVED_WINDOW)
+    chunk, context = profile.chunk_tokens, profile.context_tokens
+    if context is None:
+        context = max(0, min(CONTEXT_SHARE * derived // SHARED, room - (chunk or 0)))
+    if chunk is None:
+        chunk = max(derived, context + SPARE + 1) - context - SPARE
+    overlap = profile.overlap_tokens
+    of_window = f"the model reads {window} tokens, of which {room} are left for chunk and context together"
+    for field, value, limit, why in (
+        ("chunk_tokens", chunk, room - context, f"beside a context of {context}: {of_window}"),
+        ("overlap_tokens", overlap, chunk // 2, f"half of the chunk's {chunk}: beyond it, most of each chunk is repetition"),
+    ):
+        if value > limit:
+            raise SetupError(
+                f"profile {name!r}: `{field}` is {value}, and at most {max(0, limit)} {why}. Set it in CARREL_PROFILES_FILE."
+            )
+    return Chunking(chunk, context, overlap, profile.splitter)

@@ -151,7 +151,9 @@ class Settings(BaseSettings):
     max_chunks: int = Field(50_000, ge=1, description="Most chunks that one document may become.")
     parse_seconds: int = Field(15, ge=1, le=300, description="Wall and CPU time that reading one document may take.")
     parse_memory_bytes: int = Field(1024 * MIB, ge=256 * MIB, description="Address space of the process that reads a document.")
-    worker_concurrency: int = Field(4, ge=1, le=64, description="Documents a worker has in flight.")
+    worker_concurrency: int = Field(
+        8, ge=1, le=64, description="Documents a worker has in flight; four of them at most are read at the same time."
+    )
     worker_scheduling: Literal["idle", "normal"] = Field(
         "idle", description="`idle` lets queries go first on a busy machine; `normal` shares equally."
     )

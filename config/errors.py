@@ -6,7 +6,8 @@ CarrelError
 │   ├── UnsupportedMedia (415) ├── NotFound (404)             │   └── ModelUnavailable
 │   └── IdempotencyKeyReused   ├── Conflict (409)             ├── UnreadableDocument (422, of a job or dry run)
 ├── BudgetExhausted (402)      ├── SpaceMismatch (422)        └── SetupError (start-up: what to do next)
-└── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
+├── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
+└── ProviderRefused (502)
 """
 
 from __future__ import annotations
@@ -116,6 +117,12 @@ class EngineUnavailable(Unavailable):
 
 class ModelUnavailable(Unavailable):
     code, title = "model_unavailable", "The embedding model is not loaded"
+
+
+class ProviderRefused(CarrelError):
+    """A provider outside does not accept what it was sent, and would not the next time."""
+
+    status, code, title = 502, "provider_refused", "A provider outside refused the request"
 
 
 class SetupError(CarrelError):

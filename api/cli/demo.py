@@ -18,6 +18,7 @@ from api.cli.documents import find_files, ingest_files, show_passage
 from api.local import LocalService, local_service
 from carrel_client import Carrel, NotFoundError
 from config.errors import SetupError
+from config.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +64,11 @@ def demo(
             raise SetupError(f"There is no folder {room.folder}; run this from a checkout, or pass --docs and --handbook.")
     began = time.monotonic()
     out.print("Starting a service of its own …")
-    with tempfile.TemporaryDirectory(prefix="carrel-demo-") as folder, local_service(Path(folder)) as service:
+    models = Settings().prepared_models.resolve()  # what is prepared here is there for `carrel serve` too
+    with (
+        tempfile.TemporaryDirectory(prefix="carrel-demo-") as folder,
+        local_service(Path(folder), models_dir=models) as service,
+    ):
         result = _show(rooms, service)
     result["seconds"] = round(time.monotonic() - began, 1)
     print(json.dumps(result))

@@ -42,6 +42,15 @@ def test_a_dead_child_is_replaced_and_work_goes_on(tmp_path: Path, name: str) ->
         assert two.query("death").passages == []
 
 
+def test_every_thread_of_a_polite_worker_gives_way(tmp_path: Path) -> None:
+    """The model's own too, which are there before anybody says how the worker is scheduled."""
+    with running_service(tmp_path, worker_scheduling="idle") as service:
+        for name, policy in (("worker", os.SCHED_IDLE), ("api", os.SCHED_OTHER)):
+            child = wait_for(lambda name=name: service.child(name), what=f"a living {name}")  # type: ignore[misc]
+            tasks = [int(path.name) for path in Path(f"/proc/{child}/task").iterdir()]
+            assert {os.sched_getscheduler(task) for task in tasks} == {policy}
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with running_service(tmp_path / "one", **FAST) as service:
         port = service.url.rpartition(":")[2]

@@ -40,7 +40,7 @@ VENDORS = {
     "limits": {"api/middleware.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
     "uvicorn": {"api/processes/api.py"},
-    "httpx2": {"client/src/carrel_client/transport.py"},
+    "httpx2": {"client/src/carrel_client/transport.py", "rag/embedding/remote/client.py"},
 }
 
 #: Code that acts before a tenant is known or across tenants.

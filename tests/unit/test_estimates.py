@@ -152,7 +152,7 @@ def test_the_cache_is_asked_in_pages_for_one_tenant_and_the_model_never(
     texts = [f"text {number}" for number in range(5)] + ["text 0", "text 4"]
     try:
         service.embed_batch(mine, FreeMeter(), texts[1:4], hold_id="h")
-        monkeypatch.setattr(service, "_embedder", None)
+        monkeypatch.setattr(service, "embedder", None)
         tokens = [1, 2, 4, 8, 16, 1, 16]
         assert service.estimate(mine, texts, tokens) == Estimate(to_embed=17, cached=14, deduplicated=17)
         assert service.estimate(other, texts, tokens) == Estimate(to_embed=31, cached=0, deduplicated=17)

@@ -20,6 +20,7 @@ from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents, TenantDocuments
+from ingestion.fetch.fetcher import Fetcher
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
 from ingestion.readers.base import Parsed
@@ -62,6 +63,7 @@ class World:
     store: VectorStore
     folder: Path
     keep_failed_days: float = 0
+    fetcher: Fetcher | None = None
     contexts: dict[str, TenantContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class World:
         self.instances = Instances(self.database, system_clock)
         collections = Collections(self.database, system_clock, runtime.fingerprint, Profiles(BUILT_IN, runtime))
         collections.register_space()
-        limits = DocumentLimits(10**6)
+        limits = DocumentLimits(10**6, self.fetcher and self.fetcher.policy)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
         self.retriever = Retriever(self.database, collections, self.store, self.embedding)
         self.collector = Collector(self.database, system_clock, self.blobs, self.store, keep_failed_days=self.keep_failed_days)
@@ -91,6 +93,7 @@ class World:
             self.ledger,
             self.collector,
             max_chunks=1000,
+            fetcher=self.fetcher,
         )
         for name in TENANTS:
             self.contexts[name] = self.registry.context_of_job(self.registry.create(name, monthly_tokens=None).id, "test")

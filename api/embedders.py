@@ -11,6 +11,10 @@ from rag.embedding.runtime import Embedder, EmbeddingRuntime
 
 
 def build_embedder(settings: Settings) -> Embedder:
+    if settings.embedding_runtime == "remote":
+        from api.remote_embedding import build_remote_embedder  # noqa: PLC0415  an HTTP client, for those who use it only
+
+        return build_remote_embedder(settings)
     runtime = build_runtime(settings)
     return Batcher(runtime, batch_tokens=settings.batch_tokens or runtime.batch_tokens)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from api.schemas import Part
 from config.database import Database
 from ingestion.instances import Instances
-from rag.embedding.runtime import EmbeddingModel
+from rag.embedding.runtime import Embedder
 from rag.store.base import VectorStore
 
 PATIENCE_S = 1.5
@@ -58,18 +58,24 @@ def checks(
     database: Database,
     instances: Instances,
     store: VectorStore,
-    model: EmbeddingModel,
+    embedder: Embedder,
     data_dir: Path,
     draining: threading.Event,
 ) -> dict[str, Check]:
     return {
         "database": lambda: _database(database),
         "engine": lambda: _engine(store),
-        "model": lambda: Part(ok=True, detail=f"{model.name}: {model.where}"),
+        "model": lambda: _model(embedder),
         "worker": lambda: _worker(instances),
         "disk": lambda: check_disk(data_dir, MIN_FREE_BYTES),
         "draining": lambda: Part(ok=not draining.is_set(), detail="stopping" if draining.is_set() else "no"),
     }
+
+
+def _model(embedder: Embedder) -> Part:
+    """In order even while a provider is not: questions whose vectors are known are answered."""
+    model, state = embedder.model, embedder.state
+    return Part(ok=True, detail=f"{model.name}: {model.where}" + (f"; {state}" if state else ""))
 
 
 def _database(database: Database) -> Part:

@@ -117,7 +117,7 @@ def build_api(settings: Settings) -> ApiServices:
                 database=core.database,
                 instances=instances,
                 store=store,
-                model=embedding.model,
+                embedder=embedding.embedder,
                 data_dir=settings.data_dir,
                 draining=draining,
             )

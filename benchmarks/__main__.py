@@ -13,6 +13,7 @@ from benchmarks import embed as embed_benchmark
 from benchmarks import ingest as ingest_benchmark
 from benchmarks import quality as quality_benchmark
 from benchmarks import query as query_benchmark
+from benchmarks import reingest as reingest_benchmark
 from benchmarks import startup as startup_benchmark
 from benchmarks import tenants as tenants_benchmark
 from benchmarks.report import Report
@@ -113,10 +114,24 @@ def quality(
     dataset: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Folder: corpus.jsonl, queries.jsonl, qrels.tsv.")
     ],
+    runtime: Runtime = MODEL,
+    precision: Annotated[str, typer.Option(help="As in CARREL_EMBEDDING_PRECISION.")] = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """nDCG@10 and recall over a judged set. A `group` in the set becomes a tenant."""
-    finish(quality_benchmark.run(dataset), json_file)
+    finish(quality_benchmark.run(dataset, runtime, precision), json_file)
+
+
+@app.command()
+def reingest(
+    chunks: Annotated[int, typer.Option(min=1, help="Chunks of the document that is brought twice.")] = 640,
+    repeats: Repeats = 3,
+    runtime: Runtime = MODEL,
+    seed: Seed = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """What unchanged text costs when it comes again, and how much faster its embedding stage is."""
+    finish(reingest_benchmark.run(chunks, repeats, runtime, seed), json_file)
 
 
 def finish(report: Report, json_file: Path | None) -> None:

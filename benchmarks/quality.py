@@ -18,6 +18,7 @@ from typing import Any
 
 from api.local import LocalService, local_service
 from benchmarks.report import Report
+from benchmarks.workload import SERVICE
 from carrel_client import Carrel
 
 PARALLEL = 8
@@ -46,10 +47,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def run(folder: Path) -> Report:
+def run(folder: Path, runtime: str, precision: str) -> Report:
     dataset = read_dataset(folder)
     with tempfile.TemporaryDirectory(prefix="carrel-quality-") as data:
-        settings = {"requests_per_second": 5_000, "worker_scheduling": "normal", "worker_concurrency": 8}
+        settings = {**SERVICE, "embedding_runtime": runtime, "embedding_precision": precision}
         with local_service(Path(data), **settings) as service:
             clients = _tenants(service, dataset)
             began = time.monotonic()

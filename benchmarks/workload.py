@@ -22,7 +22,7 @@ from rag.embedding.local.models import resolve_model
 MODELS = Path(tempfile.gettempdir()) / f"carrel-benchmarks-{os.getuid()}" / "models"
 #: The worker shares equally and one client may ask as fast as it can: what is measured is work, not politeness.
 SERVICE = {"worker_scheduling": "normal", "requests_per_second": 5_000, "models_dir": MODELS}
-IN_FLIGHT = 8  #: documents brought at once while a service is filled: twice what its worker takes
+IN_FLIGHT = 16  #: documents brought at once while a service is filled: twice what its worker takes
 TOP_K = 10
 
 

@@ -7,7 +7,8 @@ CarrelError
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
 │   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
-└── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
+├── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
+└── ProviderRefused (502)
 """
 
 from __future__ import annotations
@@ -135,6 +136,12 @@ class SiteUnavailable(Unavailable):
     """A site that may answer later; `retry_after_s` is what it asked for. A job's outcome, after some tries."""
 
     code, title = "site_unavailable", "The site does not answer"
+
+
+class ProviderRefused(CarrelError):
+    """A provider outside does not accept what it was sent, and would not the next time."""
+
+    status, code, title = 502, "provider_refused", "A provider outside refused the request"
 
 
 class SetupError(CarrelError):

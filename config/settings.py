@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from config.money import MAX_PRICE
@@ -23,8 +23,15 @@ def _from_json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
+class _Prices(dict[str, int]):
+    """Never changed once it is read, so settings that are equal hash alike."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
 #: Read here and not by pydantic-settings, which answers broken JSON with an error of its own.
-Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json)]
+Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json), AfterValidator(_Prices)]
 
 
 def _from_list(value: object) -> object:
@@ -64,13 +71,15 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
-    embedding_runtime: Literal["auto", "openvino", "sentence-transformers", "hash"] = Field(
+    embedding_runtime: Literal["auto", "openvino", "sentence-transformers", "remote", "hash"] = Field(
         "auto",
         description="What turns text into vectors. `auto` takes a GPU where there is one, else OpenVINO on x86, else torch; "
-        "`carrel doctor` shows which. `hash` needs no model and finds only equal words: for tests.",
+        "`carrel doctor` shows which. `remote` is an OpenAI-compatible server at CARREL_EMBEDDING_URL. "
+        "`hash` needs no model and finds only equal words: for tests.",
     )
     embedding_model: str = Field(
-        "all-MiniLM-L6-v2", description="Folder of a model, or its name in the bundled package or the local hub cache."
+        "all-MiniLM-L6-v2",
+        description="Folder of a model, or its name in the bundled package, the local hub cache, or at the remote server.",
     )
     embedding_device: str = Field("auto", description="Torch device: `auto`, `cpu`, `cuda`, `cuda:1`.")
     embedding_precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -82,7 +91,11 @@ class Settings(BaseSettings):
     )
     allow_model_download: bool = Field(False, description="Whether a missing model may be fetched from the hub.")
     embedding_dimensions: int | None = Field(
-        None, ge=8, le=16384, description="Vectors are cut to these first dimensions, for models trained for that (Matryoshka)."
+        None,
+        ge=8,
+        le=16384,
+        description="Vectors are cut to these first dimensions, for models trained for that (Matryoshka). "
+        "A remote model needs the setting.",
     )
     embedding_query_prompt: str | None = Field(
         None, max_length=2000, description="Put before each question that is embedded; the default is the model's own, if any."
@@ -90,6 +103,36 @@ class Settings(BaseSettings):
     embedding_document_prompt: str | None = Field(
         None, max_length=2000, description="Put before each chunk that is embedded; the default is the model's own, if any."
     )
+    embedding_url: str | None = Field(
+        None, description="Base URL of a remote server, such as `https://api.openai.com/v1`; `/embeddings` is added."
+    )
+    embedding_api_key: SecretStr | None = Field(None, description="Key of the remote server, sent as a bearer token.")
+    embedding_max_tokens: int = Field(
+        8191, ge=256, le=1_000_000, description="Tokens that the remote model reads of a text; longer ones are cut."
+    )
+    embedding_tokenizer: Path | None = Field(
+        None,
+        description="`tokenizer.json` of the remote model, or its folder; without one, tokens are counted as cl100k_base.",
+    )
+    embedding_revision: str = Field(
+        "1",
+        max_length=64,
+        description="Of the remote model's weights, as you name it. Change it when they changed: a new space begins.",
+    )
+    embedding_send_dimensions: bool = Field(
+        True, description="Whether the remote server is asked for CARREL_EMBEDDING_DIMENSIONS; some refuse the field."
+    )
+    embedding_rpm: int | None = Field(None, ge=1, description="Requests a minute to the remote server; none is no limit.")
+    embedding_tpm: int | None = Field(None, ge=1, description="Tokens a minute to the remote server; none is no limit.")
+    embedding_concurrency: int = Field(8, ge=1, le=256, description="Most requests to the remote server at once.")
+    embedding_timeout_seconds: float = Field(
+        30.0, gt=0, le=600, description="Longest wait for one answer of the remote server."
+    )
+    embedding_deadline_seconds: float = Field(
+        60.0, gt=0, le=3600, description="Longest time that texts wait to be sent to the remote server, or sent again."
+    )
+    embedding_batch_count: int = Field(32, ge=1, le=2048, description="Texts in one request to the remote server.")
+    embedding_batch_tokens: int = Field(16384, ge=256, description="Tokens in one request to the remote server.")
     batch_tokens: int | None = Field(
         None, ge=256, le=65536, description="Padded tokens in one call of the model; the default is the runtime's own."
     )
@@ -125,7 +168,9 @@ class Settings(BaseSettings):
         "Every tenant can then read what they answer.",
     )
     url_fetch_seconds: int = Field(60, ge=1, le=600, description="Time that fetching one URL may take, redirects included.")
-    worker_concurrency: int = Field(4, ge=1, le=64, description="Documents a worker has in flight.")
+    worker_concurrency: int = Field(
+        8, ge=1, le=64, description="Documents a worker has in flight; four of them at most are read at the same time."
+    )
     worker_scheduling: Literal["idle", "normal"] = Field(
         "idle", description="`idle` lets queries go first on a busy machine; `normal` shares equally."
     )

@@ -55,10 +55,15 @@ def payload_digest(version: DocumentVersion) -> str:
     return f"{sorted(version.labels)}{sorted(version.attributes.items())}"
 
 
+def numbers_of(version: DocumentVersion) -> dict[str, float]:
+    """Its attributes that are numbers; for most documents none, and then nobody has to ask for slots."""
+    return {key: float(value) for key, value in version.attributes.items() if _is_number(value)}
+
+
 def claim_slots(session: Session, version: DocumentVersion, collection_id: str) -> None:
     """Give numeric attributes a slot while there are any; without one, ranges are checked on the stored value alone."""
-    numeric = {key for key, value in version.attributes.items() if _is_number(value)}
-    if numeric <= numeric_slots(session, [collection_id])[collection_id].keys():
+    numeric = numbers_of(version).keys()
+    if not numeric or numeric <= numeric_slots(session, [collection_id])[collection_id].keys():
         return
     # One document at a time: two would take the same slot. Rows that only refer to the collection do not wait for this.
     session.get_one(Collection, collection_id, with_for_update={"key_share": True})
@@ -82,7 +87,7 @@ class FilterFields:
 
     @classmethod
     def of(cls, version: DocumentVersion, collection_id: str, slots: Mapping[str, int]) -> FilterFields:
-        numbers = {slots[key]: float(value) for key, value in version.attributes.items() if key in slots and _is_number(value)}
+        numbers = {slots[key]: value for key, value in numbers_of(version).items() if key in slots}
         return cls(
             collection=collection_id,
             document=version.document_id,

@@ -311,12 +311,16 @@ _SHOWN = (
 )
 
 
+_BUMP = (
+    sa.update(Collection)
+    .where(col(Collection.id) == sa.bindparam("collection"))
+    .values(generation=col(Collection.generation) + 1)
+)
+
+
 def bump_generation(session: Session, collection_id: str) -> None:
     """Whatever was computed from this collection before is stale from this transaction on."""
-    session.execute(
-        sa.update(Collection).where(col(Collection.id) == collection_id).values(generation=col(Collection.generation) + 1),
-        execution_options={"synchronize_session": False},
-    )
+    session.execute(_BUMP, {"collection": collection_id}, execution_options={"synchronize_session": False})
 
 
 def _by_external_id(session: Session, collection_id: str, external_id: str, *, lock: bool = False) -> Document | None:

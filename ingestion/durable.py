@@ -14,13 +14,14 @@ from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
+from dbos._dbos import _get_dbos_instance
 from dbos._serialization import Serializer
 from sqlalchemy.orm import Session
 
 from config.database import SYSTEM_ROLE, Database, past_the_wall
 from ingestion.pipeline import Pipeline
 from ingestion.tables import DOCUMENTS, FETCHES, Job
-from ingestion.workflow import ContextOfJob, Outcome, Step, Steps, process
+from ingestion.workflow import ContextOfJob, Steps, process
 
 APPLICATION, APPLICATION_VERSION = "carrel", "1"
 WORKFLOW = "process_document"
@@ -120,7 +121,7 @@ class DurableWorker:
                 log_level="WARNING",
             )
         )
-        steps = Steps.of(pipeline, context_of_job, pause=DBOS.sleep, wrap=_durable)
+        steps = Steps.of(pipeline, context_of_job, pause=time.sleep)
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
         def process_document(tenant_id: str, job_id: str) -> str:
@@ -128,6 +129,7 @@ class DurableWorker:
 
     def start(self) -> None:
         DBOS.launch()
+        _poll_cheaply()
         DBOS.register_queue(DOCUMENTS, worker_concurrency=self._concurrency, polling_interval_sec=POLL_S)
         DBOS.register_queue(FETCHES, worker_concurrency=FETCHES_AT_ONCE, polling_interval_sec=FETCH_POLL_S)
 
@@ -161,9 +163,17 @@ class DurableWorker:
             DBOS.delete_workflows(ended)
 
 
-def _durable(name: str, step: Step) -> Step:
-    @DBOS.step(name=name)
-    def durable(*args: Any) -> Outcome | None:
-        return step(*args)
+def _poll_cheaply() -> None:
+    """Let DBOS ask for jobs only where one waits: its own question takes 2 ms, twenty times a second, this one 0.1 ms."""
+    system = _get_dbos_instance()._sys_db
+    status, scopes = system.tables.workflow_status, system.dequeue_scopes
+    waiting = (
+        sa.select(sa.literal(1)).where(status.c.queue_name == sa.bindparam("queue"), status.c.status == "ENQUEUED").limit(1)
+    )
 
-    return durable
+    def dequeue_scopes(queue: str) -> list[Any]:
+        with system.engine.connect() as connection:
+            found = connection.scalar(waiting, {"queue": queue})
+        return [] if found is None else list(scopes(queue))
+
+    system.dequeue_scopes = dequeue_scopes  # type: ignore[method-assign, assignment]

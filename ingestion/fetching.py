@@ -61,7 +61,7 @@ class Fetching:
             )
             if _is_live(session, found):
                 version.state = "superseded"
-            found.job.updated_at = self._clock()
+            found.job.stage, found.job.updated_at = "reading", self._clock()  # from here on starts are counted again
             session.add_all([version, found.job])
 
 

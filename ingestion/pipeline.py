@@ -20,7 +20,7 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from ingestion.blobs import BlobStore
-from ingestion.chunk_rows import FilterFields
+from ingestion.chunk_rows import FilterFields, numbers_of
 from ingestion.collector import Collector
 from ingestion.documents import bump_generation
 from ingestion.fetch.fetcher import Fetcher
@@ -39,8 +39,19 @@ from rag.store.base import VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 
-BATCH_CHUNKS = 64  # one durable step, one hold and one upsert
+BATCH_CHUNKS = 64  # one step, one hold and one upsert
 _NO_SYNC = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What embedding needs of a chunk."""
+
+    id: str
+    context: str
+    text: str
+    tokens: int
+    indexed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class Batch:
 
     number: int
     tokens: int
-    missing: Sequence[Chunk]
+    missing: Sequence[Staged]
     fields: FilterFields
 
     @property
@@ -64,6 +75,26 @@ class Paid:
     cached: int
     deduplicated: int
     hits: int = 0
+
+
+#: Statements of every document, made once: building one costs more than SQLite takes for it.
+_PLACED = (
+    sa.select(col(Chunk.id), col(Chunk.context), col(Chunk.text), col(Chunk.tokens), col(Chunk.indexed))
+    .join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id))
+    .where(
+        col(VersionChunk.version_id) == sa.bindparam("version"),
+        col(VersionChunk.ordinal) >= sa.bindparam("first"),
+        col(VersionChunk.ordinal) < sa.bindparam("end"),
+    )
+    .order_by(col(VersionChunk.ordinal))
+)
+_INDEXED = sa.update(Chunk).where(col(Chunk.id).in_(sa.bindparam("ids", expanding=True))).values(indexed=True)
+_WITHOUT_POINTS = (
+    select(sa.func.count())
+    .select_from(Chunk)
+    .join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id))
+    .where(col(VersionChunk.version_id) == sa.bindparam("version"), col(Chunk.indexed).is_(False))
+)
 
 
 class Pipeline:
@@ -130,16 +161,11 @@ class Pipeline:
 
     def _batch(self, lease: Lease, number: int) -> Batch:
         first = number * BATCH_CHUNKS
-        inside = (
-            col(VersionChunk.version_id) == lease.version_id,
-            col(VersionChunk.ordinal) >= first,
-            col(VersionChunk.ordinal) < first + BATCH_CHUNKS,
-        )
-        placed = select(Chunk).join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id)).where(*inside)
+        inside = {"version": lease.version_id, "first": first, "end": first + BATCH_CHUNKS}
         with self._database.read(lease.context) as session:
             version = _version(session, lease)
-            chunks = session.scalars(placed.order_by(col(VersionChunk.ordinal))).all()
-            slots = numeric_slots(session, [lease.collection_id])[lease.collection_id]
+            chunks = [Staged(*row) for row in session.execute(_PLACED, inside)]
+            slots = numeric_slots(session, [lease.collection_id])[lease.collection_id] if numbers_of(version) else {}
         return Batch(
             number=number,
             tokens=sum(chunk.tokens for chunk in chunks),
@@ -150,7 +176,7 @@ class Pipeline:
     def _count(self, session: Session, found: Work, batch: Batch, paid: Paid) -> None:
         """Mark the batch's chunks as indexed, and count it once, however often its step is run."""
         job, ids = found.job, [chunk.id for chunk in batch.missing]
-        session.execute(sa.update(Chunk).where(col(Chunk.id).in_(ids)).values(indexed=True), execution_options=_NO_SYNC)
+        session.execute(_INDEXED, {"ids": ids}, execution_options=_NO_SYNC)
         done = min(job.chunks_total, batch.done)
         if job.chunks_done >= done:
             return
@@ -236,11 +262,6 @@ def _version(session: Session, lease: Lease) -> DocumentVersion:
 
 
 def _require_indexed(session: Session, version_id: str) -> None:
-    missing = session.scalar(
-        sa.select(sa.func.count())
-        .select_from(Chunk)
-        .join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id))
-        .where(col(VersionChunk.version_id) == version_id, col(Chunk.indexed).is_(False))
-    )
+    missing = session.scalar(_WITHOUT_POINTS, {"version": version_id})
     if missing:
         raise RuntimeError(f"version {version_id} has {missing} chunks without points")

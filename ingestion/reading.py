@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,11 @@ MAX_PARSER_DEATHS = 2
 MAX_SPLIT_S = 120.0
 MAX_READ_STARTS = 10  # of one document, without an end
 ROWS = 500  # in one statement
+READERS = 4  # documents that are read at once: of these the whole text is in memory, of the others one batch of chunks
 _NO_SYNC = {"synchronize_session": False}
+#: Made once: building a statement costs more than SQLite takes for it.
+_FORGET = sa.delete(VersionChunk).where(col(VersionChunk.version_id) == sa.bindparam("version"))
+_KNOWN = select(col(Chunk.id)).where(col(Chunk.id).in_(sa.bindparam("ids", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +67,23 @@ class Reading:
     ) -> None:
         self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
         self._chunkers, self._count_tokens, self._max_chunks = chunkers, count_tokens, max_chunks
+        self._readers = threading.BoundedSemaphore(READERS)
 
     def read(self, lease: Lease) -> int:
-        """Return how many chunks there are; 0 if the version has ended already."""
-        version = self._begin(lease)
-        if version is None:
+        """Return how many chunks there are; 0 if the version has ended already. What was read before is not read again."""
+        with self._database.read(lease.context) as session:
+            found = work(session, lease)
+        version = found.version
+        if version.state != "queued":
             return 0  # run again after its end: nothing is left to do
+        if found.job.stage == "embedding":
+            return found.job.chunks_total
+        if version.read_starts > MAX_READ_STARTS:
+            raise UnreadableDocument(f"Reading the document was begun {MAX_READ_STARTS} times and never ended.")
+        with self._readers:
+            return self._read(lease, version)
+
+    def _read(self, lease: Lease, version: DocumentVersion) -> int:
         parsed = self._parse(lease, version)
         title = _title(version, parsed)
         pieces = self._split(Chunking(**version.chunking), parsed, title)
@@ -103,19 +119,6 @@ class Reading:
 
     def close(self) -> None:
         self._sandbox.close()
-
-    def _begin(self, lease: Lease) -> DocumentVersion | None:
-        """Count the start: a document that takes the worker down with it whenever it is read must not do so for ever."""
-        with self._database.write(lease.context) as session:
-            found = work(session, lease)
-            if found.version.state != "queued":
-                return None
-            found.version.read_starts += 1
-            found.job.stage, found.job.updated_at = "reading", self._clock()
-            session.add_all([found.version, found.job])
-        if found.version.read_starts > MAX_READ_STARTS:
-            raise UnreadableDocument(f"Reading the document was begun {MAX_READ_STARTS} times and never ended.")
-        return found.version
 
     def _parse(self, lease: Lease, version: DocumentVersion) -> Parsed:
         while True:
@@ -176,12 +179,11 @@ def _title(version: DocumentVersion, parsed: Parsed) -> str:
 
 def _forget_places(session: Session, version_id: str) -> None:
     """Of a reading that was cut off."""
-    statement = sa.delete(VersionChunk).where(col(VersionChunk.version_id) == version_id)
-    session.execute(statement, execution_options=_NO_SYNC)
+    session.execute(_FORGET, {"version": version_id}, execution_options=_NO_SYNC)
 
 
 def _add_rows(session: Session, version: DocumentVersion, page: Sequence[ChunkRow]) -> None:
-    known = {*session.scalars(select(col(Chunk.id)).where(col(Chunk.id).in_([row.id for row in page])))}
+    known = {*session.scalars(_KNOWN, {"ids": [row.id for row in page]})}
     if fresh := [chunk_row(version, row) for row in page if row.id not in known]:
         session.execute(sa.insert(Chunk), fresh)
     if page:

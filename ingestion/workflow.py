@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,7 @@ MAX_SITE_TRIES, MAX_SITE_PAUSE_S = 3, 60.0  # after the first, of a site that sa
 
 #: What passes by itself: locked, restarting, full.
 PASSING = (OperationalError, IntegrityError, PoolTimeout, OSError)
-#: How a step ended: None or its result, or an error's code, detail and whether to try again. Plain data, because a durable
-#: queue keeps it, and could keep an exception only by pickling it.
+#: How a step ended: None or its result, or an error's code, detail and whether to try again.
 Outcome = dict[str, Any]
 Step = Callable[..., Outcome | None]
 ContextOfJob = Callable[[str, str], TenantContext]
@@ -37,7 +35,10 @@ ContextOfJob = Callable[[str, str], TenantContext]
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Each takes a lease first. `take_up` is no step: whoever goes on with a job takes it up anew. `pause` sleeps (seconds)."""
+    """Each takes a lease first and may be run again: whoever goes on with a job takes it up anew and begins with the first.
+
+    `pause` sleeps (seconds).
+    """
 
     take_up: Callable[[str, str], Lease | None]
     fetch: Step
@@ -57,7 +58,7 @@ class Steps:
         pause: Callable[[float], None],
         wrap: Callable[[str, Step], Step] = lambda _name, step: step,
     ) -> Steps:
-        """The pipeline's steps, guarded. `wrap` makes each durable under its name."""
+        """The pipeline's steps, guarded. `wrap` stands around each, under its name."""
 
         def guarded(name: str, work: Callable[..., Outcome | None]) -> Step:
             return wrap(name, _guarded(work))
@@ -118,13 +119,12 @@ def process(steps: Steps, tenant_id: str, job_id: str) -> str:
 
 
 def _take_up(steps: Steps, tenant_id: str, job_id: str) -> Lease | None:
-    """Not by `pause`: that is durable, and how often it was needed this time must not count the next time."""
     for attempt in range(MAX_TRIES):
         try:
             return steps.take_up(tenant_id, job_id)
         except PASSING as error:
             log.warning("a job waits to be taken up", extra={"reason": repr(error)})
-            time.sleep(min(0.2 * 2**attempt, MAX_PAUSE_S))
+            steps.pause(min(0.2 * 2**attempt, MAX_PAUSE_S))
     return steps.take_up(tenant_id, job_id)
 
 

@@ -16,6 +16,7 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
 from rag.corpus import PIPELINE_VERSION
+from rag.wordpiece import WordCounts, is_by_word
 
 _POINT_NAMESPACE = uuid.UUID("6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b10")
 _HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")  # no more: a pattern that also trims the end takes cubic time on blanks
@@ -71,6 +72,7 @@ class Chunker:
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_truncation()  # the bundled file truncates and pads at 128, which would hide a text's length
         self._tokenizer.no_padding()
+        self._words = WordCounts(self._tokenizer) if is_by_word(self._tokenizer) else None
         self._markdown, self._plain = self._splitters(MarkdownSplitter), self._splitters(TextSplitter)
 
     def split(self, text: str, *, markdown: bool, title: str, pages: Sequence[Page] = ()) -> Iterator[Piece]:
@@ -95,8 +97,12 @@ class Chunker:
 
     def _splitters(self, kind: type[MarkdownSplitter | TextSplitter]) -> Splitters:
         text, overlap = self.sizes.text_tokens, self.sizes.overlap_tokens
-        bare = kind.from_huggingface_tokenizer(self._tokenizer, text)
-        return (kind.from_huggingface_tokenizer(self._tokenizer, text, overlap) if overlap else bare), bare
+        if self._words is None:
+            make = functools.partial(kind.from_huggingface_tokenizer, self._tokenizer)
+        else:
+            make = functools.partial(kind.from_callback, self._words.count)
+        bare = make(text)
+        return (make(text, overlap) if overlap else bare), bare
 
     def _context(self, parts: tuple[str, ...]) -> str:
         """Title and headings, repeated parts once, cut at a token boundary to its share of the window."""

@@ -42,12 +42,7 @@ _PATTERN = {
 @functools.cache
 def encoding(name: EncodingName) -> tiktoken.Encoding:
     """Build the encoding from the shipped ranks. Takes about 0.4 s, once."""
-    packed = resources.files("rag").joinpath("data", f"{name}.tiktoken.xz").read_bytes()
-    ranks = lzma.decompress(packed)
-    if hashlib.sha256(ranks).hexdigest() != _SHA256[name]:
-        raise RuntimeError(f"the token ranks of {name} inside the package are damaged; install it again")
-    pairs = (line.split() for line in ranks.splitlines())
-    by_token = {base64.b64decode(token): int(rank) for token, rank in pairs}
+    by_token = ranks(name)
     made = tiktoken.Encoding(
         name=f"carrel_{name}",  # a plugin that redefines a standard name must not reach us, nor we it
         pat_str=_PATTERN[name],
@@ -56,6 +51,16 @@ def encoding(name: EncodingName) -> tiktoken.Encoding:
     )
     by_token.clear()  # 28 MB: the encoder has read them, and only what is not used here looks at them again
     return made
+
+
+def ranks(name: EncodingName) -> dict[bytes, int]:
+    """Every token of the encoding with its rank, from 0 without a gap: pairs of tokens are joined in this order."""
+    packed = resources.files("rag").joinpath("data", f"{name}.tiktoken.xz").read_bytes()
+    lines = lzma.decompress(packed)
+    if hashlib.sha256(lines).hexdigest() != _SHA256[name]:
+        raise RuntimeError(f"the token ranks of {name} inside the package are damaged; install it again")
+    pairs = (line.split() for line in lines.splitlines())
+    return {base64.b64decode(token): int(rank) for token, rank in pairs}
 
 
 def count_tokens(text: str, name: EncodingName = "o200k_base") -> int:

@@ -87,5 +87,8 @@ class TenantRegistry:
 
     def context_of_job(self, tenant_id: str, job_id: str) -> TenantContext:
         """The context in which a durable job acts: its tenant comes from the job's own record."""
-        tenant = self.get(tenant_id)
+        with self._database.system_read() as session:
+            tenant = session.get(Tenant, tenant_id)
+        if tenant is None:
+            raise NotFound("There is no such tenant.")
         return TenantContext(tenant.id, tenant.cache_salt, Principal(PrincipalKind.JOB, job_id, frozenset()))

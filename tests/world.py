@@ -33,8 +33,9 @@ from rag.chunkers import Chunkers
 from rag.collections import Collections
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.batcher import Batcher
-from rag.embedding.cache import NullVectorCache
+from rag.embedding.cache import NullVectorCache, VectorCache
 from rag.embedding.hashing import HashRuntime
+from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.profiles import Profiles
 from rag.retrieval import Question, Retriever
@@ -63,20 +64,22 @@ class World:
     store: VectorStore
     folder: Path
     keep_failed_days: float = 0
+    embedder: Embedder | None = None
+    cache: VectorCache = field(default_factory=NullVectorCache)
     fetcher: Fetcher | None = None
     contexts: dict[str, TenantContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.taking = threading.Lock()
         SQLModel.metadata.create_all(self.database.engine)
-        runtime = HashRuntime()
-        self.embedding = EmbeddingService(Batcher(runtime, batch_tokens=2048), NullVectorCache())
+        embedder = self.embedder or Batcher(HashRuntime(), batch_tokens=2048)
+        self.embedding = EmbeddingService(embedder, self.cache)
         self.registry = TenantRegistry(self.database, system_clock)
         self.ledger = Ledger(self.database, system_clock, lease_s=60, price=20_000)
         self.blobs = BlobStore(self.folder / "blobs")
         self.queue = MemoryQueue()
         self.instances = Instances(self.database, system_clock)
-        collections = Collections(self.database, system_clock, runtime.fingerprint, Profiles(BUILT_IN, runtime))
+        collections = Collections(self.database, system_clock, embedder.model.fingerprint, Profiles(BUILT_IN, embedder.model))
         collections.register_space()
         limits = DocumentLimits(10**6, self.fetcher and self.fetcher.policy)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
@@ -87,7 +90,7 @@ class World:
             system_clock,
             self.blobs,
             InProcessReader(),  # type: ignore[arg-type]
-            Chunkers(runtime.tokenizer_json),
+            Chunkers(embedder.model.tokenizer_json),
             self.embedding,
             self.store,
             self.ledger,

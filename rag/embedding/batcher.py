@@ -9,14 +9,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
 from config.errors import ModelUnavailable
 from rag.embedding.runtime import Embedding, EmbeddingRuntime, Matrix
-
-ROUND_BATCHES = 8  # of a job's texts that are sorted together: more would pad less, and keep who comes later waiting
 
 
 class _Request:
@@ -27,6 +26,7 @@ class _Request:
         self.answer: Future[Embedding] = Future()
         self._vectors = np.empty((len(texts), dimensions), np.float32)
         self._left, self._seconds = len(texts), 0.0
+        self.waiting = len(texts)  #: texts that no batch has taken yet
 
     def fill(self, places: Sequence[int], vectors: Matrix, seconds: float) -> None:
         self._vectors[list(places)] = vectors
@@ -36,51 +36,72 @@ class _Request:
             self.answer.set_result(Embedding(self._vectors, self._seconds))
 
 
-_Text = tuple[_Request, int]  # and its place in the request
+class _Text(NamedTuple):
+    tokens: int
+    order: int  #: of asking
+    request: _Request
+    place: int  #: in its request
 
 
-@dataclass(slots=True)
-class _Lane:
-    """Requests that wait, and batches that were made of some of them already."""
-
-    waiting: deque[_Request] = field(default_factory=deque)
-    batches: deque[list[_Text]] = field(default_factory=deque)
-
-    def take(self, budget: int, rounds: int) -> list[_Text] | None:
-        """The next batch, or None. Whole requests are sorted together, as many as fill so many batches."""
-        if not self.batches and self.waiting:
-            texts: list[_Text] = []
-            total = 0
-            while self.waiting and total < budget * rounds:
-                request = self.waiting.popleft()
-                texts += [(request, place) for place in range(len(request.texts))]
-                total += sum(request.tokens)
-            lengths = [request.tokens[place] for request, place in texts]
-            self.batches += [[texts[index] for index in batch] for batch in plan_batches(lengths, budget)]
-        return self.batches.popleft() if self.batches else None
-
-    def __bool__(self) -> bool:
-        return bool(self.waiting or self.batches)
-
-
-def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group indices into batches of at most `budget` padded tokens (longest × count), shortest first.
-
-    Sorting keeps padding low; a text longer than the budget is a batch of its own.
+class Lane:
+    """Texts that wait, of all requests together. The oldest request decides what is next; texts of about that length go along,
+    whoever asked for them, so that little is padded and nobody waits for long.
     """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batches and lengths[index] * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
+
+    def __init__(self) -> None:
+        self._by_length: list[_Text] = []
+        self._requests: deque[_Request] = deque()
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._by_length)
+
+    def add(self, request: _Request) -> None:
+        self._requests.append(request)
+        self._by_length += [_Text(tokens, next(self._order), request, i) for i, tokens in enumerate(request.tokens)]
+        self._by_length.sort(key=_length)  # two sorted runs, nearly: cheap
+
+    def take(self, budget: int) -> list[_Text]:
+        """The next batch, empty if nothing waits: at most `budget` padded tokens (longest × count), or one text."""
+        while self._requests and not self._requests[0].waiting:
+            self._requests.popleft()
+        if not self._requests:
+            return []
+        oldest = self._requests[0]
+        mine = ((text.tokens, -text.order, i) for i, text in enumerate(self._by_length) if text.request is oldest)
+        first = max(mine)[-1]
+        low, high = self._around(first, budget)
+        batch = self._by_length[low:high]
+        del self._by_length[low:high]
+        for text in batch:
+            text.request.waiting -= 1
+        return batch
+
+    def _around(self, first: int, budget: int) -> tuple[int, int]:
+        """The widest range of neighbours in length, `first` among them, that the budget allows."""
+        texts, low, high = self._by_length, first, first + 1
+        while True:
+            longest = texts[high - 1].tokens
+            shorter = low > 0 and longest * (high - low + 1) <= budget
+            longer = high < len(texts) and texts[high].tokens * (high - low + 1) <= budget
+            if longer and (not shorter or texts[high].tokens - longest <= texts[low].tokens - texts[low - 1].tokens):
+                high += 1
+            elif shorter:
+                low -= 1
+            else:
+                return low, high
+
+
+def _length(text: _Text) -> tuple[int, int]:
+    return text.tokens, text.order
 
 
 class Batcher:
+    state = ""
+
     def __init__(self, runtime: EmbeddingRuntime, *, batch_tokens: int) -> None:
         self.model, self._budget = runtime, batch_tokens
-        self._urgent, self._bulk = _Lane(), _Lane()
+        self._urgent, self._bulk = Lane(), Lane()
         self._something, self._closed = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="embedding-model", daemon=True)
         self._thread.start()
@@ -94,7 +115,7 @@ class Batcher:
         with self._something:
             if self._closed:
                 raise ModelUnavailable("The embedding model is shut down.")
-            (self._urgent if urgent else self._bulk).waiting.append(request)
+            (self._urgent if urgent else self._bulk).add(request)
             self._something.notify()
         return request.answer.result()
 
@@ -116,13 +137,13 @@ class Batcher:
                 if self._closed:
                     return None
                 self._something.wait()
-            return self._urgent.take(self._budget, 1) or self._bulk.take(self._budget, ROUND_BATCHES)
+            return self._urgent.take(self._budget) or self._bulk.take(self._budget)
 
     def _serve(self, batch: list[_Text]) -> None:
         places: dict[_Request, list[int]] = {}
-        for request, place in batch:
-            if not request.answer.done():  # else another of its batches failed
-                places.setdefault(request, []).append(place)
+        for text in batch:
+            if not text.request.answer.done():  # else another of its batches failed
+                places.setdefault(text.request, []).append(text.place)
         if not places:
             return
         began = time.perf_counter()

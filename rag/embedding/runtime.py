@@ -105,6 +105,10 @@ class Embedder(Protocol):
     @property
     def model(self) -> EmbeddingModel: ...
 
+    @property
+    def state(self) -> str:
+        """How it does at the moment, for people; empty if there is nothing to say."""
+
     def embed(self, texts: Sequence[str], tokens: Sequence[int], *, urgent: bool = False) -> Embedding:
         """`tokens`: of each text. `urgent`: somebody waits for the answer to a question; jobs give way to it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ from rag.store.base import Vector
 from rag.types import Meter, Scope
 
 ESTIMATE_PAGE = 500  # vectors in memory at a time: 0.8 MB of 384 dimensions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,11 @@ Buy = Callable[[_Texts, Sequence[str]], _Bought]  #: pays for the missing texts 
 class EmbeddingService:
     def __init__(self, embedder: Embedder, cache: VectorCache) -> None:
         self.model, self.space = embedder.model, embedder.model.fingerprint.space
-        self._cache, self._embedder = cache, embedder
+        self._cache, self.embedder = cache, embedder
         self._flights = Flights()
 
     def close(self) -> None:
-        self._embedder.close()
+        self.embedder.close()
         self._cache.close()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -89,7 +92,7 @@ class EmbeddingService:
             tokens = texts.sum(missing)
             meter.debit(charge_id, tokens)
             try:
-                embedding = self._embedder.embed(missing, [tokens], urgent=True)
+                embedding = self.embedder.embed(missing, [tokens], urgent=True)
             except Exception:
                 meter.refund(charge_id)
                 raise
@@ -134,6 +137,8 @@ class EmbeddingService:
             self._land(scope, flight, asked, known, bought)
         vectors = {**known, **bought.vectors, **{text: flight.wait(asked.keys[text]) for text in followed}}
         embedding = bought.embedding
+        if embedding and embedding.resent:
+            log.info("a provider was sent requests again", extra={"requests": embedding.resent, "texts": len(missing)})
         return Embedded(
             vectors=np.stack([vectors[text] for text in texts]),
             charged=bought.charged,
@@ -159,7 +164,7 @@ class EmbeddingService:
         tokens = [texts.tokens[text] for text in missing]
         held = meter.hold(hold_id, sum(tokens), started=True)  # False: an earlier run paid, and died before it kept the vectors
         try:
-            embedding = self._embedder.embed(missing, tokens)
+            embedding = self.embedder.embed(missing, tokens)
         except PartlyEmbedded as error:
             vectors = _by_text(missing, error.done)
             if held and vectors:

@@ -37,7 +37,7 @@ VENDORS = {
     "uvicorn": {"api/processes/api.py"},
     "httpcore2": {"ingestion/fetch/fetcher.py"},
     "idna": {"ingestion/fetch/addresses.py"},
-    "httpx2": {"client/src/carrel_client/transport.py"},
+    "httpx2": {"client/src/carrel_client/transport.py", "rag/embedding/remote/client.py"},
 }
 
 #: Code that acts before a tenant is known or across tenants.

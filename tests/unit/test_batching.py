@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,18 +14,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.errors import ModelUnavailable
-from rag.embedding.batcher import Batcher, plan_batches
+from rag.embedding.batcher import Batcher, Lane, _Request
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
 
 
-@given(lengths=st.lists(st.integers(0, 300), max_size=60), budget=st.integers(1, 500))
+@given(
+    requests=st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=20), max_size=8),
+    budget=st.integers(1, 500),
+    taken=st.integers(0, 8),
+)
 @settings(deadline=None)
-def test_batches_hold_every_index_once_and_keep_to_the_budget(lengths: list[int], budget: int) -> None:
-    batches = plan_batches(lengths, budget)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+def test_batches_hold_every_text_once_and_keep_to_the_budget(requests: list[list[int]], budget: int, taken: int) -> None:
+    lane, batches, found = Lane(), [], Counter[tuple[int, int]]()
+    asked = [_Request([""] * len(lengths), lengths, 1) for lengths in requests]
+    for number, request in enumerate(asked):
+        lane.add(request)
+        if number < taken:  # some come while others are served
+            batches.append(lane.take(budget))
+    while batch := lane.take(budget):
+        batches.append(batch)
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
+        assert len(batch) == 1 or len(batch) * max(text.tokens for text in batch) <= budget
+        found.update((asked.index(text.request), text.place) for text in batch)
+    assert found == Counter((number, place) for number, lengths in enumerate(requests) for place in range(len(lengths)))
+    assert len(lane) == 0
+
+
+def test_the_oldest_request_is_served_first_and_texts_of_its_lengths_go_along() -> None:
+    lane = Lane()
+    old, new = _Request([""] * 3, [100, 20, 21], 1), _Request([""] * 4, [22, 99, 500, 1], 1)
+    lane.add(old)
+    lane.add(new)
+    assert [sorted(text.tokens for text in lane.take(200)) for _ in range(5)] == [[99, 100], [1, 20, 21, 22], [500], [], []]
 
 
 @dataclass
@@ -53,7 +75,7 @@ def runtime() -> GatedRuntime:
 
 
 def until_waiting(batcher: Batcher, requests: int) -> None:
-    while len(batcher._bulk.waiting) + len(batcher._urgent.waiting) < requests:
+    while len({text.request for lane in (batcher._bulk, batcher._urgent) for text in lane._by_length}) < requests:
         threading.Event().wait(0.001)
 
 

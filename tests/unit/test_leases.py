@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlmodel import col, select
@@ -13,12 +16,13 @@ from config.database import Database
 from config.errors import InvalidInput, LeaseLost
 from ingestion.jobs import Jobs, TenantJobs
 from ingestion.leases import Lease
+from ingestion.reading import MAX_READ_STARTS, READERS
 from ingestion.tables import Job
 from ingestion.workflow import process
 from rag.corpus import Chunk, DocumentVersion
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow, Event
-from tests.world import World, text_of
+from tests.world import InProcessReader, World, text_of
 
 ASH, ELM = "ash", "elm"
 STEPS = ("read", "embed_batch", "complete", "collect")
@@ -34,6 +38,11 @@ def world(database: Database, tmp_path: Path) -> Iterator[World]:
 
 def _submitted(world: World, paragraphs: int = 3) -> str:
     world.bring(ASH, "new", text_of(ASH, 9, paragraphs))
+    return world.queue.waiting.pop()[1]
+
+
+def _submitted_as(world: World, external_id: str) -> str:
+    world.bring(ASH, external_id, text_of(ASH, 9, 3))
     return world.queue.waiting.pop()[1]
 
 
@@ -125,6 +134,62 @@ def test_a_finished_job_is_not_taken_up_again(world: World) -> None:
     process(world.steps(None), world.contexts[ASH].tenant_id, job_id)
     assert world.pipeline.take_up(world.contexts[ASH], job_id) is None
     assert world.pipeline.take_up(world.contexts[ELM], job_id) is None
+
+
+def test_what_was_read_is_not_read_again_by_whoever_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = _submitted(world, paragraphs=9)
+    batches = world.pipeline.read(_lease(world, job_id))
+    job, version = _of(world, job_id)
+    assert (job.stage, version.read_starts) == ("embedding", 0)
+    assert job.chunks_total > 0
+
+    def read(*_arguments: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(InProcessReader, "read", read)
+    assert world.pipeline.read(_lease(world, job_id)) == batches == 1
+    world.queue.waiting.append((world.contexts[ASH].tenant_id, job_id))
+    world.run_jobs()
+    assert _of(world, job_id)[1].state == "live"
+
+
+def test_a_document_whose_reading_never_ends_is_given_up(world: World) -> None:
+    job_id = _submitted(world)
+    for start in range(1, MAX_READ_STARTS + 1):
+        _lease(world, job_id)  # and the worker dies
+        job, version = _of(world, job_id)
+        assert (job.stage, version.read_starts) == ("reading", start)
+    world.queue.waiting.append((world.contexts[ASH].tenant_id, job_id))
+    world.run_jobs()
+    job, version = _of(world, job_id)
+    assert (job.state, job.error_code, version.state) == ("failed", "unreadable_document", "failed")
+    assert f"begun {MAX_READ_STARTS} times" in (job.error_detail or "")
+
+
+def test_few_documents_are_read_at_the_same_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a document that is read, the whole text is in memory."""
+    leases = [_lease(world, _submitted_as(world, f"doc-{number}")) for number in range(2 * READERS)]
+    lock, reading, most = threading.Lock(), 0, 0
+    full, read = threading.Event(), InProcessReader.read
+
+    def slow(*arguments: Any) -> Any:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+            if reading == READERS:
+                full.set()
+        assert full.wait(20)
+        try:
+            return read(*arguments)
+        finally:
+            with lock:
+                reading -= 1
+
+    monkeypatch.setattr(InProcessReader, "read", slow)
+    with ThreadPoolExecutor(len(leases)) as pool:
+        assert [*pool.map(world.pipeline.read, leases)] == [1] * len(leases)
+    assert most == READERS
 
 
 def _jobs(world: World) -> TenantJobs:

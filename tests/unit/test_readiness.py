@@ -14,6 +14,7 @@ from api.readiness import MIN_FREE_BYTES, Check, Readiness, check_disk, checks
 from api.schemas import Part
 from config.database import Database
 from ingestion.instances import SILENT_MS, Instances
+from rag.embedding.batcher import Batcher
 from rag.embedding.hashing import HashRuntime
 from rag.store.memory import MemoryStore
 from tests.unit.conftest import SetClock
@@ -69,7 +70,7 @@ def _checks(database: Database, instances: Instances, folder: Path, draining: th
         database=database,
         instances=instances,
         store=MemoryStore(),
-        model=HashRuntime(),
+        embedder=Batcher(HashRuntime(), batch_tokens=64),
         data_dir=folder,
         draining=draining,
     )

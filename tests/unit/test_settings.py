@@ -62,6 +62,12 @@ def test_a_space_is_priced_before_its_model_and_the_rest_alike(monkeypatch: pyte
     assert [settings.price_of(*of) for of in (("sp_1", "small"), ("sp_2", "small"), ("sp_1", "large"))] == [20_000, 0, 5]
 
 
+def test_equal_settings_are_one_key() -> None:
+    one, same, other = (Settings(embedding_prices=prices) for prices in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1}))
+    assert {one: "found"}[same] == "found"
+    assert other not in {one}
+
+
 def test_the_largest_budget_at_the_highest_price_fits_a_column() -> None:
     assert MAX_TOKENS * MAX_PRICE < 2**63
 

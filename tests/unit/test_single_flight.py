@@ -40,6 +40,7 @@ class GatedEmbedder:
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     calls: list[list[str]] = field(default_factory=list)
     partly: bool = False
+    state = ""
 
     def embed(self, texts: Sequence[str], tokens: Sequence[int], *, urgent: bool = False) -> Embedding:
         self.calls.append(list(texts))

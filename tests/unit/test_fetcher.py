@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from config.errors import CarrelError, FetchFailed, SiteUnavailable, TooLarge, UnsupportedMedia, UrlRefused
 from ingestion.fetch.addresses import UrlPolicy
 from ingestion.fetch.fetcher import MAX_REDIRECTS, Fetcher, Resolve, resolve
+from tests.hostile_urls import HOSTILE
 from tests.sites import Answer, Site, page, redirect, says, site
-from tests.unit.test_addresses import HOSTILE
 
 MAX_BYTES = 3_000_000
 PUBLIC = "93.184.215.14"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.collection_schemas import ChunkingOut
 from api.job_schemas import JobOut
@@ -62,12 +62,6 @@ class DocumentIn(Input):
         extra="forbid",
         json_schema_extra={"examples": [{"text": "Loans last four weeks.", "title": "Rules", "external_id": "rules"}]},
     )
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.text is None) == (self.url is None):
-            raise ValueError("give either `text` or `url`")
-        return self
 
 
 class CollectionIn(Input):

@@ -185,10 +185,8 @@ class TenantDocuments:
         changed = newest.digest != version.digest or newest.chunking != version.chunking
         if changed or newest.state not in ("queued", "live"):
             return None
-        job = None
-        if newest.state == "queued":
-            jobs = select(Job).where(col(Job.version_id) == newest.id).order_by(col(Job.created_at).desc(), col(Job.id).desc())
-            job = session.scalars(jobs).first()  # the last: those before it were retried
+        jobs = select(Job).where(col(Job.version_id) == newest.id).order_by(col(Job.created_at).desc(), col(Job.id).desc())
+        job = session.scalars(jobs).first() if newest.state == "queued" else None  # the last: those before it were retried
         return Submitted(Shown(document, newest, collection.name), job)
 
     def _has_content(self, session: Session, document: Document, version: DocumentVersion, checked: Checked) -> bool:
@@ -222,9 +220,8 @@ class TenantDocuments:
         session.add(version)
         job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version, priority=priority)
         emit_document(session, self._parts.clock, "queued", job, version=version.number, bytes=version.bytes)
-        lost = version.url is None and not self._parts.blobs.path(version.content_blob).exists()
-        if lost:  # taken for a dead process's while this one was suspended
-            raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)
+        if version.url is None and not self._parts.blobs.path(version.content_blob).exists():
+            raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)  # taken for a dead process's
         return Submitted(Shown(document, version, collection.name), job)
 
     def get(self, document_id: str) -> Shown:

@@ -158,6 +158,8 @@ def _of_json(body: Any) -> Submission:
         given = DocumentIn.model_validate(body)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
+    if (given.text is None) == (given.url is None):
+        raise InvalidInput("Give either `text` or `url`.", field="text" if given.url is None else "url")
     return Submission(
         content=(given.text or "").encode(),
         media_type=text_media_type(given.format),

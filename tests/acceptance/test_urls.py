@@ -102,7 +102,7 @@ def test_a_body_has_one_of_text_and_url(fetching: Service) -> None:
     for body in ({}, {"text": "words", "url": "https://example.org/"}):
         answer = httpx2.post(f"{fetching.url}/v1/documents", json=body, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
-        assert "either `text` or `url`" in answer.text
+        assert "Give either `text` or `url`." in answer.text
     _, mine = fetching.tenant()
     with pytest.raises(CarrelClientError, match="exactly one"):
         mine.documents.create(text="words", url="https://example.org/")

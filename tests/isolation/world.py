@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import SQLModel
 
-from api import wiring
+from api import wiring, wiring_api, wiring_worker
 from api.wiring import operator_key
 from api.wiring_api import ApiServices, build_api
 from api.wiring_worker import build_worker
@@ -329,7 +329,8 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
             "DiskVectorCache": lambda *_, **__: cache,
             "build_store": lambda *_, **__: engine,
         }.items():
-            patch.setattr(wiring, name, stand_in)
+            for module in (wiring, wiring_api, wiring_worker):
+                patch.setattr(module, name, stand_in, raising=False)
         settings = Settings(
             data_dir=folder / "data", embedding_runtime="hash", requests_per_second=1_000_000, max_document_bytes=65_536
         )

@@ -36,14 +36,18 @@ class Input(BaseModel):
 
 
 class DocumentIn(Input):
-    """A document as text. Files go to the same path as multipart/form-data with a `file` part."""
+    """A document as text or by its URL, one of the two. Files go to the same path as multipart/form-data with a `file` part."""
 
-    text: Text = Field(description="Kept exactly: passages cite it by character offsets.")
+    text: Text | None = Field(None, description="Kept exactly: passages cite it by character offsets.")
+    url: Text | None = Field(
+        None, description="Where a job fetches the document: http or https, at a public address. Instead of `text`."
+    )
     format: Literal["text", "markdown"] = Field("text", description="`markdown` splits along headings and cites them.")
     collection: Text = "default"
     external_id: Text | None = Field(
         None,
-        description="Your name for the document: bringing it again replaces it. Without one, the content is its name.",
+        description="Your name for the document: bringing it again replaces it. Without one, the content is its name, "
+        "or the URL.",
     )
     title: Text | None = None
     source: Text | None = Field(None, description="Where it came from, as you want it cited; a URL or a path.")

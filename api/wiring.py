@@ -14,6 +14,7 @@ from config.profiles import load_profiles
 from config.secrets import build_vault, secret_file
 from config.settings import Settings
 from config.vault import Vault
+from ingestion.fetch.addresses import UrlPolicy
 from ingestion.sandbox import Sandbox
 from rag.collections import Collections
 from rag.embedding.cache import DiskVectorCache
@@ -81,6 +82,11 @@ def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> V
 
 def build_sandbox(settings: Settings) -> Sandbox:
     return Sandbox(seconds=settings.parse_seconds, memory_bytes=settings.parse_memory_bytes, max_chars=settings.max_text_chars)
+
+
+def url_policy(settings: Settings) -> UrlPolicy | None:
+    """None: nothing is fetched."""
+    return UrlPolicy.of(settings.url_fetch_ports, settings.url_fetch_allow) if settings.url_fetch == "on" else None
 
 
 def operator_key(settings: Settings) -> str:

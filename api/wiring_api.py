@@ -19,6 +19,7 @@ from api.wiring import (
     open_collections,
     operator_key,
     priced,
+    url_policy,
 )
 from config.settings import Settings
 from ingestion.blobs import BlobStore
@@ -88,7 +89,7 @@ def build_api(settings: Settings) -> ApiServices:
     queue, draining = DurableQueue(core.database), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
-    limits = DocumentLimits(settings.max_document_bytes)
+    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings))
     documents = Documents(core.database, core.clock, collections, blobs, queue, core.ledger, limits)
     return ApiServices(
         core=core,

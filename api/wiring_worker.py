@@ -16,11 +16,13 @@ from api.wiring import (
     build_store,
     open_collections,
     priced,
+    url_policy,
 )
 from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.fetch.fetcher import Fetcher
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
 from ingestion.reconciler import Reconciler
@@ -76,6 +78,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         core.ledger,
         _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE)),
         max_chunks=settings.max_chunks,
+        fetcher=_fetcher(settings),
     )
     worker = DurableWorker(
         core.database,
@@ -89,6 +92,13 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
     return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, events)
+
+
+def _fetcher(settings: Settings) -> Fetcher | None:
+    policy = url_policy(settings)
+    if policy is None:
+        return None
+    return Fetcher(policy, max_bytes=settings.max_document_bytes, seconds=settings.url_fetch_seconds)
 
 
 def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueue) -> Reconciler:

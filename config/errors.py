@@ -3,9 +3,10 @@
 CarrelError
 ├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
 │   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
-│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   └── ModelUnavailable
-│   └── IdempotencyKeyReused   ├── Conflict (409)             ├── UnreadableDocument (422, of a job or dry run)
-├── BudgetExhausted (402)      ├── SpaceMismatch (422)        └── SetupError (start-up: what to do next)
+│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable
+│   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
+│   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
+├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
 ├── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
 └── ProviderRefused (502)
 """
@@ -61,6 +62,12 @@ class UnsupportedMedia(InvalidInput):
     status, code, title = 415, "unsupported_media_type", "This kind of content cannot be read"
 
 
+class UrlRefused(InvalidInput):
+    """Of a URL whose form is refused; of a job too, for where the name or a redirect led."""
+
+    code, title = "url_refused", "This URL is not fetched"
+
+
 class IdempotencyKeyReused(InvalidInput):
     code, title = "idempotency_key_reused", "The idempotency key stands for another request"
 
@@ -107,6 +114,12 @@ class UnreadableDocument(CarrelError):
     status, code, title = 422, "unreadable_document", "The document could not be read"
 
 
+class FetchFailed(CarrelError):
+    """What a site answered cannot be taken: a job's outcome."""
+
+    status, code, title = 422, "fetch_failed", "The URL could not be fetched"
+
+
 class Unavailable(CarrelError):
     status, code, title, retryable = 503, "unavailable", "A part of the service is not available", True
 
@@ -117,6 +130,12 @@ class EngineUnavailable(Unavailable):
 
 class ModelUnavailable(Unavailable):
     code, title = "model_unavailable", "The embedding model is not loaded"
+
+
+class SiteUnavailable(Unavailable):
+    """A site that may answer later; `retry_after_s` is what it asked for. A job's outcome, after some tries."""
+
+    code, title = "site_unavailable", "The site does not answer"
 
 
 class ProviderRefused(CarrelError):

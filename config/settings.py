@@ -34,6 +34,15 @@ class _Prices(dict[str, int]):
 Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json), AfterValidator(_Prices)]
 
 
+def _from_list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+#: Written as text between commas.
+Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode, BeforeValidator(_from_list)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_from_list)]
+
+
 class Settings(BaseSettings):
     """Settings of the service, each read from `CARREL_<NAME>`."""
 
@@ -151,6 +160,14 @@ class Settings(BaseSettings):
     max_chunks: int = Field(50_000, ge=1, description="Most chunks that one document may become.")
     parse_seconds: int = Field(15, ge=1, le=300, description="Wall and CPU time that reading one document may take.")
     parse_memory_bytes: int = Field(1024 * MIB, ge=256 * MIB, description="Address space of the process that reads a document.")
+    url_fetch: Literal["on", "off"] = Field("on", description="Whether documents can be brought by URL.")
+    url_fetch_ports: Ports = Field((80, 443), description="Ports that are fetched from, separated by commas.")
+    url_fetch_allow: Names = Field(
+        (),
+        description="Hosts, addresses and networks, separated by commas, that are fetched from although they are not public. "
+        "Every tenant can then read what they answer.",
+    )
+    url_fetch_seconds: int = Field(60, ge=1, le=600, description="Time that fetching one URL may take, redirects included.")
     worker_concurrency: int = Field(
         8, ge=1, le=64, description="Documents a worker has in flight; four of them at most are read at the same time."
     )

@@ -21,10 +21,11 @@ class BlobStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, owner: str, content: bytes) -> str:
-        """Write durably (file and folder synced) and return the name. Writing the same again changes nothing."""
+        """Write durably (file and folder synced) and return the name. Writing the same again changes nothing but its age."""
         name = f"{_prefix(owner)}-{hashlib.sha256(content).hexdigest()}"
         path = self.path(name)
-        if path.exists():
+        with contextlib.suppress(OSError):
+            os.utime(path)  # what a dead process wrote must not be taken for nobody's just when it is named
             return name
         draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
         try:

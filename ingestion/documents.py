@@ -20,6 +20,7 @@ from config.errors import Forbidden, NotFound, Unavailable
 from config.ids import new_id
 from config.profiles import STANDARD
 from ingestion.blobs import BlobStore
+from ingestion.fetch.addresses import UrlPolicy
 from ingestion.jobs import JobQueue, add_job, emit_document
 from ingestion.submission import Checked, Submission, check
 from ingestion.tables import Job
@@ -59,6 +60,7 @@ class Examined:
 @dataclass(frozen=True, slots=True)
 class DocumentLimits:
     max_bytes: int
+    urls: UrlPolicy | None = None  #: None: nothing is fetched
 
 
 class Documents:
@@ -102,7 +104,8 @@ class TenantDocuments:
             known_text = document is not None and self._has_content(session, document, version, checked)
         if not known_text:  # what is embedded already costs nothing: its labels can change with an empty budget
             self._parts.ledger.for_tenant(self._context, "ingest").require()
-        version.content_blob = self._parts.blobs.put(version.id, checked.content)
+        if checked.url is None:
+            version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
             return self._keep(collection, checked.external_id, version, profile.rank, record)
         except BaseException as error:
@@ -130,7 +133,7 @@ class TenantDocuments:
         return Examined(checked.content, version, collection.id)
 
     def _checked(self, submission: Submission) -> Checked:
-        checked = check(submission, max_bytes=self._parts.limits.max_bytes)
+        checked = check(submission, max_bytes=self._parts.limits.max_bytes, urls=self._parts.limits.urls)
         if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
             raise Forbidden("The key does not hold all of these labels.", field="labels")
         return checked
@@ -161,6 +164,7 @@ class TenantDocuments:
             chunking=asdict(profile.chunking),
             title=checked.title,
             source=checked.source,
+            url=checked.url,
             media_type=checked.media_type,
             attributes=checked.attributes,
             labels=list(checked.labels),
@@ -181,17 +185,15 @@ class TenantDocuments:
         changed = newest.digest != version.digest or newest.chunking != version.chunking
         if changed or newest.state not in ("queued", "live"):
             return None
-        job = None
-        if newest.state == "queued":
-            jobs = select(Job).where(col(Job.version_id) == newest.id).order_by(col(Job.created_at).desc(), col(Job.id).desc())
-            job = session.scalars(jobs).first()  # the last: those before it were retried
+        jobs = select(Job).where(col(Job.version_id) == newest.id).order_by(col(Job.created_at).desc(), col(Job.id).desc())
+        job = session.scalars(jobs).first() if newest.state == "queued" else None  # the last: those before it were retried
         return Submitted(Shown(document, newest, collection.name), job)
 
     def _has_content(self, session: Session, document: Document, version: DocumentVersion, checked: Checked) -> bool:
         live = session.get(DocumentVersion, document.live_version_id or "")
         if live is None or live.chunking != version.chunking:
             return False
-        return live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
+        return checked.url is None and live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
 
     def _record(
         self, session: Session, collection: Collection, external_id: str, version: DocumentVersion, priority: int
@@ -216,10 +218,10 @@ class TenantDocuments:
         session.flush()
         version.document_id, version.number = document.id, document.last_number
         session.add(version)
-        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version.id, priority=priority)
+        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version, priority=priority)
         emit_document(session, self._parts.clock, "queued", job, version=version.number, bytes=version.bytes)
-        if not self._parts.blobs.path(version.content_blob).exists():  # taken for a dead process's while this one was suspended
-            raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)
+        if version.url is None and not self._parts.blobs.path(version.content_blob).exists():
+            raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)  # taken for a dead process's
         return Submitted(Shown(document, version, collection.name), job)
 
     def get(self, document_id: str) -> Shown:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from sqlmodel import col, select
 
-from config.errors import RateLimited
+from config.errors import InvalidInput, RateLimited
 from ingestion.documents import Documents
 from ingestion.submission import Submission
 from rag.corpus import Chunk
@@ -95,6 +95,8 @@ class TenantEstimates:
 
     def estimate(self, submission: Submission) -> DocumentEstimate:
         """Raise what `TenantDocuments.submit` would, but for the budget; RateLimited; UnreadableDocument."""
+        if submission.url is not None:
+            raise InvalidInput("A dry run needs the content: URLs are fetched by jobs only.", field="url")
         examined = self._parts.documents.for_tenant(self._context).examine(submission)
         with self._parts.turn(self._context.tenant_id):
             with _in_memory(examined.content) as path:

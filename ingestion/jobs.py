@@ -20,7 +20,7 @@ from config.database import Database
 from config.errors import InvalidInput, NotFound, Unavailable
 from config.ids import new_id
 from config.profiles import PRIORITIES
-from ingestion.tables import Job
+from ingestion.tables import DOCUMENTS, FETCHES, Job
 from rag.corpus import Collection, Document, DocumentVersion
 from tenants.context import TenantContext
 from tenants.events import emit
@@ -105,7 +105,7 @@ class TenantJobs:
             session.add(version)
             parts = self._parts
             return add_job(
-                session, parts.clock, parts.queue, "ingest", document, version.id, retry_of=job.id, priority=job.priority
+                session, parts.clock, parts.queue, "ingest", document, version, retry_of=job.id, priority=job.priority
             )
 
     def _locked(self, session: Session, job_id: str) -> tuple[Job, Document | None, DocumentVersion | None]:
@@ -171,7 +171,7 @@ def _retriable(job: Job, document: Document | None, version: DocumentVersion | N
         raise InvalidInput("The document was deleted; bring it again.")
     if version.number != document.last_number:
         raise InvalidInput("A newer version of the document was brought since; this one is not needed any more.")
-    if version.content_blob == "":
+    if version.content_blob == "" and version.url is None:
         raise InvalidInput("The content is not kept any more; bring the document again.")
     if job.stage != "done":  # its worker may still be at a step, and must not take the new job's version for its own
         raise Unavailable("What the job left is still being removed; it can be retried after that.", retry_after_s=1)
@@ -184,7 +184,7 @@ def add_job(
     queue: JobQueue,
     kind: str,
     document: Document,
-    version_id: str | None,
+    version: DocumentVersion | None,
     *,
     retry_of: str | None = None,
     priority: int = PRIORITIES["normal"],
@@ -197,9 +197,10 @@ def add_job(
         kind=kind,
         collection_id=document.collection_id,
         document_id=document.id,
-        version_id=version_id,
+        version_id=None if version is None else version.id,
         retry_of=retry_of,
         priority=priority,
+        queue=FETCHES if version is not None and version.url is not None else DOCUMENTS,
         created_at=now,
         updated_at=now,
     )

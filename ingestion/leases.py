@@ -14,7 +14,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import CarrelError, LeaseLost
 from ingestion.jobs import OPEN, emit_job
-from ingestion.tables import Job
+from ingestion.tables import FETCHES, Job
 from rag.corpus import Document, DocumentVersion
 from tenants.context import TenantContext
 
@@ -62,6 +62,7 @@ class Lease:
     collection_id: str
     document_id: str
     version_id: str
+    fetches: bool = False  #: whether the content has to be fetched, or had to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,16 @@ def take_up(database: Database, clock: Clock, context: TenantContext, job_id: st
             emit_job(session, clock, "running", job)
         job.updated_at = clock()
         session.add(job)
-        return Lease(context, job.id, job.epoch, job.kind, job.collection_id, job.document_id, job.version_id or "")
+        return Lease(
+            context=context,
+            job_id=job.id,
+            epoch=job.epoch,
+            kind=job.kind,
+            collection_id=job.collection_id,
+            document_id=job.document_id,
+            version_id=job.version_id or "",
+            fetches=job.queue == FETCHES,
+        )
 
 
 def _count_start(session: Session, job: Job) -> None:

@@ -1,6 +1,7 @@
 """What a job does, step by step. Every step may be run again after a kill and then changes nothing twice.
 
     ingest: read → embed batch 0..n-1 → complete (the last batch, and the switch) → collect, if anything is left over
+    by URL: fetch → the same
     delete: collect           a failed ingest: fail → collect
 
 Each transaction begins by asking whether this worker still owns the job (`leases`). Knows nothing of the queue that runs it
@@ -22,6 +23,8 @@ from ingestion.blobs import BlobStore
 from ingestion.chunk_rows import FilterFields, numbers_of
 from ingestion.collector import Collector
 from ingestion.documents import bump_generation
+from ingestion.fetch.fetcher import Fetcher
+from ingestion.fetching import Fetching
 from ingestion.jobs import emit_document, emit_job
 from ingestion.leases import DocumentGone, JobCancelled, Lease, Work, owned, take_up, work
 from ingestion.reading import Reading
@@ -108,7 +111,9 @@ class Pipeline:
         collector: Collector,
         *,
         max_chunks: int,
+        fetcher: Fetcher | None = None,
     ) -> None:
+        self._fetching = Fetching(database, clock, blobs, fetcher)
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
         self._ledger, self._collector = ledger, collector
         count = embedding.count_tokens
@@ -116,6 +121,10 @@ class Pipeline:
 
     def take_up(self, context: TenantContext, job_id: str) -> Lease | None:
         return take_up(self._database, self._clock, context, job_id)
+
+    def fetch(self, lease: Lease) -> None:
+        """The content of a URL is stored."""
+        self._fetching.fetch(lease)
 
     def read(self, lease: Lease) -> int:
         """Content becomes text and chunks in SQL; return how many batches there are to embed."""

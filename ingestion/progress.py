@@ -8,7 +8,7 @@ from ingestion.tables import Job
 
 ENDED = ("succeeded", "failed", "cancelled")
 #: What share of an ingest job has passed when a stage begins. Embedding takes nearly all of the time, reading hardly any.
-_BEFORE = {"waiting": 0.0, "reading": 0.01, "embedding": 0.05, "collecting": 0.97, "done": 1.0}
+_BEFORE = {"waiting": 0.0, "fetching": 0.01, "reading": 0.01, "embedding": 0.05, "collecting": 0.97, "done": 1.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from config.errors import InvalidInput, TooLarge
+from config.errors import InvalidInput, TooLarge, UrlRefused
+from ingestion.fetch.addresses import UrlPolicy
 from ingestion.media import MARKDOWN, TEXT, sniff
 from rag.collections import DEFAULT
 from rag.corpus import PIPELINE_VERSION
@@ -20,9 +21,9 @@ MAX_LABELS, MAX_LABEL_CHARS = 16, 64
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Without `external_id` the content is the document's name: sent twice, it is one document."""
+    """Without `external_id` the content is the document's name: sent twice, it is one document. Of what is fetched, the URL."""
 
-    content: bytes
+    content: bytes = b""
     file_name: str = ""
     media_type: str | None = None  #: None: sniffed
     collection: str = DEFAULT
@@ -31,6 +32,7 @@ class Submission:
     source: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     labels: Sequence[str] = ()
+    url: str | None = None  #: from where a job is to fetch the content, instead of `content`
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +47,27 @@ class Checked:
     source: str | None
     attributes: dict[str, Value]
     labels: tuple[str, ...]
+    url: str | None = None
 
     @property
     def digest(self) -> str:
-        """Equal digests need no work: content, type, description and pipeline are the same."""
-        described = [self.media_type, self.title, self.source, self.attributes, self.labels, PIPELINE_VERSION]
-        return hashlib.sha256(json.dumps(described, sort_keys=True).encode() + b"\0" + self.content).hexdigest()
+        """Of what is to be fetched, it stands until that is done, and no content has it: its type is empty."""
+        content = self.content if self.url is None else self.url.encode()
+        return digest_of(content, self.media_type, self.title, self.source, self.attributes, self.labels)
 
 
-def check(submission: Submission, *, max_bytes: int) -> Checked:
-    """Raise InvalidInput, TooLarge or UnsupportedMedia, naming the field and the limit."""
-    if not submission.content.strip():
+def digest_of(
+    content: bytes, media_type: str, title: str, source: str | None, attributes: Mapping[str, Any], labels: Sequence[str]
+) -> str:
+    """Equal digests need no work: content, type, description and pipeline are the same."""
+    described = [media_type, title, source, attributes, labels, PIPELINE_VERSION]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode() + b"\0" + content).hexdigest()
+
+
+def check(submission: Submission, *, max_bytes: int, urls: UrlPolicy | None = None) -> Checked:
+    """Raise InvalidInput, TooLarge or UnsupportedMedia, naming the field and the limit. Without `urls` none is taken."""
+    url = None if submission.url is None else _url(submission.url, urls)
+    if url is None and not submission.content.strip():
         raise InvalidInput("The document is empty.", field="content")
     if len(submission.content) > max_bytes:
         raise TooLarge(f"A document has at most {max_bytes} bytes.", field="content", limit=max_bytes)
@@ -68,14 +80,28 @@ def check(submission: Submission, *, max_bytes: int) -> Checked:
         _bounded("labels", label, 1, MAX_LABEL_CHARS)
     return Checked(
         content=submission.content,
-        media_type=submission.media_type or sniff(submission.content, submission.file_name),
+        media_type="" if url else submission.media_type or sniff(submission.content, submission.file_name),
         collection=submission.collection,
-        external_id=submission.external_id or f"sha256:{hashlib.sha256(submission.content).hexdigest()}",
+        external_id=submission.external_id or _named_by(submission.content, url),
         title=submission.title or "",
         source=submission.source,
         attributes=check_attributes(submission.attributes),
         labels=tuple(sorted(set(submission.labels))),
+        url=url,
     )
+
+
+def _url(given: str, urls: UrlPolicy | None) -> str:
+    """As it will be fetched; where it leads is looked at then."""
+    if urls is None:
+        raise UrlRefused("This service does not fetch URLs; send the content.", field="url")
+    return urls.target(given).url
+
+
+def _named_by(content: bytes, url: str | None) -> str:
+    if url is not None and len(url) <= MAX_EXTERNAL_ID_CHARS:
+        return url
+    return f"sha256:{hashlib.sha256(content if url is None else url.encode()).hexdigest()}"
 
 
 def text_media_type(text_format: str) -> str:

@@ -9,9 +9,15 @@ from sqlmodel import Field, SQLModel
 from config.database import TenantOwned
 from config.profiles import PRIORITIES
 
+#: Queues of jobs: what is fetched first waits in one of its own, so that slow sites hold up nobody's uploads.
+DOCUMENTS, FETCHES = "documents", "fetches"
+
 
 class Job(TenantOwned, table=True):
-    """States: queued → running → succeeded, failed or cancelled. Stages: waiting, reading, embedding, collecting, done."""
+    """States: queued → running → succeeded, failed or cancelled.
+
+    Stages: waiting, fetching, reading, embedding, collecting, done.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (sa.Index("ix_jobs_tenant_id_id", "tenant_id", "id"),)  # a page of 100,000 jobs: 0.6 ms instead of 25
@@ -27,6 +33,7 @@ class Job(TenantOwned, table=True):
     epoch: int = 0
     retry_of: str | None = None
     priority: int = PRIORITIES["normal"]  #: a smaller number is taken first
+    queue: str = DOCUMENTS
     pages: int = 0
     chunks_total: int = 0
     chunks_done: int = 0

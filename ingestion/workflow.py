@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from config.errors import CarrelError, LeaseLost, Unavailable
+from config.errors import CarrelError, LeaseLost, SiteUnavailable, Unavailable
 from config.logs import job_id as log_job_id
 from ingestion.leases import Lease
 from ingestion.pipeline import Pipeline
@@ -23,6 +23,7 @@ from tenants.context import TenantContext
 log = logging.getLogger(__name__)
 
 MAX_TRIES, MAX_PAUSE_S = 40, 30.0  # of a step that meets something unavailable: about 20 minutes in all
+MAX_SITE_TRIES, MAX_SITE_PAUSE_S = 3, 60.0  # after the first, of a site that says it is busy or does not answer
 
 #: What passes by itself: locked, restarting, full.
 PASSING = (OperationalError, IntegrityError, PoolTimeout, OSError)
@@ -40,6 +41,7 @@ class Steps:
     """
 
     take_up: Callable[[str, str], Lease | None]
+    fetch: Step
     read: Step
     embed_batch: Step
     complete: Step
@@ -63,6 +65,7 @@ class Steps:
 
         return cls(
             take_up=lambda tenant_id, job_id: pipeline.take_up(context_of_job(tenant_id, job_id), job_id),
+            fetch=guarded("fetch", pipeline.fetch),
             read=guarded("read", lambda lease: {"batches": pipeline.read(lease)}),
             embed_batch=guarded("embed_batch", pipeline.embed_batch),
             complete=guarded("complete", lambda lease, batch: {"leftovers": pipeline.complete(lease, batch)}),
@@ -78,7 +81,8 @@ def _guarded(work: Callable[..., Outcome | None]) -> Step:
             return work(lease, *args)
         except Unavailable as error:
             log.warning("a step waits", extra={"reason": error.detail})
-            return {"code": error.code, "detail": error.detail, "retry": True}
+            outcome = {"code": error.code, "detail": error.detail, "retry": True}
+            return outcome | _bounds(error) if isinstance(error, SiteUnavailable) else outcome
         except CarrelError as error:
             return {"code": error.code, "detail": error.detail, "retry": False}
         except FileNotFoundError:
@@ -94,6 +98,11 @@ def _guarded(work: Callable[..., Outcome | None]) -> Step:
             return {"code": CarrelError.code, "detail": detail, "retry": False}
 
     return step
+
+
+def _bounds(error: SiteUnavailable) -> Outcome:
+    """A site is none of ours: it is asked a few times, when it likes, and may not keep a worker busy."""
+    return {"tries": MAX_SITE_TRIES, "after_s": min(error.retry_after_s or 0.0, MAX_SITE_PAUSE_S)}
 
 
 def process(steps: Steps, tenant_id: str, job_id: str) -> str:
@@ -133,6 +142,8 @@ def _run(steps: Steps, lease: Lease) -> str:
 
 
 def _ingest(steps: Steps, lease: Lease) -> Outcome | None:
+    if lease.fetches and (failure := _until_available(steps, steps.fetch, lease)):
+        return failure
     outcome = _until_available(steps, steps.read, lease)
     if outcome is None or "batches" not in outcome:
         return outcome
@@ -146,9 +157,9 @@ def _ingest(steps: Steps, lease: Lease) -> Outcome | None:
 def _until_available(steps: Steps, step: Step, *args: Any) -> Outcome | None:
     outcome = step(*args)
     for attempt in range(MAX_TRIES):
-        if outcome is None or not outcome.get("retry"):
+        if outcome is None or not outcome.get("retry") or attempt >= outcome.get("tries", MAX_TRIES):
             break
-        steps.pause(min(0.2 * 2**attempt, MAX_PAUSE_S))
+        steps.pause(max(min(0.2 * 2**attempt, MAX_PAUSE_S), outcome.get("after_s", 0.0)))
         outcome = step(*args)
     return outcome
 

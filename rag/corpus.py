@@ -91,6 +91,7 @@ class DocumentVersion(TenantOwned, table=True):
     digest: str  #: of content, type, title, attributes, labels and pipeline: equal digests need no work
     title: str
     source: str | None = None  #: where the content came from, as the user named it
+    url: str | None = None  #: where its content is fetched from; until that is done, type, bytes and blob are empty
     media_type: str
     attributes: dict[str, Any] = Field(sa_type=sa.JSON)
     labels: list[str] = Field(sa_type=sa.JSON)

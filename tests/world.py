@@ -20,6 +20,7 @@ from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.documents import DocumentLimits, Documents, TenantDocuments
+from ingestion.fetch.fetcher import Fetcher
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
 from ingestion.readers.base import Parsed
@@ -65,6 +66,7 @@ class World:
     keep_failed_days: float = 0
     embedder: Embedder | None = None
     cache: VectorCache = field(default_factory=NullVectorCache)
+    fetcher: Fetcher | None = None
     contexts: dict[str, TenantContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class World:
         self.instances = Instances(self.database, system_clock)
         collections = Collections(self.database, system_clock, embedder.model.fingerprint, Profiles(BUILT_IN, embedder.model))
         collections.register_space()
-        limits = DocumentLimits(10**6)
+        limits = DocumentLimits(10**6, self.fetcher and self.fetcher.policy)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
         self.retriever = Retriever(self.database, collections, self.store, self.embedding)
         self.collector = Collector(self.database, system_clock, self.blobs, self.store, keep_failed_days=self.keep_failed_days)
@@ -94,6 +96,7 @@ class World:
             self.ledger,
             self.collector,
             max_chunks=1000,
+            fetcher=self.fetcher,
         )
         for name in TENANTS:
             self.contexts[name] = self.registry.context_of_job(self.registry.create(name, monthly_tokens=None).id, "test")

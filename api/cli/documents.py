@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,26 +43,32 @@ class Summary:
 
 
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(exists=True, help="Files and folders (searched to the bottom).")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="PATH_OR_URL...", help="Files, folders (searched to the bottom) and URLs.")
+    ],
     tenant: TenantOption = None,
     collection: Annotated[str, typer.Option("--collection", "-c", help="Collection to put them in.")] = "default",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost, each file for itself.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring files. A file brought again replaces its former version, and is free if it did not change.
+    """Bring files and pages. Brought again, one replaces its former version, and is free if it did not change.
 
     Read are txt, md, html, pdf, docx, pptx, xlsx, csv, tsv, json, jsonl, ipynb, eml, srt, vtt,
     rtf, odt, epub, source code.
 
-    Example: carrel ingest handbook/ --tenant acme
+    A URL is fetched by the service, not from here.
+
+    Example: carrel ingest handbook/ https://example.org/rules.html --tenant acme
     """
-    files = list(find_files(paths))
+    files, urls = find_sources(sources)
+    if urls and dry_run:
+        raise typer.BadParameter("A dry run needs files: what a URL would cost is not known before it is fetched.")
     with tenant_client(Settings(), tenant, ["ingest", "query"]) as client:
         if dry_run:
             total = estimate_files(client, files, collection=collection)
             show(total, as_json=as_json)
             sys.exit(1 if total.failed else 0)
-        summary = ingest_files(client, files, collection=collection, quiet=as_json)
+        summary = ingest_all(client, [*files, *urls], collection=collection, quiet=as_json)
     if as_json:
         print_json(asdict(summary))
     else:
@@ -74,6 +80,15 @@ def ingest(
             notes.print(f"failed: {escape(failure['path'])}: {escape(failure['reason'])}")
     if summary.failed:
         sys.exit(1)
+
+
+def find_sources(sources: list[str]) -> tuple[list[tuple[Path, str]], list[str]]:
+    """Files with their names, and URLs; a path that does not exist is a mistake."""
+    urls = [source for source in sources if source.lower().startswith(("http://", "https://"))]
+    paths = [Path(source) for source in sources if source not in urls]
+    if missing := [path for path in paths if not path.exists()]:
+        raise typer.BadParameter(f"Path '{missing[0]}' does not exist.")
+    return [*find_files(paths)], urls
 
 
 def find_files(paths: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -113,22 +128,27 @@ def _counts(job: Job) -> Counter[str]:
     return Counter({name: getattr(job.progress, name) for name in names})
 
 
-def ingest_files(client: Carrel, files: list[tuple[Path, str]], *, collection: str, quiet: bool) -> Summary:
+def ingest_all(client: Carrel, sources: Sequence[tuple[Path, str] | str], *, collection: str, quiet: bool) -> Summary:
+    """`sources`: paths with the names they are known by, and URLs."""
     summary = Summary()
     note = TextColumn("{task.fields[note]}")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), note)
     with Progress(*columns, console=notes, disable=quiet) as progress, ThreadPoolExecutor(PARALLEL) as pool:
-        task, chunks = progress.add_task("documents", total=len(files), note=""), ChunksBar(progress)
-        for outcome in pool.map(lambda item: _ingest_one(client, item[0], item[1], collection, chunks), files):
+        task, chunks = progress.add_task("documents", total=len(sources), note=""), ChunksBar(progress)
+        for outcome in pool.map(lambda source: _ingest_one(client, source, collection, chunks), sources):
             _add(summary, outcome)
             progress.advance(task)
     return summary
 
 
-def _ingest_one(client: Carrel, path: Path, name: str, collection: str, chunks: ChunksBar) -> Summary:
-    one = Summary(documents=1)
+def _ingest_one(client: Carrel, source: tuple[Path, str] | str, collection: str, chunks: ChunksBar) -> Summary:
+    one, named = Summary(documents=1), source if isinstance(source, str) else str(source[0])
     try:
-        submitted = client.documents.create(file=path, collection=collection, external_id=name, source=name)
+        if isinstance(source, str):
+            submitted = client.documents.create(url=source, collection=collection)
+        else:
+            path, name = source
+            submitted = client.documents.create(file=path, collection=collection, external_id=name, source=name)
         job = submitted.wait(timeout_s=3600, on_progress=chunks.update)
         if job is None:
             one.unchanged = 1
@@ -138,7 +158,7 @@ def _ingest_one(client: Carrel, path: Path, name: str, collection: str, chunks: 
         one.documents = 0
         one.failed.append(
             {
-                "path": ascii(str(path))[1:-1] if not storable(str(path)) else str(path),
+                "path": ascii(named)[1:-1] if not storable(named) else named,
                 "reason": getattr(error, "detail", None) or str(error),
             }
         )

@@ -58,7 +58,7 @@ def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
 @routes.post(
     "/v1/documents",
     operation_id="create_document",
-    summary="Bring a document, as text or as a file",
+    summary="Bring a document, as text, as a file or by its URL",
     status_code=202,
     response_model=SubmittedOut,
     responses={
@@ -142,7 +142,9 @@ async def _submission(request: Request) -> Submission:
         return _of_json(await _json(request))
     if kind == "multipart/form-data":
         return await _of_form(request)
-    raise UnsupportedMedia("Send application/json with `text`, or multipart/form-data with a `file`.", field="content-type")
+    raise UnsupportedMedia(
+        "Send application/json with `text` or `url`, or multipart/form-data with a `file`.", field="content-type"
+    )
 
 
 async def _json(request: Request) -> Any:
@@ -157,9 +159,12 @@ def _of_json(body: Any) -> Submission:
         given = DocumentIn.model_validate(body)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
+    if (given.text is None) == (given.url is None):
+        raise InvalidInput("Give either `text` or `url`.", field="text" if given.url is None else "url")
     return Submission(
-        content=given.text.encode(),
+        content=(given.text or "").encode(),
         media_type=text_media_type(given.format),
+        url=given.url,
         collection=given.collection,
         external_id=given.external_id,
         title=given.title,

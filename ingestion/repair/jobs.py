@@ -120,7 +120,7 @@ def _give_job(parts: Parts, context: TenantContext, still: SelectOfScalar[str]) 
         if session.scalars(still).first() is None:  # somebody did the same, and the row was waited for
             return False
         kind = "delete" if version is None else "ingest"
-        add_job(session, parts.clock, parts.queue, kind, document, None if version is None else version.id)
+        add_job(session, parts.clock, parts.queue, kind, document, version)
     return True
 
 

@@ -40,6 +40,8 @@ VENDORS = {
     "limits": {"api/middleware.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
     "uvicorn": {"api/processes/api.py"},
+    "httpcore2": {"ingestion/fetch/fetcher.py"},
+    "idna": {"ingestion/fetch/addresses.py"},
     "httpx2": {"client/src/carrel_client/transport.py", "rag/embedding/remote/client.py"},
 }
 

@@ -93,6 +93,15 @@ _DECLARED: tuple[Operation, ...] = (
         {"body": {"format": "markdown", "labels": [""]}},
         but={BY_LABELS: 403},
     ),
+    Operation(  # its job is refused: no test fetches anything from outside
+        "POST /v1/documents",
+        "ingest",
+        202,
+        {**{f"body.{name}": kind for name, kind in _DESCRIBED.items()}, "body.labels.0": "label"},
+        {"body": {"url": "http://localhost/", "labels": [""]}},
+        but={BY_LABELS: 403},
+        variant="url",
+    ),
     Operation(
         "POST /v1/documents",
         "ingest",

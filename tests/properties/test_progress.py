@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from ingestion.progress import ENDED, Progress, progress_of
 from ingestion.tables import Job
 
-STAGES = ("waiting", "reading", "embedding", "collecting", "done")
+STAGES = ("waiting", "fetching", "reading", "embedding", "collecting", "done")
 STATES = ("queued", "running", *ENDED)
 counts = st.integers(0, 10**9)
 times = st.integers(0, 4 * 10**12)

@@ -112,6 +112,7 @@ class Brought(TypedDict, total=False):
     text: str | None
     file: str | Path | None
     content: bytes | None
+    url: str | None
     file_name: str | None
     format: str
     collection: str
@@ -139,6 +140,7 @@ class Documents:
         text: str | None = None,
         file: str | Path | None = None,
         content: bytes | None = None,
+        url: str | None = None,
         file_name: str | None = None,
         format: str = "text",
         collection: str = "default",
@@ -150,13 +152,14 @@ class Documents:
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Submitted | Estimate:
-        """Bring a document: `text` (format "text" or "markdown"), a `file` by path, or `content` with a `file_name`.
+        """Bring a document: `text` (format "text" or "markdown"), a `file` by path, `content` with a `file_name`, or a `url`,
+        which the service fetches.
 
-        Bring it again under the same `external_id` to replace it. Without one its content is its identity. With `dry_run`
-        nothing is brought, and the answer is what it would cost.
+        Bring it again under the same `external_id` to replace it. Without one its content is its identity, or its URL. With
+        `dry_run` nothing is brought, and the answer is what it would cost; of a URL it is not known.
         """
-        if sum(given is not None for given in (text, file, content)) != 1:
-            raise CarrelClientError("Give exactly one of text, file and content.")
+        if sum(given is not None for given in (text, file, content, url)) != 1:
+            raise CarrelClientError("Give exactly one of text, file, content and url.")
         fields: dict[str, Any] = {
             "collection": collection,
             "external_id": external_id,
@@ -167,13 +170,10 @@ class Documents:
         }
         if text is not None:
             sent: dict[str, Any] = {"json": {**fields, "text": text, "format": format}}
+        elif url is not None:
+            sent = {"json": {**fields, "url": url}}
         else:
-            path = Path(file) if file is not None else None
-            raw = path.read_bytes() if path is not None else content
-            name = file_name or (path.name if path is not None else "document")
-            form = {key: value for key, value in fields.items() if isinstance(value, str)}
-            form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
-            sent = {"files": {"file": (name, raw)}, "data": form}
+            sent = _upload(fields, None if file is None else Path(file), content, file_name)
         if dry_run:
             sent |= {"params": {"dry_run": "true"}}
         answer = self._transport.call(
@@ -200,6 +200,14 @@ class Documents:
     def delete(self, document_id: str) -> Job:
         """Gone from every answer at once; the returned job removes what is left."""
         return Job.parse(self._transport.call("DELETE", _path("/v1/documents", document_id)).json()["job"])
+
+
+def _upload(fields: dict[str, Any], path: Path | None, content: bytes | None, file_name: str | None) -> dict[str, Any]:
+    raw = content if path is None else path.read_bytes()
+    name = file_name or ("document" if path is None else path.name)
+    form = {key: value for key, value in fields.items() if isinstance(value, str)}
+    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
+    return {"files": {"file": (name, raw)}, "data": form}
 
 
 class Collections:

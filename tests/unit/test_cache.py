@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.extra import numpy as hnp
 
 from config.errors import Unavailable
+from rag.embedding import cache_file
 from rag.embedding.cache import CacheStats, DiskVectorCache, account, as_stored, cache_key
 from rag.store.base import Space, Vector
 from tests.support import FakeScope
@@ -236,7 +237,7 @@ def test_a_cache_that_others_write_to_says_what_it_cannot_do(
     cache: DiskVectorCache, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.put(A, SPACE, {"text": VECTOR})
-    monkeypatch.setattr(cache._file, "_timeout", 0.05)
+    monkeypatch.setattr(cache_file, "PATIENCE_S", 0.05)
     cache._file.close()
     with closing(sqlite3.connect(folder / "cache.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -8,6 +8,7 @@ import random
 import shutil
 import sqlite3
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
@@ -388,8 +389,8 @@ def test_a_file_that_another_process_replaced_is_left_for_the_new_one(traps: Tra
 def test_a_file_that_is_written_to_while_it_is_looked_at_is_still_ours(traps: Traps, monkeypatch: pytest.MonkeyPatch) -> None:
     connect, seen = cache_file._connect, []
 
-    def busy(path: Path, timeout_s: float) -> sqlite3.Connection:
-        connection = connect(path, timeout_s)
+    def busy(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
 
         def write(statement: str) -> None:
             if "FROM Account" in statement:
@@ -405,3 +406,25 @@ def test_a_file_that_is_written_to_while_it_is_looked_at_is_still_ours(traps: Tr
         with closing(_opened(traps)) as cache:
             assert held(cache, A) == len(TEXTS)
     assert len(seen) == 1
+
+
+def test_a_file_that_is_locked_while_it_is_opened_is_waited_for(traps: Traps, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(_opened(traps)) as cache:
+        assert held(cache, A) == len(TEXTS)
+    holder = sqlite3.connect(traps.folder / "cache.db", isolation_level=None, check_same_thread=False)
+    connect, freed = cache_file._connect, threading.Timer(0.3, holder.close)
+
+    def meet(path: Path) -> sqlite3.Connection:
+        if freed.ident is None:
+            holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+            holder.execute("BEGIN EXCLUSIVE")
+            freed.start()
+        return connect(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_file, "_ours", lambda folder: True)  # it was looked at before the lock was taken
+        patch.setattr(cache_file, "_connect", meet)
+        with closing(cache_file.open_file(traps.folder)):
+            freed.join()
+    with closing(_opened(traps)) as cache:
+        assert held(cache, A) == len(TEXTS)

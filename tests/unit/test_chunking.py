@@ -38,14 +38,6 @@ def small(tokenizer_json: str) -> Chunker:
     return Chunker(tokenizer_json, Sizes(text_tokens=4))
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tokenizer_json: str) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
 def _split(chunker: Chunker, text: str, **options: object) -> list[Piece]:
     return list(chunker.split(text, **({"markdown": False, "title": ""} | options)))  # type: ignore[arg-type]
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from sqlmodel import col, select
 
 from config.database import Database
-from ingestion.durable import DurableQueue, migrate_queue_tables
-from ingestion.tables import Job
+from ingestion.durable import DurableQueue, _poll_cheaply
+from ingestion.tables import DOCUMENTS, FETCHES, Job
 from tests.support import FakeScope
 
 A = FakeScope("a")
-
-
-@pytest.fixture
-def queue(database: Database) -> Iterator[DurableQueue]:
-    migrate_queue_tables(database)
-    queue = DurableQueue(database)
-    yield queue
-    queue.close()
 
 
 def _job(database: Database, queue: DurableQueue | None, job_id: str) -> None:
@@ -68,3 +60,16 @@ def test_nothing_is_enqueued_again_by_a_transaction_that_fails(database: Databas
         assert queue.requeue(session, session.scalars(select(Job)).one())
         session.rollback()
     assert queue.unfinished(["job_lost"]) == set()
+
+
+def test_dbos_is_asked_for_jobs_only_where_one_waits(
+    database: Database, queue: DurableQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, asked = queue._client._sys_db, []  # type: ignore[var-annotated]
+    monkeypatch.setattr(system, "dequeue_scopes", lambda name: asked.append(name) or ["a scope"])
+    monkeypatch.setattr("ingestion.durable._get_dbos_instance", lambda: SimpleNamespace(_sys_db=system))
+    _poll_cheaply()
+    assert (system.dequeue_scopes(DOCUMENTS), asked) == ([], [])
+    _job(database, queue, "job_waiting")
+    assert (system.dequeue_scopes(FETCHES), asked) == ([], [])
+    assert (system.dequeue_scopes(DOCUMENTS), asked) == (["a scope"], [DOCUMENTS])

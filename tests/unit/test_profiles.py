@@ -42,14 +42,6 @@ class Model:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tokenizer_json: str) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-@pytest.fixture(scope="module")
 def chunkers(tokenizer_json: str) -> Chunkers:
     return Chunkers(tokenizer_json)
 

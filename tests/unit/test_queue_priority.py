@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
-
-import pytest
 
 from config.database import Database
 from config.profiles import PRIORITIES
-from ingestion.durable import DurableQueue, DurableWorker, migrate_queue_tables
+from ingestion.durable import DurableQueue, DurableWorker
 from ingestion.leases import Lease
 from ingestion.pipeline import Pipeline
 from ingestion.tables import Job
@@ -31,14 +28,6 @@ class Noting:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: None
-
-
-@pytest.fixture
-def queue(database: Database) -> Iterator[DurableQueue]:
-    migrate_queue_tables(database)
-    queue = DurableQueue(database)
-    yield queue
-    queue.close()
 
 
 def _enqueue(database: Database, queue: DurableQueue, tenant: str, job_id: str, priority: int) -> None:

@@ -44,14 +44,6 @@ texts = st.lists(_parts, max_size=30).map("".join)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tokenizer_json: str) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-@pytest.fixture(scope="module")
 def counts(tokenizer: Tokenizer) -> WordCounts:
     """One for all examples, as one serves all documents."""
     return WordCounts(tokenizer)

@@ -12,7 +12,7 @@ from config.clock import isoformat
 from config.errors import storable
 from config.profiles import STANDARD
 from config.settings import MAX_TOKENS
-from ingestion.documents import Shown
+from ingestion.catalogue import Shown
 from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
 from rag.tokens import count_tokens
 from tenants.context import Scope

@@ -23,7 +23,8 @@ from api.wiring import (
 )
 from config.settings import Settings
 from ingestion.blobs import BlobStore
-from ingestion.documents import DocumentLimits, Documents
+from ingestion.catalogue import DocumentLimits
+from ingestion.documents import Documents
 from ingestion.durable import DurableQueue
 from ingestion.estimates import Estimates
 from ingestion.instances import Instances

@@ -20,9 +20,9 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from ingestion.blobs import BlobStore
+from ingestion.catalogue import bump_generation
 from ingestion.chunk_rows import FilterFields, numbers_of
 from ingestion.collector import Collector
-from ingestion.documents import bump_generation
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetching import Fetching
 from ingestion.jobs import emit_document, emit_job

@@ -18,8 +18,9 @@ from config.clock import system_clock
 from config.database import Database, TenantOwned
 from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
+from ingestion.catalogue import DocumentLimits
 from ingestion.collector import Collector
-from ingestion.documents import DocumentLimits, Documents, TenantDocuments
+from ingestion.documents import Documents, TenantDocuments
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from ingestion.documents import bump_generation
+from ingestion.catalogue import bump_generation
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
 from rag.corpus import Document, DocumentVersion

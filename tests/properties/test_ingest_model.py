@@ -27,8 +27,9 @@ from config.database import Database
 from config.errors import NotFound
 from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
+from ingestion.catalogue import DocumentLimits
 from ingestion.collector import Collector
-from ingestion.documents import DocumentLimits, Documents
+from ingestion.documents import Documents
 from ingestion.jobs import Jobs
 from ingestion.pipeline import Pipeline
 from ingestion.readers.base import Parsed

@@ -1,0 +1,150 @@
+"""Documents as they are kept: shown, listed, read and deleted. How they are taken in is `documents`' to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import Clock
+from config.database import Database
+from config.errors import NotFound
+from ingestion.blobs import BlobStore
+from ingestion.fetch.addresses import UrlPolicy
+from ingestion.jobs import JobQueue, add_job, emit_document
+from ingestion.tables import Job
+from rag.collections import Collections
+from rag.corpus import Collection, Document, DocumentVersion
+from tenants.budget import Ledger
+from tenants.context import TenantContext
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A document with the version that matters: the live one, else the newest."""
+
+    document: Document
+    version: DocumentVersion
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentLimits:
+    max_bytes: int
+    urls: UrlPolicy | None = None  #: None: nothing is fetched
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a tenant's documents are kept and taken in with."""
+
+    database: Database
+    clock: Clock
+    collections: Collections
+    blobs: BlobStore
+    queue: JobQueue
+    ledger: Ledger
+    limits: DocumentLimits
+
+
+class TenantCatalogue:
+    def __init__(self, parts: Parts, context: TenantContext) -> None:
+        self._parts, self._context = parts, context
+        self._collections = parts.collections.for_tenant(context)
+
+    def get(self, document_id: str) -> Shown:
+        with self._parts.database.read(self._context) as session:
+            return self._shown(session, document_id)
+
+    def list(self, *, collection: str | None, after: str | None, limit: int) -> tuple[list[Shown], str | None]:
+        """Up to `limit` documents by id, and where to go on; fewer where the reader's labels hide some."""
+        statement = _SHOWN.order_by(col(Document.id)).limit(limit)
+        if after is not None:
+            statement = statement.where(col(Document.id) > after)
+        with self._parts.database.read(self._context) as session:
+            if collection is not None:
+                wanted = self._collections.find(session, collection)
+                statement = statement.where(col(Document.collection_id) == wanted.id)
+            if self._context.collections is not None:
+                statement = statement.where(col(Collection.name).in_(self._context.collections))
+            rows = [Shown(*row) for row in session.execute(statement)]
+        following = rows[-1].document.id if len(rows) == limit else None
+        return [shown for shown in rows if self._holds(shown.version)], following
+
+    def text(self, document_id: str) -> tuple[Shown, str]:
+        """The text that passages cite, by character offsets. NotFound until a version is live."""
+        for last in (False, True):
+            shown = self.get(document_id)
+            if shown.version.state != "live" or shown.version.text_blob is None:
+                raise NotFound("The document has no text yet.", field="document_id")
+            try:
+                return shown, self._parts.blobs.get(shown.version.text_blob).decode()
+            except FileNotFoundError:  # replaced since it was looked up: the new version has another
+                if last:
+                    raise
+        raise AssertionError("the loop returns or raises")
+
+    def delete(self, document_id: str) -> Job:
+        """Gone from every answer when this returns; vectors, texts and rows follow with the job."""
+        with self._parts.database.write(self._context) as session:
+            shown = self._shown(session, document_id)
+            document = session.get_one(Document, shown.document.id, with_for_update=True)
+            document.deleted_at = self._parts.clock()
+            document.live_version_id = None
+            session.add(document)
+            bump_generation(session, document.collection_id)
+            job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None)
+            emit_document(session, self._parts.clock, "deleted", job, version=document.last_number)
+            return job
+
+    def _visible(self, session: Session, document: Document) -> bool:
+        """Whether its live and its newest version are: replacing it would hide the one and compete with the other."""
+        versions = select(DocumentVersion).where(
+            col(DocumentVersion.document_id) == document.id,
+            col(DocumentVersion.number).in_((document.live_number, document.last_number)),
+        )
+        return all(self._holds(version) for version in session.scalars(versions))
+
+    def _shown(self, session: Session, document_id: str) -> Shown:
+        row = session.execute(_SHOWN.where(col(Document.id) == document_id)).first()
+        shown = None if row is None else Shown(*row)
+        bounds = self._context.collections
+        if shown is None or not self._holds(shown.version) or (bounds is not None and shown.collection not in bounds):
+            raise NotFound("There is no such document.")
+        return shown
+
+    def _holds(self, version: DocumentVersion) -> bool:
+        return self._context.labels is None or self._context.labels.issuperset(version.labels)
+
+
+#: Documents that exist, each with its live version, or the newest where none is live.
+_SHOWN = (
+    select(Document, DocumentVersion, col(Collection.name))
+    .join(Collection, col(Collection.id) == col(Document.collection_id))
+    .join(
+        DocumentVersion,
+        sa.or_(
+            col(DocumentVersion.id) == col(Document.live_version_id),
+            sa.and_(
+                col(Document.live_version_id).is_(None),
+                col(DocumentVersion.document_id) == col(Document.id),
+                col(DocumentVersion.number) == col(Document.last_number),
+            ),
+        ),
+    )
+    .where(col(Document.deleted_at).is_(None))
+)
+
+
+_BUMP = (
+    sa.update(Collection)
+    .where(col(Collection.id) == sa.bindparam("collection"))
+    .values(generation=col(Collection.generation) + 1)
+)
+
+
+def bump_generation(session: Session, collection_id: str) -> None:
+    """Whatever was computed from this collection before is stale from this transaction on."""
+    session.execute(_BUMP, {"collection": collection_id}, execution_options={"synchronize_session": False})

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -183,6 +184,11 @@ def children(pid: int) -> dict[int, list[str]]:
             except FileNotFoundError:
                 continue
     return {child: arguments for child, arguments in found.items() if arguments != [""]}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], T | None], *, what: str, timeout_s: float = 60.0) -> T:

@@ -71,7 +71,7 @@ class World:
     contexts: dict[str, TenantContext] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.taking = threading.Lock()
+        self.taking, self.reader = threading.Lock(), InProcessReader()
         SQLModel.metadata.create_all(self.database.engine)
         embedder = self.embedder or Batcher(HashRuntime(), batch_tokens=2048)
         self.embedding = EmbeddingService(embedder, self.cache)
@@ -90,7 +90,7 @@ class World:
             self.database,
             system_clock,
             self.blobs,
-            InProcessReader(),  # type: ignore[arg-type]
+            self.reader,  # type: ignore[arg-type]
             Chunkers(embedder.model.tokenizer_json),
             self.embedding,
             self.store,
@@ -148,8 +148,13 @@ class World:
 
     def run_jobs(self, pause: Callable[[float], None] | None = None) -> None:
         while arguments := self._take():
-            process(self.steps(pause), *arguments)
-            self.queue.running.discard(arguments[1])
+            try:
+                process(self.steps(pause), *arguments)
+            except BaseException:  # a death that a test plays: the job is begun again
+                self.queue.waiting.append(arguments)
+                raise
+            finally:
+                self.queue.running.discard(arguments[1])
 
     def _take(self) -> tuple[str, str] | None:
         with self.taking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ from rag.store.remote import EngineClient
 from tenants.context import TenantContext
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, Event, LedgerEntry
+from tests.support import wait_for
 
+CONVERGED_S = 30.0
 UNFINISHED = ("ENQUEUED", "PENDING", "DELAYED")
 
 
@@ -149,3 +152,17 @@ def inside(folder: Path) -> Iterator[Inside]:
     finally:
         engine.close()
         database.close()
+
+
+def converges(folder: Path, truths: list[Truth]) -> None:
+    """All of it holds CONVERGED_S after the remaining work has ended."""
+    with inside(folder) as found:
+        wait_for(lambda: found.unfinished() == 0, what="the remaining work", timeout_s=120)
+        deadline = time.monotonic() + CONVERGED_S
+        while True:
+            try:
+                return found.check(truths)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.25)

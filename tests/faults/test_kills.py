@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from collections import Counter
@@ -13,16 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx2
 import pytest
 
-from tests.faults.converged import Inside, inside
+from tests.faults.converged import converges
 from tests.faults.tenant_life import TenantLife
-from tests.support import Service, children, environment, start_service, wait_for
+from tests.support import Service, children, environment, free_port, start_service, wait_for
 
 pytestmark = pytest.mark.xdist_group("processes")
 CHILDREN = ("api", "worker", "engine")
-CONVERGED_S = 30.0
 #: What a killed worker held is swept within the test, and a repair that something woke comes soon.
 QUICK = {"hold_lease_seconds": 5, "sweep_seconds": 0.5}
 
@@ -58,13 +55,8 @@ class Killer:
         before.clients.clear()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def _prove(folder: Path, *, kills: int, supervisors: int, longest_s: float, seed: int, words: int, **settings: object) -> None:
-    env = environment(folder, **{**QUICK, **settings, "port": _free_port(), "log_level": "error"})
+    env = environment(folder, **{**QUICK, **settings, "port": free_port(), "log_level": "error"})
     killer = Killer(start_service(folder, env), seed)
     try:
         service = killer.service
@@ -86,29 +78,14 @@ def _prove(folder: Path, *, kills: int, supervisors: int, longest_s: float, seed
         assert killer.killed.total() == kills
         for life in lives:
             assert life.done["bring"] > 3, life.done
-        _converges(killer.service, lives)
+        converges(folder, [life.truth for life in lives])
+        for life in lives:
+            _answers(killer.service, life)
     finally:
         killer.service.stop()
 
 
-def _converges(service: Service, lives: list[TenantLife]) -> None:
-    truths = [life.truth for life in lives]
-    with inside(service.data_dir) as found:
-        wait_for(lambda: found.unfinished() == 0, what="the remaining work", timeout_s=120)
-        deadline = time.monotonic() + CONVERGED_S
-        while True:
-            try:
-                found.check(truths)
-                break
-            except (AssertionError, httpx2.HTTPError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.25)
-        for life in lives:
-            _answers(service, life, found)
-
-
-def _answers(service: Service, life: TenantLife, found: Inside) -> None:
+def _answers(service: Service, life: TenantLife) -> None:
     """What users see: the newest edition of everything, and nothing of what is gone."""
     client = service.client(service.key(life.tenant))
     live = {name: text for name, text in life.truth.live.items() if text is not None}

@@ -33,12 +33,15 @@ class Turns:
     deadly: bool = False  #: the process dies instead
     calls: int = 0
     failed: str = ""  #: the port and call that did
+    dead: bool = False  #: until somebody begins anew, no call is made: a killed process cleans nothing up
 
     def around(self, port: str, call: Callable[..., Any], error: Callable[[], Exception]) -> Callable[..., Any]:
         name = call.__name__
 
         @wraps(call)
         def counted(*args: Any, **kwargs: Any) -> Any:
+            if self.dead:
+                raise Died
             if self.late and name not in WRITES:  # an answer that is lost after a mere look is the same as no look
                 return call(*args, **kwargs)
             self.calls += 1
@@ -47,6 +50,7 @@ class Turns:
             self.failed = f"{port}.{name}"
             if self.late:
                 call(*args, **kwargs)
+            self.dead = self.deadly
             raise Died if self.deadly else error()
 
         return counted

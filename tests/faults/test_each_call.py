@@ -31,37 +31,38 @@ WAYS = {
 }
 
 
-def _sent(request: Callable[[], T]) -> T:
+def _sent(turns: Turns, request: Callable[[], T]) -> T:
     """As clients do: what was answered with 503, or not at all, is sent again."""
     for _ in range(RESENDS):
         try:
             return request()
         except (Unavailable, OperationalError, OSError, Died):
-            pass
+            turns.dead = False
     return request()
 
 
-def _work(world: World) -> None:
+def _work(turns: Turns, world: World) -> None:
     """As the queue does: the jobs of a worker that died are begun again."""
     try:
         world.run_jobs(lambda _seconds: None)
     except Died:
+        turns.dead = False
         world.run_jobs(lambda _seconds: None)
 
 
-def _life(world: World) -> dict[str, dict[str, str]]:
+def _life(turns: Turns, world: World) -> dict[str, dict[str, str]]:
     """Two tenants bring, change and delete; return the texts that must be live."""
     live: dict[str, dict[str, str]] = {}
     for number, name in enumerate(TENANTS):
         first, second, third = (text_of(name, edition, 2 + number) for edition in (1, 2, 3))
-        _sent(lambda name=name, text=first: world.bring(name, "kept", text))  # type: ignore[misc]
-        gone = _sent(lambda name=name, text=third: world.bring(name, "gone", text))  # type: ignore[misc]
-        _work(world)
-        _sent(lambda name=name, text=second: world.bring(name, "kept", text))  # type: ignore[misc]
-        _work(world)
-        _sent(lambda name=name, gone=gone: _deleted(world, name, gone))  # type: ignore[misc]
+        _sent(turns, lambda name=name, text=first: world.bring(name, "kept", text))  # type: ignore[misc]
+        gone = _sent(turns, lambda name=name, text=third: world.bring(name, "gone", text))  # type: ignore[misc]
+        _work(turns, world)
+        _sent(turns, lambda name=name, text=second: world.bring(name, "kept", text))  # type: ignore[misc]
+        _work(turns, world)
+        _sent(turns, lambda name=name, gone=gone: _deleted(world, name, gone))  # type: ignore[misc]
         live[name] = {"kept": second}
-        _work(world)
+        _work(turns, world)
     return live
 
 
@@ -89,7 +90,7 @@ def _world(folder: Path, turns: Turns) -> Iterator[World]:
 def _proved(folder: Path, turns: Turns) -> Turns:
     """Return how it was when everything had ended: what follows then only looks."""
     with _world(folder, turns) as world:
-        live = _life(world)
+        live = _life(turns, world)
         ended = replace(turns)
         turns.turn = 0
         world.age()

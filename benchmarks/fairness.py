@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -25,6 +25,7 @@ SUBMITTING = 4  #: threads that bring a tenant's documents
 SMALL = ("b", "c")  #: tenants that bring little
 ACTIVE = 1 + len(SMALL)
 WARM_UP = (10, 20)  #: documents and chunks of each; the model compiles a kernel for each shape that it meets first
+WRITTEN = 20  #: documents that a flood is made of
 DRAIN_S, LOOK_S = 120.0, 0.2
 
 
@@ -63,6 +64,15 @@ class Side:
 
     def documents(self, number: int, chunks: int | None = None) -> list[Text]:
         return self.writer.documents(number, chunks or self.plan.chunks, prefix=f"load-{next(self.brought)}")
+
+    def flood(self) -> list[Text]:
+        """Written out of a few, because one takes 50 ms: each paragraph gets a number, so that no text is known."""
+        few = self.documents(WRITTEN)
+        numbered = (few[number % WRITTEN] for number in range(self.plan.flood))
+        return [
+            replace(text, name=f"flood-{next(self.brought)}", text=text.text.replace("\n\n", f"\n\n{next(self.brought)} "))
+            for text in numbered
+        ]
 
     def seconds(self, tenant: str, documents: Sequence[Text]) -> float:
         """From the first submission until the last job's end, by the service's own clock: a client sees it later."""
@@ -108,7 +118,7 @@ def flooded(side: Side) -> dict[str, Waited]:
     plan = side.plan
     alone = {tenant: side.seconds(tenant, side.documents(plan.small)) for tenant in SMALL}
     loads = {tenant: side.documents(plan.small) for tenant in SMALL}
-    flood = [each.job.id for each in side.submit("a", side.documents(plan.flood)) if each.job is not None]
+    flood = [each.job.id for each in side.submit("a", side.flood()) if each.job is not None]
     jobs = side.clients["a"].jobs
     try:
         jobs.wait(flood[0])
@@ -126,7 +136,12 @@ def _drain(jobs: Jobs, flood: Sequence[str]) -> None:
     """Cancel what waits, and wait until nothing of it is left to do."""
     in_parallel(jobs.cancel, flood[::-1], threads=SUBMITTING, label="cancelling")
     deadline = time.monotonic() + DRAIN_S
-    while not all(jobs.get(job).stage == "done" for job in flood):
+    for job in flood:
+        _await_end(jobs, job, deadline)
+
+
+def _await_end(jobs: Jobs, job: str, deadline: float) -> None:
+    while jobs.get(job).stage != "done":
         if time.monotonic() > deadline:
             raise BenchmarkError(f"The flood was not gone {DRAIN_S:g} s after it was cancelled.")
         time.sleep(LOOK_S)

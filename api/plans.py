@@ -44,12 +44,13 @@ class ServicePlan:
     log_level: str
     greeting: Greeting  #: how it says that the service is ready
     engine: EnginePlan | None  #: None: vectors are kept elsewhere
+    workers: int = 1
 
     @classmethod
     def of(cls, settings: Settings, greeting: Greeting) -> ServicePlan:
         engine = EnginePlan.of(settings) if settings.vector_backend == "engine" else None
         place = settings.data_dir, settings.service_file, settings.host, settings.port
-        return cls(*place, settings.log_level, greeting, engine)
+        return cls(*place, settings.log_level, greeting, engine, settings.workers)
 
     @classmethod
     def parse(cls, text: str) -> ServicePlan:

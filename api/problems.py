@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from config.errors import CarrelError, InvalidInput, NotFound
+from config.errors import CarrelError, InvalidInput, NotFound, Overloaded, StorageFull
 from config.logs import request_id
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,9 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def refusal(error: CarrelError) -> Response:
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if isinstance(error, Overloaded | StorageFull):  # every document's answer for a while: a traceback each would fill the disk
+        log.warning("a document was refused", extra={"code": error.code})
+    elif error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("request could not be served", exc_info=error)
     return problem_response(error)
 

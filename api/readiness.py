@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -12,12 +11,15 @@ from pathlib import Path
 
 from api.schemas import Part
 from config.database import Database
+from ingestion.admission import DiskMark
 from ingestion.instances import Instances
 from rag.embedding.runtime import Embedder
 from rag.store.base import VectorStore
 
 PATIENCE_S = 1.5
-MIN_FREE_BYTES = 256 * 1024 * 1024  # below it documents are refused by the disk before anybody has read a warning
+MAKE_ROOM = (
+    "Free some space, set CARREL_DATA_DIR to a larger disk, or lower CARREL_DISK_FREE_BYTES and CARREL_DISK_FREE_PERCENT."
+)
 
 Check = Callable[[], Part]
 
@@ -60,6 +62,7 @@ def checks(
     store: VectorStore,
     embedder: Embedder,
     data_dir: Path,
+    mark: DiskMark,
     draining: threading.Event,
 ) -> dict[str, Check]:
     return {
@@ -67,7 +70,7 @@ def checks(
         "engine": lambda: _engine(store),
         "model": lambda: _model(embedder),
         "worker": lambda: _worker(instances),
-        "disk": lambda: check_disk(data_dir, MIN_FREE_BYTES),
+        "disk": lambda: check_disk(data_dir, mark),
         "draining": lambda: Part(ok=not draining.is_set(), detail="stopping" if draining.is_set() else "no"),
     }
 
@@ -96,17 +99,20 @@ def _worker(instances: Instances) -> Part:
     return Part(ok=False, detail="none is running", advice="Documents wait. `carrel serve` starts one, or `carrel worker`.")
 
 
-def check_disk(folder: Path, least: int) -> Part:
-    """By writing: permissions and mount options alone do not tell whether the disk takes a file."""
+def check_disk(folder: Path, mark: DiskMark) -> Part:
+    """By writing: permissions and mount options alone do not tell whether the disk takes a file.
+
+    Below the mark it is in order all the same: whoever sends questions here should go on, and only documents are refused.
+    """
     try:
-        free = shutil.disk_usage(folder).free
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"carrel")
             file.flush()
+        free, least = mark.room()
     except OSError as error:
         advice = f"Make {folder} writable, or set CARREL_DATA_DIR to a folder that is."
         return Part(ok=False, detail=f"cannot be written: {error.strerror}", advice=advice)
     detail = f"{free / 1e9:.1f} GB free"
     if free < least:
-        return Part(ok=False, detail=detail, advice="Free some space, or set CARREL_DATA_DIR to a larger disk.")
+        return Part(ok=True, detail=f"{detail}, of {least / 1e9:.1f} needed: new documents are refused", advice=MAKE_ROOM)
     return Part(ok=True, detail=detail)

@@ -1,4 +1,4 @@
-"""Starts engine, worker and api, restarts one that dies, and stops all of them on SIGTERM, in 20 s at most."""
+"""Starts engine, workers and api, restarts one that dies, and stops all of them on SIGTERM, in 20 s at most."""
 
 from __future__ import annotations
 
@@ -50,10 +50,13 @@ class Child:
     def died(self) -> int | None:
         return None if self.process is None else self.process.poll()
 
+    def ask_to_stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, within_s: float) -> None:
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None:
             return
-        self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(within_s)
         except subprocess.TimeoutExpired:
@@ -80,7 +83,10 @@ class Supervisor:
         api = Child("api", ["api", "--fd", str(descriptor)], (descriptor,))
         if plan.engine is not None:
             self._children["engine"] = engine_child(plan.engine)  # first: the others ask for it
-        self._children |= {"worker": Child("worker", ["worker"]), "api": api}
+        for number in range(1, plan.workers + 1):
+            name = "worker" if number == 1 else f"worker-{number}"
+            self._children[name] = Child(name, ["worker"])
+        self._children["api"] = api
 
     def run(self) -> int:
         """Block until SIGTERM or SIGINT; return the exit status."""
@@ -91,8 +97,7 @@ class Supervisor:
             finally:
                 self._listener.close()  # the api's own copy is the last one: when it closes, nobody can connect
                 for name, within_s in STOP_S.items():
-                    if name in self._children:
-                        self._children[name].stop(within_s)
+                    stop([child for child in self._children.values() if child.arguments[0] == name], within_s)
                 self._plan.service_file.unlink(missing_ok=True)
                 self._life.stopped()
 
@@ -157,6 +162,15 @@ class Supervisor:
             return False
         finally:
             connection.close()
+
+
+def stop(children: list[Child], within_s: float) -> None:
+    """All of them within that time, or they are killed."""
+    for child in children:
+        child.ask_to_stop()
+    deadline = time.monotonic() + within_s
+    for child in children:
+        child.stop(max(0.0, deadline - time.monotonic()))
 
 
 def engine_child(plan: EnginePlan) -> Child:

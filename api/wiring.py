@@ -14,6 +14,7 @@ from config.profiles import load_profiles
 from config.secrets import build_vault, secret_file
 from config.settings import Settings
 from config.vault import Vault
+from ingestion.admission import Admission, DiskMark, disk_of
 from ingestion.fetch.addresses import UrlPolicy
 from ingestion.sandbox import Sandbox
 from rag.collections import Collections
@@ -87,6 +88,14 @@ def build_sandbox(settings: Settings) -> Sandbox:
 def url_policy(settings: Settings) -> UrlPolicy | None:
     """None: nothing is fetched."""
     return UrlPolicy.of(settings.url_fetch_ports, settings.url_fetch_allow) if settings.url_fetch == "on" else None
+
+
+def disk_mark(settings: Settings) -> DiskMark:
+    return DiskMark(disk_of(settings.data_dir), settings.disk_free_bytes, settings.disk_free_percent)
+
+
+def build_admission(settings: Settings) -> Admission:
+    return Admission(tenant_jobs=settings.queue_tenant_jobs, all_jobs=settings.queue_jobs, disk=disk_mark(settings))
 
 
 def operator_key(settings: Settings) -> str:

@@ -12,10 +12,12 @@ from api.streams import JobStreams
 from api.wiring import (
     REQUEST_PATIENCE,
     Core,
+    build_admission,
     build_core,
     build_embedding,
     build_sandbox,
     build_store,
+    disk_mark,
     open_collections,
     operator_key,
     priced,
@@ -87,7 +89,7 @@ def build_api(settings: Settings) -> ApiServices:
     core = priced(core, embedding)
     collections = open_collections(core, embedding)
     store = build_store(settings, **REQUEST_PATIENCE)
-    queue, draining = DurableQueue(core.database), threading.Event()
+    queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
     limits = DocumentLimits(settings.max_document_bytes, url_policy(settings))
@@ -120,6 +122,7 @@ def build_api(settings: Settings) -> ApiServices:
                 store=store,
                 embedder=embedding.embedder,
                 data_dir=settings.data_dir,
+                mark=disk_mark(settings),
                 draining=draining,
             )
         ),

@@ -22,6 +22,7 @@ from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
@@ -84,7 +85,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         core.database,
         pipeline,
         core.registry.context_of_job,
-        concurrency=settings.worker_concurrency,
+        places=Places(settings.jobs_in_flight, settings.worker_tenant_concurrency),
+        fair=settings.worker_fairness == "on",
         executor_id=executor,
     )
     queue = DurableQueue(core.database)

@@ -10,6 +10,7 @@ import typer
 
 from benchmarks import concurrency as concurrency_benchmark
 from benchmarks import embed as embed_benchmark
+from benchmarks import fairness as fairness_benchmark
 from benchmarks import ingest as ingest_benchmark
 from benchmarks import quality as quality_benchmark
 from benchmarks import query as query_benchmark
@@ -101,6 +102,22 @@ def concurrency(
     """Questions alone, many at a time, and during bulk ingest, beside sentence-transformers called directly."""
     plan = concurrency_benchmark.Plan(queries, clients, repeats, runtime, seed)
     finish(concurrency_benchmark.run(plan), json_file)
+
+
+@app.command()
+def fairness(
+    flood: Annotated[int, typer.Option(min=20, help="Documents of the tenant that floods the queue.")] = 500,
+    small: Annotated[int, typer.Option(min=1, help="Documents of each of the two others.")] = 5,
+    chunks_per_document: Annotated[int, typer.Option(min=1)] = 20,
+    alone: Annotated[int, typer.Option(min=1, help="Documents of a tenant that has the service for itself.")] = 40,
+    repeats: Repeats = 3,
+    runtime: Runtime = MODEL,
+    seed: Seed = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """A few documents beside another tenant's flood, against a fair share; and what taking turns costs one alone."""
+    plan = fairness_benchmark.Plan(flood, small, chunks_per_document, alone, repeats, runtime, seed)
+    finish(fairness_benchmark.run(plan), json_file)
 
 
 @app.command()

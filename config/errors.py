@@ -3,11 +3,12 @@
 CarrelError
 ├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
 │   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
-│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable
+│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
 │   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
-├── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
+├── RateLimited (429)          ├── IdempotencyInProgress (409, retryable)
+├── QueueFull (429)            └── StorageFull (507, retryable)
 └── ProviderRefused (502)
 """
 
@@ -108,6 +109,18 @@ class RateLimited(CarrelError):
     status, code, title, retryable = 429, "rate_limited", "Too many requests", True
 
 
+class QueueFull(CarrelError):
+    """So many of the tenant's jobs wait that it may add none; `retry_after_s` is reckoned from the pace."""
+
+    status, code, title, retryable = 429, "queue_full", "Too many jobs of the tenant wait", True
+
+
+class StorageFull(CarrelError):
+    """The disk has room for what was accepted, and for nothing new."""
+
+    status, code, title, retryable = 507, "storage_full", "The disk has no room for new documents", True
+
+
 class UnreadableDocument(CarrelError):
     """A document whose content cannot become text: a job's outcome, or a dry run's."""
 
@@ -130,6 +143,12 @@ class EngineUnavailable(Unavailable):
 
 class ModelUnavailable(Unavailable):
     code, title = "model_unavailable", "The embedding model is not loaded"
+
+
+class Overloaded(Unavailable):
+    """So many jobs of all tenants wait that nobody may add one."""
+
+    code, title = "overloaded", "Too many jobs wait"
 
 
 class SiteUnavailable(Unavailable):

@@ -52,7 +52,8 @@ class Documents(Parts):
 
 class TenantDocuments(TenantCatalogue):
     def submit(self, submission: Submission, *, record: Callable[[Session, Submitted], None] | None = None) -> Submitted:
-        """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection) or BudgetExhausted; then nothing is kept.
+        """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection), BudgetExhausted, QueueFull, Overloaded
+        or StorageFull; then nothing is kept.
 
         `record` writes something of the submission in its transaction, last; what is live already needs no transaction.
         """
@@ -66,6 +67,7 @@ class TenantDocuments(TenantCatalogue):
             document = _by_external_id(session, collection.id, checked.external_id)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
+            self._parts.queue.require_room(session, self._context.tenant_id)  # before anything is written for it
             known_text = document is not None and self._has_content(session, document, version, checked)
         if not known_text:  # what is embedded already costs nothing: its labels can change with an empty budget
             self._parts.ledger.for_tenant(self._context, "ingest").require()

@@ -2,7 +2,8 @@
 
 Settings that are not its defaults, each for a reason that was met: a fixed application version (its own hash of the code
 would strand running jobs after any edit), JSON instead of pickle, a short polling interval, and a recovery limit that
-process deaths do not reach (parser deaths are counted per document, in `pipeline`).
+process deaths do not reach (parser deaths are counted per document, in `pipeline`). A job's partition is its tenant; which
+tenant's jobs are taken is decided here, because its own partitions have fixed sizes and are served at random.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,8 +22,11 @@ from dbos._serialization import Serializer
 from sqlalchemy.orm import Session
 
 from config.database import SYSTEM_ROLE, Database, past_the_wall
+from ingestion.admission import Admission
+from ingestion.fair_gate import Places
 from ingestion.pipeline import Pipeline
 from ingestion.tables import DOCUMENTS, FETCHES, Job
+from ingestion.taking import UNDER_WAY, name_tenants, poll_cheaply, take_in_turns
 from ingestion.workflow import ContextOfJob, Steps, process
 
 APPLICATION, APPLICATION_VERSION = "carrel", "1"
@@ -50,8 +56,28 @@ class JsonSerializer(Serializer):
 class DurableQueue:
     """The requests' side: a job is enqueued in the transaction that writes its row."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, admission: Admission | None = None) -> None:
+        """Without an `admission` every job is taken: what repairs bring was taken in before."""
         self._client = DBOSClient(system_database_engine=database.engine, serializer=JsonSerializer(), lazy=True)
+        self._admission = admission
+
+    def require_room(self, session: Session, tenant_id: str) -> None:
+        if self._admission is not None:
+            self._admission.require(tenant_id, partial(self._waiting, session))
+
+    def _waiting(self, session: Session, tenant_id: str | None, most: int) -> int:
+        """Jobs of the tenant, or of all, that nobody has taken yet, counted up to `most`."""
+        status = self._client._sys_db.tables.workflow_status
+        waiting = (
+            sa.select(sa.literal(1))
+            .where(status.c.queue_name.in_((DOCUMENTS, FETCHES)), status.c.status == "ENQUEUED", UNDER_WAY)
+            .where(status.c.queue_partition_key.is_not(None))
+        )
+        if tenant_id is not None:
+            waiting = waiting.where(status.c.queue_partition_key == tenant_id)
+        with past_the_wall(session) as connection:
+            self._client._sys_db._apply_caller_schema(connection)
+            return connection.scalar(sa.select(sa.func.count()).select_from(waiting.limit(most).subquery())) or 0
 
     def enqueue(self, session: Session, job: Job) -> None:
         options = EnqueueOptions(
@@ -60,9 +86,12 @@ class DurableQueue:
             workflow_id=job.id,
             app_version=APPLICATION_VERSION,
             priority=job.priority,
+            queue_partition_key=job.tenant_id,
         )
         with past_the_wall(session) as connection:
             self._client.enqueue_in_transaction(connection, options, job.tenant_id, job.id)
+        if self._admission is not None:
+            self._admission.taken(job.tenant_id)
 
     def unfinished(self, job_ids: Sequence[str]) -> set[str]:
         if not job_ids:
@@ -104,11 +133,16 @@ class DurableWorker:
         pipeline: Pipeline,
         context_of_job: ContextOfJob,
         *,
-        concurrency: int,
+        places: Places,
+        fair: bool = True,
         executor_id: str,
     ) -> None:
-        """`executor_id`: the same after a restart; that is how a killed worker's jobs are found again."""
-        self._concurrency, self._executor_id = concurrency, executor_id
+        """`places`: for jobs in flight. `fair`: tenants share them; otherwise whoever came first is first.
+
+        `executor_id`: the same after a restart; that is how a killed worker's jobs are found again.
+        """
+        self._database, self._executor_id, self._fair = database, executor_id, fair
+        self._places = {DOCUMENTS: places, FETCHES: replace(places, count=FETCHES_AT_ONCE)}
         DBOS(
             config=DBOSConfig(
                 name=APPLICATION,
@@ -129,9 +163,15 @@ class DurableWorker:
 
     def start(self) -> None:
         DBOS.launch()
-        _poll_cheaply()
-        DBOS.register_queue(DOCUMENTS, worker_concurrency=self._concurrency, polling_interval_sec=POLL_S)
-        DBOS.register_queue(FETCHES, worker_concurrency=FETCHES_AT_ONCE, polling_interval_sec=FETCH_POLL_S)
+        instance = _get_dbos_instance()
+        poll_cheaply(instance._sys_db)
+        if self._fair:
+            name_tenants(self._database, instance._sys_db)
+            take_in_turns(instance._sys_db, instance._active_workflows_set, self._places)
+        for queue, poll_s in ((DOCUMENTS, POLL_S), (FETCHES, FETCH_POLL_S)):
+            places = self._places[queue]
+            most = places.most if self._fair else places.count
+            DBOS.register_queue(queue, worker_concurrency=most, polling_interval_sec=poll_s)
 
     def close(self) -> None:
         """Stop taking jobs, give running steps a moment; what is unfinished goes on at the next start."""
@@ -161,19 +201,3 @@ class DurableWorker:
             )
             ended = [workflow.workflow_id for workflow in found]
             DBOS.delete_workflows(ended)
-
-
-def _poll_cheaply() -> None:
-    """Let DBOS ask for jobs only where one waits: its own question takes 2 ms, twenty times a second, this one 0.1 ms."""
-    system = _get_dbos_instance()._sys_db
-    status, scopes = system.tables.workflow_status, system.dequeue_scopes
-    waiting = (
-        sa.select(sa.literal(1)).where(status.c.queue_name == sa.bindparam("queue"), status.c.status == "ENQUEUED").limit(1)
-    )
-
-    def dequeue_scopes(queue: str) -> list[Any]:
-        with system.engine.connect() as connection:
-            found = connection.scalar(waiting, {"queue": queue})
-        return [] if found is None else list(scopes(queue))
-
-    system.dequeue_scopes = dequeue_scopes  # type: ignore[method-assign, assignment]

@@ -31,6 +31,9 @@ OPEN = ("queued", "running")
 class JobQueue(Protocol):
     """Where jobs wait for a worker, durably and in the transaction of the session."""
 
+    def require_room(self, session: Session, tenant_id: str) -> None:
+        """Raise QueueFull, Overloaded or StorageFull if no new document is taken in."""
+
     def enqueue(self, session: Session, job: Job) -> None: ...
 
     def unfinished(self, job_ids: Sequence[str]) -> set[str]:
@@ -189,7 +192,9 @@ def add_job(
     retry_of: str | None = None,
     priority: int = PRIORITIES["normal"],
 ) -> Job:
-    """Row, queue entry and event of a new job, in the session's transaction."""
+    """Row, queue entry and event of a new job, in the session's transaction. Raise as `JobQueue.require_room` does."""
+    if kind == "ingest":
+        queue.require_room(session, document.tenant_id)
     now = clock()
     job = Job(
         id=new_id("job"),

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from config.errors import CarrelError, LeaseLost, SiteUnavailable, Unavailable
 from config.logs import job_id as log_job_id
+from ingestion.admission import Admission
 from ingestion.leases import Lease
 from ingestion.pipeline import Pipeline
 from ingestion.tables import Job
@@ -177,11 +178,21 @@ class MemoryQueue:
     def __init__(self) -> None:
         self.waiting: deque[tuple[str, str]] = deque()  #: tenant id, job id
         self.running: set[str] = set()  #: job ids, kept by whoever takes jobs out
+        self.admission: Admission | None = None
+
+    def require_room(self, _session: Session, tenant_id: str) -> None:
+        if self.admission is not None:
+            self.admission.require(tenant_id, self._count)
+
+    def _count(self, tenant_id: str | None, most: int) -> int:
+        return min(most, sum(tenant_id in (None, owner) for owner, _ in [*self.waiting]))
 
     def enqueue(self, session: Session, job: Job) -> None:
         """It is held from now on, and can be taken once its row is on record."""
         tenant_id, job_id = job.tenant_id, job.id
         self.running.add(job_id)
+        if self.admission is not None:
+            self.admission.taken(tenant_id)
 
         def committed(_session: Session) -> None:
             self.waiting.append((tenant_id, job_id))

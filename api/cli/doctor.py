@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from config.settings import Settings
 if TYPE_CHECKING:
     from rag.embedding.runtime import Embedder
 
-MIN_FREE_BYTES = 1 << 30
 VENDORS = ("qdrant-edge-py", "dbos", "sqlmodel", "openvino", "sentence-transformers", "torch", "tiktoken", "diskcache")
 
 
@@ -115,12 +113,16 @@ def _versions(_settings: Settings) -> Finding:
 
 
 def _disk(settings: Settings) -> Finding:
+    from api.readiness import MAKE_ROOM
+    from ingestion.admission import DiskMark, disk_of
+
     folder = settings.data_dir.resolve()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free, least = DiskMark(disk_of(existing), settings.disk_free_bytes, settings.disk_free_percent).room()
     detail = f"{folder}: {free / 1e9:.1f} GB free"
-    if free < MIN_FREE_BYTES:
-        return Finding("disk", False, detail, "Free some space, or set CARREL_DATA_DIR to a larger disk.")
+    if free < least:
+        refused = f"{detail}, of {least / 1e9:.1f} needed: new documents are refused"
+        return Finding("disk", False, refused, MAKE_ROOM)
     return Finding("disk", True, detail)
 
 

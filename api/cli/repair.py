@@ -53,7 +53,7 @@ def repair(settings: Settings, *, as_json: bool) -> bool:
 def engine_at_hand(settings: Settings) -> Iterator[None]:
     """An engine that answers: the one that runs, or else one for as long as this lasts."""
     from api.plans import EnginePlan
-    from api.supervisor import STOP_S, engine_child
+    from api.supervisor import STOP_S, engine_child, stop
     from api.wiring import build_store
 
     store = build_store(settings, patience_s=0, timeout_s=5)
@@ -70,7 +70,7 @@ def engine_at_hand(settings: Settings) -> Iterator[None]:
         yield
     finally:
         store.close()
-        engine.stop(STOP_S["engine"])
+        stop([engine], STOP_S["engine"])
 
 
 @contextlib.contextmanager

@@ -109,8 +109,9 @@ class Embedder(Protocol):
     def state(self) -> str:
         """How it does at the moment, for people; empty if there is nothing to say."""
 
-    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, urgent: bool = False) -> Embedding:
-        """`tokens`: of each text. `urgent`: somebody waits for the answer to a question; jobs give way to it.
+    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, tenant: str = "", urgent: bool = False) -> Embedding:
+        """`tokens`: of each text. `tenant`: for whom; those who wait take turns, by tokens. `urgent`: somebody waits for the
+        answer to a question; jobs give way to it.
 
         Blocks. Raises Unavailable for what passes (PartlyEmbedded if some texts were done), ModelUnavailable once closed.
         """

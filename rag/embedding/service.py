@@ -92,7 +92,7 @@ class EmbeddingService:
             tokens = texts.sum(missing)
             meter.debit(charge_id, tokens)
             try:
-                embedding = self.embedder.embed(missing, [tokens], urgent=True)
+                embedding = self.embedder.embed(missing, [tokens], tenant=scope.tenant_id, urgent=True)
             except Exception:
                 meter.refund(charge_id)
                 raise
@@ -116,7 +116,7 @@ class EmbeddingService:
         def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
             if not missing:  # an earlier run may have paid
                 return _Bought(meter.charged(hold_id))
-            return self._buy_held(meter, hold_id, texts, missing)
+            return self._buy_held(scope, meter, hold_id, texts, missing)
 
         prompted = self._prompted(self.model.fingerprint.document_prompt, texts)
         counts = self.model.count_tokens(prompted) if tokens is None else tokens
@@ -160,11 +160,11 @@ class EmbeddingService:
         if bought.error is not None:
             raise bought.error
 
-    def _buy_held(self, meter: Meter, hold_id: str, texts: _Texts, missing: Sequence[str]) -> _Bought:
+    def _buy_held(self, scope: Scope, meter: Meter, hold_id: str, texts: _Texts, missing: Sequence[str]) -> _Bought:
         tokens = [texts.tokens[text] for text in missing]
         held = meter.hold(hold_id, sum(tokens), started=True)  # False: an earlier run paid, and died before it kept the vectors
         try:
-            embedding = self.embedder.embed(missing, tokens)
+            embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id)
         except PartlyEmbedded as error:
             vectors = _by_text(missing, error.done)
             if held and vectors:

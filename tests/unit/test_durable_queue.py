@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 from sqlmodel import col, select
 
 from config.database import Database
-from ingestion.durable import DurableQueue, _poll_cheaply
+from ingestion.durable import DurableQueue
 from ingestion.tables import DOCUMENTS, FETCHES, Job
+from ingestion.taking import poll_cheaply
 from tests.support import FakeScope
 
 A = FakeScope("a")
@@ -67,8 +66,7 @@ def test_dbos_is_asked_for_jobs_only_where_one_waits(
 ) -> None:
     system, asked = queue._client._sys_db, []  # type: ignore[var-annotated]
     monkeypatch.setattr(system, "dequeue_scopes", lambda name: asked.append(name) or ["a scope"])
-    monkeypatch.setattr("ingestion.durable._get_dbos_instance", lambda: SimpleNamespace(_sys_db=system))
-    _poll_cheaply()
+    poll_cheaply(system)
     assert (system.dequeue_scopes(DOCUMENTS), asked) == ([], [])
     _job(database, queue, "job_waiting")
     assert (system.dequeue_scopes(FETCHES), asked) == ([], [])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from config.database import Database
+import sqlalchemy as sa
+
+from config.database import Database, past_the_wall
 from config.profiles import PRIORITIES
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.fair_gate import Places
 from ingestion.leases import Lease
 from ingestion.pipeline import Pipeline
 from ingestion.tables import Job
@@ -39,14 +42,15 @@ def _enqueue(database: Database, queue: DurableQueue, tenant: str, job_id: str, 
         queue.enqueue(session, job)
 
 
-def _work_off(database: Database, count: int) -> list[str]:
+def _work_off(database: Database, count: int, *, fair: bool = True) -> list[str]:
     """Run a worker that does one job at a time until `count` were taken."""
     noting = Noting()
     worker = DurableWorker(
         database,
         cast(Pipeline, noting),
         lambda tenant_id, _job_id: cast(TenantContext, FakeScope(tenant_id)),
-        concurrency=1,
+        places=Places(1),
+        fair=fair,
         executor_id="worker-1",
     )
     worker.start()
@@ -57,13 +61,32 @@ def _work_off(database: Database, count: int) -> list[str]:
     return noting.taken
 
 
-def test_jobs_of_higher_priority_are_taken_first_and_equal_ones_in_their_order(database: Database, queue: DurableQueue) -> None:
+def _fill(database: Database, queue: DurableQueue) -> None:
     waiting = [("a", LOW), ("b", NORMAL), ("a", NORMAL), ("b", HIGH), ("a", LOW), ("a", HIGH)]
     for number, (tenant, priority) in enumerate(waiting):
-        _enqueue(database, queue, tenant, f"job-{number}", priority)
-    queue._client.cancel_workflow("job-4")  # one that was lost, and is taken up anew
+        _enqueue(database, queue, tenant, f"{tenant}-{number}", priority)
+    queue._client.cancel_workflow("a-4")  # one that was lost, and is taken up anew
     with database.write(FakeScope("a")) as session:
-        assert queue.requeue(session, session.get_one(Job, "job-4"))
-    _enqueue(database, queue, "b", "job-6", NORMAL)
-    taken = _work_off(database, len(waiting) + 1)
-    assert taken == ["job-3", "job-5", "job-1", "job-2", "job-6", "job-0", "job-4"]
+        assert queue.requeue(session, session.get_one(Job, "a-4"))
+    _enqueue(database, queue, "b", "b-6", NORMAL)
+
+
+def test_tenants_take_turns_and_each_has_its_urgent_and_old_jobs_first(database: Database, queue: DurableQueue) -> None:
+    """Whoever floods the queue with urgent jobs, and also where a former version enqueued them and named no tenants."""
+    _fill(database, queue)
+    flood = [f"a-{number}" for number in range(10, 30)]
+    for job_id in flood:
+        _enqueue(database, queue, "a", job_id, HIGH)
+    system = queue._client._sys_db
+    with database.system_write() as session, past_the_wall(session) as connection:
+        system._apply_caller_schema(connection)
+        connection.execute(sa.update(system.tables.workflow_status).values(queue_partition_key=None))
+    taken = _work_off(database, 27)
+    assert [job for job in taken if job[0] == "a"] == ["a-5", *flood, "a-2", "a-0", "a-4"]
+    assert [job for job in taken if job[0] == "b"] == ["b-3", "b-1", "b-6"]
+    assert taken.index("b-6") < 12, taken  # of two places each has one; 6 where every job takes as long as the others
+
+
+def test_without_turns_priority_and_age_decide_among_all(database: Database, queue: DurableQueue) -> None:
+    _fill(database, queue)
+    assert _work_off(database, 7, fair=False) == ["b-3", "a-5", "b-1", "a-2", "b-6", "a-0", "a-4"]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from api.lifecycle import Lifecycle
-from api.readiness import MIN_FREE_BYTES, Check, Readiness, check_disk, checks
+from api.readiness import Check, Readiness, check_disk, checks
 from api.schemas import Part
 from config.database import Database
+from ingestion.admission import DiskMark, disk_of
 from ingestion.instances import SILENT_MS, Instances
 from rag.embedding.batcher import Batcher
 from rag.embedding.hashing import HashRuntime
@@ -72,6 +73,7 @@ def _checks(database: Database, instances: Instances, folder: Path, draining: th
         store=MemoryStore(),
         embedder=Batcher(HashRuntime(), batch_tokens=64),
         data_dir=folder,
+        mark=DiskMark(disk_of(folder), 0, 0),
         draining=draining,
     )
 
@@ -98,16 +100,19 @@ def test_draining_is_not_ready(database: Database, instances: Instances, tmp_pat
     assert [name for name, check in parts.items() if not check().ok] == ["worker", "draining"]
 
 
-def test_a_disk_that_takes_no_file_or_is_full_is_named(tmp_path: Path) -> None:
-    assert check_disk(tmp_path, MIN_FREE_BYTES).ok
-    full = check_disk(tmp_path, 1 << 62)
-    assert not full.ok
-    assert "GB free" in full.detail
-    assert "Free some space" in (full.advice or "")
+def test_a_disk_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    assert check_disk(tmp_path, DiskMark(disk_of(tmp_path), 0, 0)).ok
     for unwritable in (Path("/proc"), tmp_path / "missing"):
-        part = check_disk(unwritable, 0)
+        part = check_disk(unwritable, DiskMark(disk_of(unwritable), 0, 0))
         assert not part.ok
         assert str(unwritable) in (part.advice or "")
+
+
+def test_a_disk_below_its_mark_is_told_and_keeps_nobody_from_asking(tmp_path: Path) -> None:
+    part = check_disk(tmp_path, DiskMark(lambda: (10**9, 10**12), 0, 5))
+    assert part.ok
+    assert part.detail == "1.0 GB free, of 50.0 needed: new documents are refused"
+    assert "Free some space" in (part.advice or "")
 
 
 def test_a_process_says_what_it_begins_and_ends(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

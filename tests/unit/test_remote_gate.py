@@ -151,6 +151,24 @@ def test_questions_go_first_and_others_in_the_order_they_came() -> None:
     assert order == ["x", "y", "a", "b", "c"]
 
 
+def test_tenants_take_turns_by_tokens() -> None:
+    gate, order = gate_of(), []
+
+    def pass_through(name: str, tokens: int) -> None:
+        with gate.turn(tokens, tenant=name[0], urgent=False, deadline=FAR, check=nothing_wrong):
+            order.append(name)
+
+    with ThreadPoolExecutor(8) as threads:
+        passed: list[Future[None]] = []
+        with gate.turn(1, urgent=False, deadline=FAR, check=nothing_wrong):
+            for count, (name, tokens) in enumerate([("a1", 20), ("a2", 20), ("a3", 20), ("b1", 10), ("b2", 10), ("b3", 10)]):
+                passed.append(threads.submit(pass_through, name, tokens))
+                wait_for(lambda: sum(map(len, gate._lines)) == count + 1, what="the next in line")  # noqa: B023
+        for one in passed:
+            one.result(30)
+    assert order == ["a1", "b1", "b2", "a2", "b3", "a3"]
+
+
 def test_a_question_overtakes_whoever_waits_for_the_pace() -> None:
     gate, order = gate_of(pacer=Pacer(requests_per_minute=300), concurrency=4), []
 
@@ -161,7 +179,7 @@ def test_a_question_overtakes_whoever_waits_for_the_pace() -> None:
     pass_through("first", False)
     with ThreadPoolExecutor(2) as threads:
         job = threads.submit(pass_through, "job", False)
-        wait_for(lambda: gate._lines[1], what="the job in line")
+        wait_for(lambda: len(gate._lines[1]), what="the job in line")
         threads.submit(pass_through, "question", True).result(30)
         job.result(30)
     assert order == ["first", "question", "job"]
@@ -200,7 +218,7 @@ def test_whoever_waits_learns_that_it_is_in_vain() -> None:
         with gate.turn(1, urgent=False, deadline=FAR, check=nothing_wrong):
             waiting = threads.submit(wait_in_line)
             pausing = threads.submit(gate.pause, FAR, check)
-            wait_for(lambda: gate._lines[1], what="the line")
+            wait_for(lambda: len(gate._lines[1]), what="the line")
             stopped.set()
             gate.wake()
             for one in (waiting, pausing):

@@ -23,6 +23,8 @@ from rag.embedding.remote.pacing import Pacer
 from rag.embedding.remote.sender import Call, Ended, Sender
 from rag.embedding.runtime import Embedding, Matrix, PartlyEmbedded
 
+WAITING = 64  # batches of jobs that wait at the gate, which knows whose turn it is; more than that wait before it
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteLimits:
@@ -68,7 +70,7 @@ class RemoteEmbedder:
             jitter=jitter or random.Random(),  # noqa: S311  jitter is no secret
             clock=clock,
         )
-        self._pool = ThreadPoolExecutor(limits.concurrency, "embedding-provider")
+        self._pool = ThreadPoolExecutor(max(limits.concurrency, WAITING), "embedding-provider")
 
     @property
     def counters(self) -> RemoteCounters:
@@ -88,9 +90,9 @@ class RemoteEmbedder:
         resent = f"{now.resent} of {now.requests} requests sent again, {now.pressed} answered 429"
         return f"{breaker}; {resent}, left alone {now.breaker_openings} times; {now.allowed} at once"
 
-    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, urgent: bool = False) -> Embedding:
+    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, tenant: str = "", urgent: bool = False) -> Embedding:
         """As `Embedder` says. Also raises ProviderRefused for what no repetition mends."""
-        call = Call(self._readable(texts, tokens), tokens, urgent, self._clock() + self._limits.deadline_s)
+        call = Call(self._readable(texts, tokens), tokens, tenant, urgent, self._clock() + self._limits.deadline_s)
         batches = plan(tokens, count=self._limits.batch_count, most_tokens=self._limits.batch_tokens)
         if urgent:  # on the caller's thread: those of the pool are all busy while jobs' batches wait for their turn
             for batch in batches:

@@ -29,6 +29,7 @@ class Call:
 
     texts: Sequence[str]
     tokens: Sequence[int]
+    tenant: str
     urgent: bool
     deadline: float
     done: dict[int, Vector] = field(default_factory=dict)  #: by place
@@ -91,7 +92,8 @@ class Sender:
 
     def _try(self, call: Call, batch: Batch, *, again: bool) -> tuple[Matrix, float]:
         tokens = sum(call.tokens[place] for place in batch)
-        with self._gate.turn(tokens, urgent=call.urgent, deadline=call.deadline, check=lambda: self._check(call)):
+        check, whose = (lambda: self._check(call)), call.tenant
+        with self._gate.turn(tokens, tenant=whose, urgent=call.urgent, deadline=call.deadline, check=check):
             with self._breaker.request():
                 began, reached, pressed = self._clock(), True, False
                 try:

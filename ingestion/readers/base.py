@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 BLOCK = "\n\n"
 _MARKUP = re.compile(r"^( {0,3})(#{1,6}(?=[ \t])|```|~~~)", re.MULTILINE)
@@ -19,6 +20,21 @@ class Parsed:
     markdown: bool = False  #: whether headings are marked as in Markdown
     title: str | None = None
     pages: tuple[int, ...] = ()  #: offset of each page's first character, in order
+    warnings: tuple[tuple[str, str], ...] = ()  #: what somebody who uses the text should know: a code and a sentence
+
+    @classmethod
+    def of(cls, fields: Any) -> Parsed:
+        """From what a child answered; raise ValueError, TypeError or KeyError for what no reader returns."""
+        text, title, pages = fields["text"], fields["title"], tuple(fields["pages"])
+        for said in (text, title or ""):
+            if not isinstance(said, str) or storable(said) != said:
+                raise ValueError("not storable")
+        if not all(type(start) is int for start in pages) or [*pages] != sorted(pages):
+            raise ValueError("no pages")
+        if pages and not 0 <= pages[0] <= pages[-1] <= len(text):
+            raise ValueError("pages outside the text")
+        warnings = tuple((str(code), str(detail)) for code, detail in fields["warnings"])
+        return cls(text, fields["markdown"] is True, title, pages, warnings)
 
 
 @dataclass(frozen=True, slots=True)

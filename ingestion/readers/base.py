@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BLOCK = "\n\n"
+HIDDEN_TEXT = "hidden_text"  #: code of a warning: the content holds text that a reader does not see
 _MARKUP = re.compile(r"^( {0,3})(#{1,6}(?=[ \t])|```|~~~)", re.MULTILINE)
 
 
@@ -75,9 +76,15 @@ class Draft:
         if name := " ".join(text.split()):
             self.add(f"{'#' * min(level, 6)} {name}")
 
-    def parsed(self, *, markdown: bool = True, title: str | None = None) -> Parsed:
+    def parsed(self, *, markdown: bool = True, title: str | None = None, hidden: int = 0) -> Parsed:
+        """`hidden`: characters that were left out because a reader does not see them."""
         pages = tuple(min(start, self._chars) for start in self._pages)
-        return Parsed("".join(self._parts), markdown, title, pages)
+        return Parsed("".join(self._parts), markdown, title, pages, left_out(hidden))
+
+
+def left_out(hidden: int) -> tuple[tuple[str, str], ...]:
+    """The warning of so many characters, if there are any."""
+    return ((HIDDEN_TEXT, f"{hidden} characters that a reader does not see were left out."),) if hidden else ()
 
 
 def storable(text: str) -> str:

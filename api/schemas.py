@@ -111,6 +111,11 @@ class Page(BaseModel, Generic[T]):
     next: str | None = Field(description="Pass as `after` for the next page; null at the end.")
 
 
+class WarningOut(BaseModel):
+    code: Literal["hidden_text"]
+    detail: str
+
+
 class DocumentOut(BaseModel):
     id: str
     external_id: str
@@ -125,6 +130,7 @@ class DocumentOut(BaseModel):
     bytes: int
     chars: int
     pages: int
+    warnings: list[WarningOut] = Field(description="What reading found that a user of the text should know.")
     profile: str = Field(description="Under which this version was brought.")
     chunking: ChunkingOut
     created_at: str
@@ -139,6 +145,7 @@ class DocumentOut(BaseModel):
                 "external_id": document.external_id,
                 "collection": shown.collection,
                 "version": version.number,
+                "warnings": version.flags,
                 "created_at": isoformat(document.created_at),
             }
         )

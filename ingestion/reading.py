@@ -94,6 +94,7 @@ class Reading:
         def ended(session: Session, found: Work) -> None:
             found.version.text_blob, found.version.chars = text_blob, len(parsed.text)
             found.version.title, found.version.pages = title, len(parsed.pages)
+            found.version.flags = [{"code": code, "detail": detail} for code, detail in parsed.warnings]
             found.version.read_starts = 0
             found.job.stage, found.job.pages, found.job.embedding_at = "embedding", len(parsed.pages), self._clock()
             session.add(found.version)

@@ -10,14 +10,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from config.errors import CarrelError, UnreadableDocument
 from ingestion.readers.base import Order, Parsed
+from ingestion.readers.confinement import CONFINEMENT, Confinement
 
 GRACE_S = 5.0  # after which a child that should be dead by its own limits is given up
 SLACK_BYTES = 8 * 1024 * 1024  # page offsets and names around the text
+MAX_REASON_CHARS = 1_000
+COMMAND = (sys.executable, "-I", "-m", "ingestion.readers.zygote")
 
 
 class ParserDied(CarrelError):
@@ -27,7 +31,8 @@ class ParserDied(CarrelError):
 
 
 class Sandbox:
-    def __init__(self, *, seconds: int, memory_bytes: int, max_chars: int) -> None:
+    def __init__(self, *, seconds: int, memory_bytes: int, max_chars: int, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
         self._seconds, self._memory_bytes, self._max_chars = seconds, memory_bytes, max_chars
         self._lock = threading.Lock()
         self._zygote: subprocess.Popen[bytes] | None = None
@@ -41,7 +46,15 @@ class Sandbox:
         if not raw and _is_cut(channel):  # the zygote was lost, for which no document is to blame: once more
             began = time.monotonic()
             raw, channel = self._ask(order, path)
-        return _parsed(raw, time.monotonic() - began >= self._seconds, self._seconds)
+        return _parsed(raw, order, time.monotonic() - began >= self._seconds)
+
+    def confinement(self) -> Confinement:
+        """What the kernel refuses to a child of this machine; raise ParserDied if no child answers."""
+        order = Order(CONFINEMENT, 0, self._seconds, self._memory_bytes)
+        raw, _ = self._ask(order, Path(os.devnull))
+        if not raw:
+            raise ParserDied("No child of the parsers could be started.")
+        return Confinement(**json.loads(raw)["confinement"])
 
     def _ask(self, order: Order, path: Path) -> tuple[bytes, socket.socket]:
         """The child's answer, empty if it gave none, and the zygote's channel that the order went through."""
@@ -96,7 +109,7 @@ class Sandbox:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._zygote = subprocess.Popen(  # noqa: S603  our own module, no user input in the arguments
-                    [sys.executable, "-I", "-m", "ingestion.readers.zygote", str(theirs.fileno())],
+                    [*self._command, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     env={},
                     stdin=subprocess.DEVNULL,
@@ -125,13 +138,16 @@ def _drain(reader: int, deadline: float, limit: int) -> bytes:
     return b""
 
 
-def _parsed(raw: bytes, late: bool, seconds: int) -> Parsed:
+def _parsed(raw: bytes, order: Order, late: bool) -> Parsed:
+    """A child may have been taken over: what it answers is looked at like a request."""
     try:
         outcome = json.loads(raw)
-    except ValueError:
-        reason = f"took longer than {seconds} s" if late else "crashed or ran out of memory"
+        if "refused" in outcome:
+            raise UnreadableDocument(str(outcome["refused"])[:MAX_REASON_CHARS])
+        parsed = Parsed.of(outcome["parsed"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        reason = f"took longer than {order.seconds} s" if late else "crashed or ran out of memory"
         raise ParserDied(f"Reading the document {reason}.") from None
-    if "refused" in outcome:
-        raise UnreadableDocument(outcome["refused"])
-    fields = outcome["parsed"]
-    return Parsed(fields["text"], fields["markdown"], fields["title"], tuple(fields["pages"]))
+    if len(parsed.text) > order.max_chars:
+        raise ParserDied("Reading the document gave more text than was asked for.")
+    return parsed

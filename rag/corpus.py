@@ -100,6 +100,7 @@ class DocumentVersion(TenantOwned, table=True):
     text_blob: str | None = None
     chars: int = 0
     pages: int = 0
+    flags: list[dict[str, str]] = Field(default_factory=list, sa_type=sa.JSON)  #: what reading found, as code and detail
     parser_deaths: int = 0
     read_starts: int = 0  #: since reading last ended
     profile: str = STANDARD  #: under which it was brought

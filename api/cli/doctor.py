@@ -42,7 +42,7 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check versions, disk, keys, database, model and engine; say what is wrong and what to do. Exits 1 if anything is.
+    """Check versions, disk, keys, parsers, database, model and engine; say what is wrong and what to do. Exits 1 if any is.
 
     With --repair: lost vectors are made again (no tenant is charged), points and contents of nothing are deleted, lost
     jobs are taken up, sums are corrected. It works while the service runs and while it is stopped. Exits 1 if something
@@ -53,7 +53,7 @@ def doctor(
     settings = Settings()
     if repair:
         sys.exit(0 if repairing.repair(settings, as_json=as_json) else 1)
-    findings = [_guarded(check, settings) for check in (_versions, _disk, _secrets, _database, _model, _engine, _service)]
+    findings = [_guarded(check, settings) for check in CHECKS]
     if all(finding.ok for finding in findings if finding.part in ("database", "model", "engine")) and _exists(settings):
         findings.append(_guarded(_data, settings))
     if as_json:
@@ -182,6 +182,22 @@ def _engine(settings: Settings) -> Finding:
     return Finding("engine", False, health.detail, "Start it with `carrel serve`; its log says why it stopped, if it did.")
 
 
+def _sandbox(settings: Settings) -> Finding:
+    from api.wiring import build_sandbox
+
+    sandbox = build_sandbox(settings)
+    try:
+        found = sandbox.confinement()
+    finally:
+        sandbox.close()
+    if not found.remains():
+        return Finding("sandbox", True, f"parsers are confined by {found}")
+    advice = (
+        "Linux 5.13 with Landlock, and seccomp and user namespaces that the container allows, give the rest: docs/operations.md"
+    )
+    return Finding("sandbox", found.seccomp, f"parsers are confined by {found}; {'; '.join(found.remains())}", advice)
+
+
 def _service(settings: Settings) -> Finding:
     from carrel_client import Carrel, CarrelClientError
 
@@ -192,3 +208,6 @@ def _service(settings: Settings) -> Finding:
         except CarrelClientError as error:
             return Finding("service", False, str(error), "Start it with `carrel serve`, or set CARREL_URL.")
     return Finding("service", True, f"{url} is ready")
+
+
+CHECKS = (_versions, _disk, _secrets, _sandbox, _database, _model, _engine, _service)

@@ -16,6 +16,7 @@ from api.locks import hold_slot
 from api.repairs import RepairLoop
 from api.wiring_worker import build_worker
 from config.settings import Settings
+from ingestion.sandbox import Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def run_worker(settings: Settings, life: Lifecycle) -> None:
     with lock:
         executor = f"{_place(settings.data_dir)}-{slot}"
         services = build_worker(settings, executor)
+        _say_how_parsers_are_confined(services.sandbox)
         if settings.worker_scheduling == "idle":
             _yield_to_queries()
         with Heartbeat(services.instances, "worker", executor) as heartbeat:
@@ -47,6 +49,12 @@ def run_worker(settings: Settings, life: Lifecycle) -> None:
 def _place(data_dir: Path) -> str:
     """Names this machine and data directory: workers elsewhere on the same database have slots of the same numbers."""
     return hashlib.sha256(f"{socket.gethostname()}:{data_dir.resolve()}".encode()).hexdigest()[:8]
+
+
+def _say_how_parsers_are_confined(sandbox: Sandbox) -> None:
+    found = sandbox.confinement()
+    level = logging.WARNING if found.remains() else logging.INFO
+    log.log(level, "parsers are confined", extra={"by": str(found), "remains": "; ".join(found.remains()) or "nothing"})
 
 
 def _yield_to_queries() -> None:

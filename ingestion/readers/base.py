@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 BLOCK = "\n\n"
+HIDDEN_TEXT = "hidden_text"  #: code of a warning: the content holds text that a reader does not see
 _MARKUP = re.compile(r"^( {0,3})(#{1,6}(?=[ \t])|```|~~~)", re.MULTILINE)
 
 
@@ -19,6 +21,21 @@ class Parsed:
     markdown: bool = False  #: whether headings are marked as in Markdown
     title: str | None = None
     pages: tuple[int, ...] = ()  #: offset of each page's first character, in order
+    warnings: tuple[tuple[str, str], ...] = ()  #: what somebody who uses the text should know: a code and a sentence
+
+    @classmethod
+    def of(cls, fields: Any) -> Parsed:
+        """From what a child answered; raise ValueError, TypeError or KeyError for what no reader returns."""
+        text, title, pages = fields["text"], fields["title"], tuple(fields["pages"])
+        for said in (text, title or ""):
+            if not isinstance(said, str) or storable(said) != said:
+                raise ValueError("not storable")
+        if not all(type(start) is int for start in pages) or [*pages] != sorted(pages):
+            raise ValueError("no pages")
+        if pages and not 0 <= pages[0] <= pages[-1] <= len(text):
+            raise ValueError("pages outside the text")
+        warnings = tuple((str(code), str(detail)) for code, detail in fields["warnings"])
+        return cls(text, fields["markdown"] is True, title, pages, warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +76,15 @@ class Draft:
         if name := " ".join(text.split()):
             self.add(f"{'#' * min(level, 6)} {name}")
 
-    def parsed(self, *, markdown: bool = True, title: str | None = None) -> Parsed:
+    def parsed(self, *, markdown: bool = True, title: str | None = None, hidden: int = 0) -> Parsed:
+        """`hidden`: characters that were left out because a reader does not see them."""
         pages = tuple(min(start, self._chars) for start in self._pages)
-        return Parsed("".join(self._parts), markdown, title, pages)
+        return Parsed("".join(self._parts), markdown, title, pages, left_out(hidden))
+
+
+def left_out(hidden: int) -> tuple[tuple[str, str], ...]:
+    """The warning of so many characters, if there are any."""
+    return ((HIDDEN_TEXT, f"{hidden} characters that a reader does not see were left out."),) if hidden else ()
 
 
 def storable(text: str) -> str:

@@ -24,7 +24,8 @@ class Styles:
     """Numbers ordered items as it is asked: paragraphs come in reading order."""
 
     def __init__(self, document: Document) -> None:
-        self._styles = {style.get(f"{W}styleId"): style for style in document.styles.element.iter(f"{W}style")}
+        found = document.styles.element.iter(f"{W}style") if _has(document, "/styles") else ()
+        self._styles = {style.get(f"{W}styleId"): style for style in found}
         self._ordered = _ordered(document)
         self._counts: dict[int, dict[int, int]] = defaultdict(dict)
         self.in_list = False
@@ -74,9 +75,14 @@ class Styles:
         return f"{'  ' * level}{mark} "
 
 
+def _has(document: Document, part: str) -> bool:
+    """A part that is missing would be made from a template, which is a file, and a child opens none."""
+    return any(relation.reltype.endswith(part) for relation in document.part.rels.values())
+
+
 def _ordered(document: Document) -> set[tuple[int, int]]:
     """Lists and levels that count."""
-    if not any(relation.reltype.endswith("/numbering") for relation in document.part.rels.values()):
+    if not _has(document, "/numbering"):
         return set()
     numbering = document.part.numbering_part.element
     levels: dict[str | None, set[int]] = {}

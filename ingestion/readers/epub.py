@@ -27,11 +27,13 @@ def read_epub(content: bytes, max_chars: int) -> Parsed:
         sealed = {unquote(item.get("URI", "")) for item in _named(_xml(archive, ENCRYPTION), "CipherReference")}
         if not sealed.isdisjoint(chapters):
             raise CannotRead("The book is protected against copying; send an unprotected copy.")
-    draft = Draft(max_chars)
+    draft, hidden = Draft(max_chars), 0
     for chapter in chapters:
-        draft.add(to_markdown(read_member(archive, chapter))[0])
+        found = to_markdown(read_member(archive, chapter))
+        draft.add(found.text)
+        hidden += found.hidden
     title = package.find(f".//{_TITLE}")
-    return draft.parsed(title=None if title is None else title.text)
+    return draft.parsed(title=None if title is None else title.text, hidden=hidden)
 
 
 def _chapters(package: Element, folder: str) -> list[str]:

@@ -1,37 +1,44 @@
-"""HTML as Markdown, so that headings, lists and tables survive. Navigation and scripts are left out, nothing else is.
+"""HTML as Markdown, so that headings, lists and tables survive. What is not content by its own mark-up is left out.
 
-Extractors that guess the "main content" were tried and dropped whole sections of plain pages; a knowledge base must not.
+Extractors that guess the "main content" drop sections of plain pages; a knowledge base must not. `page_parts` knows the marks.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from typing import NamedTuple
 
 from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
 from markdownify import ATX, MarkdownConverter
 
-from ingestion.readers.base import CannotRead, Parsed
+from ingestion.readers.base import CannotRead, Parsed, left_out
+from ingestion.readers.page_parts import reduce
 
-BOILERPLATE = ["script", "style", "noscript", "template", "nav", "svg", "iframe", "object", "head", "button", "select"]
 _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
 
 
+class Converted(NamedTuple):
+    text: str  #: can be empty
+    title: str | None
+    hidden: int  #: characters that a reader of the page does not see; they are not in the text
+
+
 def read_html(content: bytes, max_chars: int) -> Parsed:
-    text, title = to_markdown(content)
-    if not text:
+    found = to_markdown(content)
+    if not found.text:
         raise CannotRead("The HTML has no text.")
-    return Parsed(text, markdown=True, title=title or None)
+    return Parsed(found.text, markdown=True, title=found.title or None, warnings=left_out(found.hidden))
 
 
-def to_markdown(content: bytes | str) -> tuple[str, str | None]:
-    """Text, which can be empty, and title."""
+def to_markdown(content: bytes | str) -> Converted:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML is read as HTML, whose parser forgives more
         tree = BeautifulSoup(content, "lxml")
     title = " ".join(tree.title.get_text(" ").split()) if tree.title else None
-    for element in tree.find_all(BOILERPLATE):
-        element.decompose()
-    converter = MarkdownConverter(heading_style=ATX, bullets="-", strip=["a", "img"], escape_misc=False)
+    hidden = reduce(tree)
+    converter = MarkdownConverter(
+        heading_style=ATX, bullets="-", strip=["a", "img"], escape_misc=False, table_infer_header=True
+    )
     text = _BLANK_LINES.sub("\n\n", converter.convert_soup(tree)).strip().replace("\0", "")
-    return text, title
+    return Converted(text, title, hidden)

@@ -27,12 +27,12 @@ def read_mail(content: bytes, max_chars: int) -> Parsed:
     draft.heading(1, subject)
     draft.add("\n".join(f"{name}: {value}" for name in SHOWN if (value := _line(message, name))))
     body = message.get_body(("plain", "html"))
-    if body is not None:
-        draft.add(_text(body))
+    text, hidden = ("", 0) if body is None else _text(body)
+    draft.add(text)
     names = [name for part in message.iter_attachments() if (name := part.get_filename())]
     if names:
         draft.add(f"Attachments: {', '.join(' '.join(name.split()) for name in names[:MAX_NAMES])}")
-    return draft.parsed(title=subject)
+    return draft.parsed(title=subject, hidden=hidden)
 
 
 def _line(message: EmailMessage, name: str) -> str:
@@ -41,11 +41,15 @@ def _line(message: EmailMessage, name: str) -> str:
     return " ".join(str(policy.default.header_fetch_parse(name, str(raw)[:MAX_HEADER_CHARS])).split())
 
 
-def _text(part: MIMEPart) -> str:
+def _text(part: MIMEPart) -> tuple[str, int]:
+    """And how many characters of it are not shown."""
     payload = part.get_payload(decode=True)
     content = payload if isinstance(payload, bytes) else b""
     try:
         text = content.decode(part.get_content_charset("utf-8"))
     except (LookupError, UnicodeDecodeError):
         text = decode(content)
-    return to_markdown(text)[0] if part.get_content_subtype() == "html" else unmarked(text.replace("\r\n", "\n"))
+    if part.get_content_subtype() != "html":
+        return unmarked(text.replace("\r\n", "\n")), 0
+    found = to_markdown(text)
+    return found.text, found.hidden

@@ -111,6 +111,7 @@ def test_doctor_finds_a_healthy_service_healthy(service: Service) -> None:
         "versions",
         "disk",
         "secrets",
+        "sandbox",
         "database",
         "model",
         "engine",

@@ -92,6 +92,7 @@ class Document(Model):
     created_at: str
     profile: str = "standard"  #: under which this version was brought
     chunking: dict[str, Any] = field(default_factory=dict)  #: its sizes in tokens, and its splitter
+    warnings: list[dict[str, str]] = field(default_factory=list)  #: what reading found: each has a `code` and a `detail`
 
 
 @dataclass(frozen=True)

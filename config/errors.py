@@ -6,8 +6,8 @@ CarrelError
 │   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
 │   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
-├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
-├── RateLimited (429)          └── IdempotencyInProgress (409, retryable)
+├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) ├── IdempotencyInProgress (409, retryable)
+├── RateLimited (429)          ├── TooSlow (408, retryable)   └── SetupError (start-up: what to do next)
 └── ProviderRefused (502)
 """
 
@@ -106,6 +106,12 @@ class BudgetExhausted(CarrelError):
 
 class RateLimited(CarrelError):
     status, code, title, retryable = 429, "rate_limited", "Too many requests", True
+
+
+class TooSlow(CarrelError):
+    """A caller that holds a stream open and sends nothing."""
+
+    status, code, title, retryable = 408, "too_slow", "The request came too slowly", True
 
 
 class UnreadableDocument(CarrelError):

@@ -178,10 +178,11 @@ def _sha256(pieces: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def described(schema: dict[str, Any], retrieval_key: str) -> None:
-    """Add the header to every POST of an OpenAPI document."""
+def described(schema: dict[str, Any], retrieval_key: str, streamed_key: str) -> None:
+    """Add the header to every POST of an OpenAPI document that takes it."""
     for operations in schema["paths"].values():
-        if operation := operations.get("post"):
+        operation = operations.get("post")
+        if operation and not operation.get(streamed_key):
             again = (
                 "charged once and answered anew" if operation.get(retrieval_key) else "carried out once: its answer is replayed"
             )

@@ -34,6 +34,8 @@ from tenants.rates import RateLimiter
 log = logging.getLogger(__name__)
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+#: Bodies of any length, which their routes read line by line and bound themselves.
+STREAMED = frozenset({"/v1/bulk"})
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text")
 RETRY_AFTER_S = 5  # about what a restart takes
@@ -130,17 +132,23 @@ class Audit:
         denied = status in (401, 402, 403, 429)
         if scope["method"] in ("GET", "HEAD") and not denied and not RETRIEVALS.fullmatch(scope["path"]):
             return
-        route = getattr(scope.get("route"), "path", scope["path"][:200])
-        event = Event(
-            request_id=scope["state"]["request_id"],
-            principal=identity.principal,
-            tenant_id=identity.tenant.tenant_id if identity.tenant else None,
-            action=f"{scope['method']} {route}",
-            target=scope["path"][:500],
-            status=status,
-            detail=scope["state"].get("audit", {}),
-        )
+        event = event_of(scope, status, scope["state"].get("audit", {}))
         await to_thread.run_sync(self._audit.append, event)
+
+
+def event_of(scope: Scope, status: int, detail: dict[str, Any]) -> Event:
+    """What the audit record tells of a request that has an identity."""
+    identity: Identity = scope["state"]["identity"]
+    route = getattr(scope.get("route"), "path", scope["path"][:200])
+    return Event(
+        request_id=scope["state"]["request_id"],
+        principal=identity.principal,
+        tenant_id=identity.tenant.tenant_id if identity.tenant else None,
+        action=f"{scope['method']} {route}",
+        target=scope["path"][:500],
+        status=status,
+        detail=detail,
+    )
 
 
 class Authenticate:
@@ -186,7 +194,7 @@ class LimitBody:
         self.app, self._max = app, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in STREAMED:
             await self.app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")

@@ -38,8 +38,8 @@ class Problem(BaseModel):
     errors: list[dict[str, Any]] | None = Field(None, description="Each input at fault, where there are several.")
 
 
-def problem_response(error: CarrelError, errors: list[dict[str, Any]] | None = None) -> Response:
-    problem = Problem(
+def problem_of(error: CarrelError, errors: list[dict[str, Any]] | None = None) -> Problem:
+    return Problem(
         type=f"urn:carrel:problem:{error.code}",
         title=error.title,
         status=error.status,
@@ -51,6 +51,10 @@ def problem_response(error: CarrelError, errors: list[dict[str, Any]] | None = N
         request_id=request_id.get(),
         errors=errors,
     )
+
+
+def problem_response(error: CarrelError, errors: list[dict[str, Any]] | None = None) -> Response:
+    problem = problem_of(error, errors)
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
@@ -84,12 +88,17 @@ async def _domain(_request: Request, error: Exception) -> Response:
 
 
 async def _validation(_request: Request, error: Exception) -> Response:
+    return problem_response(*invalid(error))
+
+
+def invalid(error: Exception) -> tuple[InvalidInput, list[dict[str, Any]]]:
+    """The first input at fault as an error of ours, and all of them."""
     listed = [_listed(item) for item in error.errors()[:MAX_LISTED]] if isinstance(error, RequestValidationError) else []
     first: Mapping[str, Any] = listed[0] if listed else {}
     refused = InvalidInput(
         str(first.get("detail", "The request is not valid.")), field=first.get("field"), limit=first.get("limit")
     )
-    return problem_response(refused, listed)
+    return refused, listed
 
 
 def _listed(item: Mapping[str, Any]) -> dict[str, Any]:

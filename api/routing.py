@@ -23,17 +23,19 @@ from tenants.context import Principal, Scope, TenantContext
 from tenants.identity import Identity
 
 SCOPE_KEY, RETRIEVAL_KEY, DRY_RUN_KEY = "x-carrel-scope", "x-carrel-retrieval", "x-carrel-dry-run"
+STREAMED_KEY = "x-carrel-streamed"
 DRY_RUN = "dry_run"
 _BOOLEAN = TypeAdapter(bool)
 
 
-def scope(needed: Scope, *, retrieval: bool = False, dry_run: bool = False) -> dict[str, Any]:
+def scope(needed: Scope, *, retrieval: bool = False, dry_run: bool = False, streamed: bool = False) -> dict[str, Any]:
     """Declare a route's scope: `@router.post("/v1/collections", **scope(Scope.INGEST))`. Shown in the OpenAPI document.
 
     `retrieval` is for a POST that changes nothing: its answer is not kept for repetitions with the same `Idempotency-Key`.
-    `dry_run` is for one that changes nothing if its parameter of that name says so.
+    `dry_run` is for one that changes nothing if its parameter of that name says so. `streamed` is for one whose body is read
+    piece by piece, each of which can be sent again: it takes no `Idempotency-Key`. Its path must be in `middleware.STREAMED`.
     """
-    marks = {RETRIEVAL_KEY: retrieval, DRY_RUN_KEY: dry_run}
+    marks = {RETRIEVAL_KEY: retrieval, DRY_RUN_KEY: dry_run, STREAMED_KEY: streamed}
     return {"openapi_extra": {SCOPE_KEY: str(needed)} | {key: True for key, marked in marks.items() if marked}}
 
 
@@ -47,7 +49,8 @@ class ScopedRoute(APIRoute):
         extra = self.openapi_extra or {}
         needed = extra[SCOPE_KEY]
         inner = _answered(super().get_route_handler())
-        if "POST" in (self.methods or ()) and needed != "none" and not extra.get(RETRIEVAL_KEY):
+        unkept = extra.get(RETRIEVAL_KEY) or extra.get(STREAMED_KEY)
+        if "POST" in (self.methods or ()) and needed != "none" and not unkept:
             kept = _answered(once(inner))
             inner = _unless_dry(inner, kept) if extra.get(DRY_RUN_KEY) else kept
 

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from api.bulk import BulkTurns
 from api.cursors import CursorSeal
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
@@ -25,6 +26,7 @@ from api.wiring import (
 )
 from config.settings import Settings
 from ingestion.blobs import BlobStore
+from ingestion.bulk import BulkDocuments
 from ingestion.catalogue import DocumentLimits
 from ingestion.documents import Documents
 from ingestion.durable import DurableQueue
@@ -59,6 +61,8 @@ class ApiServices:
     rates: RateLimiter
     collections: Collections
     documents: Documents
+    bulk: BulkDocuments
+    bulk_turns: BulkTurns
     estimates: Estimates
     jobs: Jobs
     events: EventLog
@@ -105,6 +109,8 @@ def build_api(settings: Settings) -> ApiServices:
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
         documents=documents,
+        bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),
+        bulk_turns=BulkTurns(),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue),
         events=EventLog(core.database, core.clock),

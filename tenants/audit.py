@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import Clock
@@ -38,6 +39,12 @@ class AuditLog:
         self._database, self._clock = database, clock
 
     def append(self, event: Event) -> None:
+        confined = self._database.write(_Owner(event.tenant_id)) if event.tenant_id else self._database.system_write()
+        with confined as session:
+            self.add(session, event)
+
+    def add(self, session: Session, event: Event) -> None:
+        """In the transaction of what the entry tells of."""
         entry = {
             "id": new_id("aud"),
             "tenant_id": event.tenant_id,
@@ -51,9 +58,7 @@ class AuditLog:
             "status": event.status,
             "detail": event.detail,
         }
-        confined = self._database.write(_Owner(event.tenant_id)) if event.tenant_id else self._database.system_write()
-        with confined as session:
-            session.execute(_INSERT, entry, execution_options={"dml_strategy": "raw"})  # half the time of adding an entity
+        session.execute(_INSERT, entry, execution_options={"dml_strategy": "raw"})  # half the time of adding an entity
 
     def of(self, tenant_id: str | None, *, limit: int = 100) -> list[AuditEntry]:
         """A tenant's newest entries first; None: those of operators."""

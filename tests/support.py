@@ -91,7 +91,8 @@ def served_engine(folder: Path) -> Iterator[EngineClient]:
 def environment(data_dir: Path, **settings: object) -> dict[str, str]:
     """The environment of a service under test. It shares the machine with other tests, so its worker takes its full share."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CARREL_")}
-    chosen = {"data_dir": data_dir, "port": 0, "log_level": "warning", "worker_scheduling": "normal", **settings}
+    chosen: dict[str, object] = {"data_dir": data_dir, "port": 0, "log_level": "warning", "worker_scheduling": "normal"}
+    chosen |= {"cli_dir": data_dir / "cli", **settings}
     return kept | {f"CARREL_{name.upper()}": str(value) for name, value in chosen.items()}
 
 

@@ -14,7 +14,9 @@ from typing import Annotated
 import typer
 
 from api.cli.common import out
-from api.cli.documents import find_files, ingest_all, show_passage
+from api.cli.documents import show_passage
+from api.cli.sources import Rules, find_files
+from api.cli.uploads import Uploads
 from api.local import LocalService, local_service
 from carrel_client import Carrel, NotFoundError
 from config.errors import SetupError
@@ -81,9 +83,9 @@ def _show(rooms: tuple[Room, ...], service: LocalService) -> dict[str, float]:
     ingested = {}
     for room in rooms:
         out.rule(f"{room.tenant}: ingest {room.folder}")
-        ingested[room.tenant] = ingest_all(
-            clients[room.tenant], list(find_files([room.folder])), collection="default", quiet=False
-        )
+        uploads = Uploads(clients[room.tenant], collection="default")
+        uploads.bring(find_files([room.folder], Rules()).files)
+        ingested[room.tenant] = uploads.summary
     own = {tenant: {document.id for document in client.documents.list()} for tenant, client in clients.items()}
     answered = leaks = queries = 0
     for room in rooms:

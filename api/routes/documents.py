@@ -139,7 +139,7 @@ async def delete_document(document_id: Text, services: Services, tenant: Tenant)
 async def _submission(request: Request) -> Submission:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _of_json(await _json(request))
+        return of_json(await _json(request))
     if kind == "multipart/form-data":
         return await _of_form(request)
     raise UnsupportedMedia(
@@ -154,7 +154,8 @@ async def _json(request: Request) -> Any:
         raise InvalidInput("The body is not valid JSON.", field="body") from error
 
 
-def _of_json(body: Any) -> Submission:
+def of_json(body: Any) -> Submission:
+    """Raise RequestValidationError or InvalidInput."""
     try:
         given = DocumentIn.model_validate(body)
     except ValidationError as error:

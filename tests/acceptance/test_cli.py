@@ -11,6 +11,10 @@ import pytest
 from tests.support import Service, carrel
 
 
+def last_line(text: str) -> Any:
+    return json.loads(text.splitlines()[-1])
+
+
 def test_tenant_key_ingest_and_query(service: Service, tmp_path: Path) -> None:
     assert json.loads(carrel("tenant", "create", "cli-one", "--json", env=service.env).stdout)["name"] == "cli-one"
     carrel("tenant", "create", "cli-two", env=service.env)
@@ -21,9 +25,9 @@ def test_tenant_key_ingest_and_query(service: Service, tmp_path: Path) -> None:
     (folder / "a.md").write_text("# Bees\n\nBees sleep in winter.")
     (folder / "sub" / "b.txt").write_text("Wasps build with paper.")
     (folder / "ignored.bin").write_bytes(b"\0\1")
-    first = json.loads(carrel("ingest", str(folder), "--tenant", "cli-one", "--json", env=service.env).stdout)
+    first = last_line(carrel("ingest", str(folder), "--tenant", "cli-one", "--json", env=service.env).stdout)
     assert (first["documents"], first["unchanged"], first["failed"]) == (2, 0, [])
-    again = json.loads(carrel("ingest", str(folder), "--tenant", "cli-one", "--json", env=service.env).stdout)
+    again = last_line(carrel("ingest", str(folder), "--tenant", "cli-one", "--json", env=service.env).stdout)
     assert (again["unchanged"], again["tokens_charged"]) == (2, 0)
     found = json.loads(carrel("query", "what do wasps build with?", "-t", "cli-one", "--json", env=service.env).stdout)
     assert found["passages"][0]["external_id"] == "sub/b.txt"
@@ -53,7 +57,7 @@ def test_a_failing_file_is_reported_and_the_others_go_on(service: Service, tmp_p
     (tmp_path / "good.txt").write_text("Good.")
     (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.4 broken")
     done = carrel("ingest", str(tmp_path), "-t", "cli-fail", "--json", env=service.env)
-    summary = json.loads(done.stdout)
+    summary = last_line(done.stdout)
     assert done.returncode == 1
     assert summary["documents"] == 1
     assert summary["failed"][0]["path"].endswith("bad.pdf")

@@ -175,7 +175,8 @@ def test_the_command_line_tells_the_cost_of_a_folder(service: Service, tmp_path:
     assert (told.returncode, total["documents"], len(total["failed"])) == (1, 2, 1)
     assert list(mine.documents.list()) == []
     (tmp_path / "c.pdf").unlink()
-    done = json.loads(carrel("ingest", str(tmp_path), "-t", name, "--json", env=service.env).stdout)
+    brought = carrel("ingest", str(tmp_path), "-t", name, "--json", env=service.env).stdout
+    done = json.loads(brought.splitlines()[-1])
     assert (done["chunks"], done["tokens_charged"]) == (total["chunks"], total["tokens_to_embed"])
     shown = carrel("ingest", str(tmp_path), "-t", name, "--dry-run", env=service.env).stdout
     assert " 0 to embed for $0.000000" in shown

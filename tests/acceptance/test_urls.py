@@ -116,7 +116,7 @@ def test_the_command_takes_urls_beside_files(fetching: Service, pages: Site, tmp
     sources = [str(tmp_path / "pens.txt"), pages.url("/rules"), pages.url("/gone")]
     done = carrel("ingest", *sources, "--tenant", name, "--json", env=fetching.env)
     assert done.returncode == 1
-    summary = json.loads(done.stdout)
+    summary = json.loads(done.stdout.splitlines()[-1])
     assert summary["documents"] == 2
     assert summary["failed"] == [{"path": pages.url("/gone"), "reason": "The site answered 404."}]
     assert {document.external_id for document in mine.documents.list() if document.state == "live"} == {

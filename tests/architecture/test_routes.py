@@ -20,8 +20,8 @@ from starlette.testclient import TestClient
 from api.app import create_app, create_service
 from api.cursors import _cursor
 from api.idempotency import _recorder
-from api.middleware import PUBLIC
-from api.routing import RETRIEVAL_KEY, SCOPE_KEY, ScopedRoute
+from api.middleware import PUBLIC, STREAMED
+from api.routing import RETRIEVAL_KEY, SCOPE_KEY, STREAMED_KEY, ScopedRoute
 from api.schemas import Page
 from api.wiring_api import ApiServices
 from config.clock import system_clock
@@ -67,6 +67,7 @@ def _name(value: object) -> str | None:
 
 #: POST routes whose answer is not recorded with an effect in one transaction, each with its reason.
 WITHOUT_AN_EFFECT = {
+    "/v1/bulk": "a line that is brought again changes nothing, which holds for each of a stream, however far it came",
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",
     "/v1/jobs/{job_id}/retry": "a job has one successor at most, which answers every repetition",
@@ -89,11 +90,16 @@ def test_what_is_not_kept_for_repetitions_changes_nothing() -> None:
     assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {"/v1/query"}
 
 
-def test_every_post_offers_the_key() -> None:
+def test_every_post_but_streams_offers_the_key() -> None:
     for path, methods in APP.openapi()["paths"].items():
         for method, operation in methods.items():
             named = [given["name"] for given in operation.get("parameters", []) if given["in"] == "header"]
-            assert named == (["Idempotency-Key"] if method == "post" else []), path
+            keyed = method == "post" and path not in STREAMED
+            assert named == (["Idempotency-Key"] if keyed else []), path
+
+
+def test_what_is_streamed_is_so_for_the_middleware_and_the_routes() -> None:
+    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(STREAMED_KEY)} == STREAMED
 
 
 class Reached(Exception):

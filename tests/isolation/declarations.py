@@ -129,6 +129,28 @@ _DECLARED: tuple[Operation, ...] = (
         but={BY_LABELS: 403},
         variant="dry form",
     ),
+    Operation(
+        "POST /v1/bulk",
+        "ingest",
+        202,
+        {
+            "line.text": "text",
+            **{f"line.{name}": kind for name, kind in _DESCRIBED.items()},
+            "line.attributes.kind": "attribute value",
+            "line.labels.0": "label",
+        },
+        {"line": {"format": "markdown", "labels": [""]}, "query": {"max_errors": "5"}},
+        but={BY_LABELS: 403},
+    ),
+    Operation(  # its job is refused: no test fetches anything from outside
+        "POST /v1/bulk",
+        "ingest",
+        202,
+        {**{f"line.{name}": kind for name, kind in _DESCRIBED.items()}, "line.labels.0": "label"},
+        {"line": {"url": "http://localhost/", "labels": [""]}, "query": {"max_errors": "5"}},
+        but={BY_LABELS: 403},
+        variant="url",
+    ),
     Operation("GET /v1/documents", "query", 200, {"query.collection": "collection name", **_PAGED}),
     Operation("GET /v1/documents/{document_id}", "query", 200, _DOCUMENT),
     Operation("GET /v1/documents/{document_id}/text", "query", 200, _DOCUMENT),
@@ -197,8 +219,8 @@ _DECLARED: tuple[Operation, ...] = (
 
 
 def _keyed(operation: Operation) -> Operation:
-    """Every POST takes a name under which it is carried out once."""
-    if not operation.name.startswith("POST "):
+    """Every POST takes a name under which it is carried out once, but for streams."""
+    if not operation.name.startswith("POST ") or "line" in operation.parts:
         return operation
     return replace(operation, takes={**operation.takes, "header.Idempotency-Key": "idempotency key"})
 

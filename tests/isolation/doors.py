@@ -25,6 +25,8 @@ from api.wiring_api import ApiServices
 REQUEST_ID = "req-probe"
 BOUNDARY = "carrel-isolation"
 ANSWER_S = 30
+LINES = "application/x-ndjson"
+PARTS = {"multipart/form-data": "form", LINES: "line"}  #: of a call, by media type
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class HttpDoor:
             for method, operation in methods.items():
                 places = {f"{item['in']}.{item['name']}" for item in operation.get("parameters", [])}
                 for kind, content in operation.get("requestBody", {}).get("content", {}).items():
-                    part = "form" if kind.startswith("multipart") else "body"
+                    part = PARTS.get(kind, "body")
                     schema = content["schema"]
                     schema = (
                         document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
@@ -96,7 +98,7 @@ class HttpDoor:
         return found
 
     def send(self, name: str, values: Mapping[str, Any], credential: str | None) -> Answer:
-        """`values` has the parts path, query, header, and body or form or raw."""
+        """`values` has the parts path, query, header, and body or form or line or raw."""
         method, _, path = name.partition(" ")
         for key, value in values.get("path", {}).items():
             path = path.replace(f"{{{key}}}", quote(value, safe="", errors="surrogatepass"))
@@ -151,7 +153,10 @@ class HttpDoor:
             statements = tuple(sorted(statements))  # the parts are asked side by side
         if any(name == "content-type" and value.startswith("text/event-stream") for name, value in headers):
             statements = ()  # how often a stream that has begun looks is a matter of time
-        return Answer(started["status"], headers, body.decode(errors="replace"), read, statements)
+        status = started["status"]
+        if ("content-type", LINES) in headers:
+            status = json.loads(body.partition(b"\n")[0])["status"]  # of the line that was sent
+        return Answer(status, headers, body.decode(errors="replace"), read, statements)
 
 
 def _flat(routes: list[BaseRoute]) -> Iterator[BaseRoute]:
@@ -165,6 +170,8 @@ def _encoded(values: Mapping[str, Any]) -> tuple[bytes, str | None]:
         return values["raw"], "application/json"
     if "body" in values:
         return json.dumps(values["body"]).encode(), "application/json"
+    if "line" in values:
+        return json.dumps(values["line"]).encode() + b"\n", LINES
     if "form" in values:
         parts = [_part(name, value) for name, value in values["form"].items()]
         return b"".join((*parts, f"--{BOUNDARY}--\r\n".encode())), f"multipart/form-data; boundary={BOUNDARY}"

@@ -129,8 +129,8 @@ def probes(world: World, count: int, seed: int) -> Iterator[Probe]:
 
 
 def _fits(place: str, operation: Operation) -> bool:
-    """A call has a form or a JSON body, never both."""
-    return not (place.startswith("body.") and "form" in operation.parts)
+    """A call has a form, a line or a JSON body, never two of them."""
+    return not (place.startswith("body.") and operation.parts.keys() & {"form", "line"})
 
 
 def _value(chance: random.Random, victim: Member, kind: str | None) -> str:

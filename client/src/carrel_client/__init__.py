@@ -7,11 +7,13 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
-from carrel_client.client import Admin, Carrel, Collections, Documents, Keys, Tenants
+from carrel_client.client import Admin, Carrel, Collections, Keys, Tenants
+from carrel_client.documents import Documents
 from carrel_client.errors import (
     APIError,
     AuthenticationError,
     BudgetExhaustedError,
+    BulkStoppedError,
     CarrelClientError,
     ConflictError,
     InvalidRequestError,
@@ -24,6 +26,7 @@ from carrel_client.errors import (
 )
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
+    BulkResult,
     CacheHoldings,
     Collection,
     Document,
@@ -48,6 +51,8 @@ __all__ = [
     "Admin",
     "AuthenticationError",
     "BudgetExhaustedError",
+    "BulkResult",
+    "BulkStoppedError",
     "CacheHoldings",
     "Carrel",
     "CarrelClientError",

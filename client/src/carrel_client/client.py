@@ -6,21 +6,16 @@ wherever they are made. Without one each call gets a key of its own, for its ret
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack, overload
+from typing import Any, Self
 
+from carrel_client.documents import Documents
 from carrel_client.errors import CarrelClientError
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     Collection,
-    Document,
-    Estimate,
-    Job,
     Key,
     NewKey,
     Profile,
@@ -91,123 +86,6 @@ class Carrel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """An accepted document. `job` is None when this content was live already."""
-
-    document: Document
-    job: Job | None
-    _jobs: Jobs
-
-    def wait(self, *, timeout_s: float = 600.0, on_progress: Callable[[Job], None] | None = None) -> Job | None:
-        """Return the finished job; raise JobFailedError, or TimeoutError after `timeout_s`."""
-        return None if self.job is None else self._jobs.wait(self.job.id, timeout_s=timeout_s, on_progress=on_progress)
-
-
-class Brought(TypedDict, total=False):
-    """What `Documents.create` takes of a document."""
-
-    text: str | None
-    file: str | Path | None
-    content: bytes | None
-    url: str | None
-    file_name: str | None
-    format: str
-    collection: str
-    external_id: str | None
-    title: str | None
-    source: str | None
-    attributes: Mapping[str, Any] | None
-    labels: Sequence[str] | None
-    idempotency_key: str | None
-
-
-class Documents:
-    def __init__(self, transport: Transport) -> None:
-        self._transport, self._jobs = transport, Jobs(transport)
-
-    @overload
-    def create(self, *, dry_run: Literal[False] = False, **document: Unpack[Brought]) -> Submitted: ...
-
-    @overload
-    def create(self, *, dry_run: Literal[True], **document: Unpack[Brought]) -> Estimate: ...
-
-    def create(
-        self,
-        *,
-        text: str | None = None,
-        file: str | Path | None = None,
-        content: bytes | None = None,
-        url: str | None = None,
-        file_name: str | None = None,
-        format: str = "text",
-        collection: str = "default",
-        external_id: str | None = None,
-        title: str | None = None,
-        source: str | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        labels: Sequence[str] | None = None,
-        idempotency_key: str | None = None,
-        dry_run: bool = False,
-    ) -> Submitted | Estimate:
-        """Bring a document: `text` (format "text" or "markdown"), a `file` by path, `content` with a `file_name`, or a `url`,
-        which the service fetches.
-
-        Bring it again under the same `external_id` to replace it. Without one its content is its identity, or its URL. With
-        `dry_run` nothing is brought, and the answer is what it would cost; of a URL it is not known.
-        """
-        if sum(given is not None for given in (text, file, content, url)) != 1:
-            raise CarrelClientError("Give exactly one of text, file, content and url.")
-        fields: dict[str, Any] = {
-            "collection": collection,
-            "external_id": external_id,
-            "title": title,
-            "source": source,
-            "attributes": dict(attributes or {}),
-            "labels": list(labels or []),
-        }
-        if text is not None:
-            sent: dict[str, Any] = {"json": {**fields, "text": text, "format": format}}
-        elif url is not None:
-            sent = {"json": {**fields, "url": url}}
-        else:
-            sent = _upload(fields, None if file is None else Path(file), content, file_name)
-        if dry_run:
-            sent |= {"params": {"dry_run": "true"}}
-        answer = self._transport.call(
-            "POST", "/v1/documents", **sent, idempotency_key=idempotency_key, repeatable=dry_run
-        ).json()
-        if dry_run:
-            return Estimate.parse(answer)
-        job = None if answer["job"] is None else Job.parse(answer["job"])
-        return Submitted(Document.parse(answer["document"]), job, self._jobs)
-
-    def get(self, document_id: str) -> Document:
-        return Document.parse(self._transport.call("GET", _path("/v1/documents", document_id)).json())
-
-    def text(self, document_id: str) -> str:
-        """The text that passages cite: `text[p.start:p.end] == p.text`."""
-        answer: str = self._transport.call("GET", _path("/v1/documents", document_id, "text")).json()["text"]
-        return answer
-
-    def list(self, *, collection: str | None = None, page_size: int = 100) -> Iterator[Document]:
-        """All documents, oldest first, fetched page by page."""
-        for item in _pages(self._transport, "/v1/documents", page_size, collection=collection):
-            yield Document.parse(item)
-
-    def delete(self, document_id: str) -> Job:
-        """Gone from every answer at once; the returned job removes what is left."""
-        return Job.parse(self._transport.call("DELETE", _path("/v1/documents", document_id)).json()["job"])
-
-
-def _upload(fields: dict[str, Any], path: Path | None, content: bytes | None, file_name: str | None) -> dict[str, Any]:
-    raw = content if path is None else path.read_bytes()
-    name = file_name or ("document" if path is None else path.name)
-    form = {key: value for key, value in fields.items() if isinstance(value, str)}
-    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
-    return {"files": {"file": (name, raw)}, "data": form}
 
 
 class Collections:

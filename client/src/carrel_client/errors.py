@@ -3,6 +3,7 @@
 CarrelClientError
 ├── TransportError            no answer: connection refused, timed out, cut off
 ├── JobFailedError            `wait` ended on a job that failed or was cancelled
+├── BulkStoppedError          a bulk stream ended before its end
 └── APIError                  the service answered with a problem
     ├── AuthenticationError (401)    ├── ConflictError (409)
     ├── BudgetExhaustedError (402)   ├── InvalidRequestError (400, 413, 415, 422)
@@ -30,6 +31,15 @@ class JobFailedError(CarrelClientError):
         self.job_id, self.state, self.code, self.detail = job_id, state, code, detail
 
 
+class BulkStoppedError(CarrelClientError):
+    """`next_line` is the first that was not taken in: too many were refused, or the service could not go on for too long."""
+
+    def __init__(self, next_line: int | None, problem: Mapping[str, Any]) -> None:
+        self.next_line, self.code = next_line, str(problem.get("code", "unknown"))
+        self.detail = str(problem.get("detail") or self.code)
+        super().__init__(f"stopped before line {next_line}: {self.detail}")
+
+
 class APIError(CarrelClientError):
     """`code` is stable, `detail` is for people; quote `request_id` when asking for help."""
 
@@ -41,6 +51,7 @@ class APIError(CarrelClientError):
         self.limit = problem.get("limit")
         self.retryable = bool(problem.get("retryable", False))
         self.request_id = request_id
+        self.retry_after: str | None = None  #: of a refusal that is retryable, as the service said
         where = f" ({self.field})" if self.field else ""
         super().__init__(f"{status} {self.code}: {self.detail}{where} [request {request_id}]")
 

@@ -96,6 +96,18 @@ class Document(Model):
 
 
 @dataclass(frozen=True)
+class BulkResult(Model):
+    """What became of one document of a bulk stream."""
+
+    line: int  #: its place in what was given, from 1
+    status: int  #: 202 accepted, 200 live already, else refused
+    document_id: str | None = None
+    version: int | None = None
+    job_id: str | None = None  #: None where nothing is to be waited for
+    problem: dict[str, Any] | None = None  #: why it was refused
+
+
+@dataclass(frozen=True)
 class Passage(Model):
     """`text` is exactly characters `start` to `end` of the document's text."""
 

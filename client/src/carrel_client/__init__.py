@@ -7,7 +7,8 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
-from carrel_client.client import Admin, Carrel, Collections, Documents, Keys, Tenants
+from carrel_client.client import Admin, Carrel, Documents, Keys, Tenants
+from carrel_client.collections import Collections
 from carrel_client.errors import (
     APIError,
     AuthenticationError,
@@ -21,6 +22,7 @@ from carrel_client.errors import (
     RateLimitError,
     ServiceUnavailableError,
     TransportError,
+    VersionConflictError,
 )
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
@@ -31,6 +33,7 @@ from carrel_client.models import (
     Event,
     Job,
     Key,
+    NearDuplicate,
     NewKey,
     Passage,
     Profile,
@@ -65,6 +68,7 @@ __all__ = [
     "Jobs",
     "Key",
     "Keys",
+    "NearDuplicate",
     "NewKey",
     "NotFoundError",
     "Passage",
@@ -81,4 +85,5 @@ __all__ = [
     "Usage",
     "UsageAmounts",
     "UsageDay",
+    "VersionConflictError",
 ]

@@ -14,16 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
+from carrel_client.collections import Collections
 from carrel_client.errors import CarrelClientError
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
-    Collection,
     Document,
     Estimate,
     Job,
     Key,
     NewKey,
-    Profile,
     QueryResult,
     Tenant,
     Token,
@@ -121,6 +120,10 @@ class Brought(TypedDict, total=False):
     source: str | None
     attributes: Mapping[str, Any] | None
     labels: Sequence[str] | None
+    after: Sequence[str] | None
+    after_policy: str
+    if_match: str | None
+    create_only: bool
     idempotency_key: str | None
 
 
@@ -149,6 +152,10 @@ class Documents:
         source: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         labels: Sequence[str] | None = None,
+        after: Sequence[str] | None = None,
+        after_policy: str = "all_succeeded",
+        if_match: str | None = None,
+        create_only: bool = False,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Submitted | Estimate:
@@ -157,6 +164,9 @@ class Documents:
 
         Bring it again under the same `external_id` to replace it. Without one its content is its identity, or its URL. With
         `dry_run` nothing is brought, and the answer is what it would cost; of a URL it is not known.
+
+        `if_match`: only if this is the document's `etag`; `create_only`: only if there is none: else VersionConflictError.
+        `after`: ids of jobs that must end first, and all succeed unless `after_policy` is "any_end".
         """
         if sum(given is not None for given in (text, file, content, url)) != 1:
             raise CarrelClientError("Give exactly one of text, file, content and url.")
@@ -167,6 +177,8 @@ class Documents:
             "source": source,
             "attributes": dict(attributes or {}),
             "labels": list(labels or []),
+            "after": list(after or []),
+            "after_policy": after_policy,
         }
         if text is not None:
             sent: dict[str, Any] = {"json": {**fields, "text": text, "format": format}}
@@ -176,6 +188,7 @@ class Documents:
             sent = _upload(fields, None if file is None else Path(file), content, file_name)
         if dry_run:
             sent |= {"params": {"dry_run": "true"}}
+        sent["headers"] = {"If-Match": if_match, "If-None-Match": "*" if create_only else None}
         answer = self._transport.call(
             "POST", "/v1/documents", **sent, idempotency_key=idempotency_key, repeatable=dry_run
         ).json()
@@ -197,42 +210,29 @@ class Documents:
         for item in _pages(self._transport, "/v1/documents", page_size, collection=collection):
             yield Document.parse(item)
 
-    def delete(self, document_id: str) -> Job:
-        """Gone from every answer at once; the returned job removes what is left."""
-        return Job.parse(self._transport.call("DELETE", _path("/v1/documents", document_id)).json()["job"])
+    def delete(
+        self,
+        document_id: str,
+        *,
+        if_match: str | None = None,
+        after: Sequence[str] = (),
+        after_policy: str = "all_succeeded",
+    ) -> Job:
+        """Gone from every answer at once, or when the jobs `after` have ended; the returned job removes what is left.
+
+        `if_match`: only if this is the document's `etag`, else VersionConflictError.
+        """
+        waits = {"after_job": list(after), "after_policy": after_policy} if after else {}
+        path, headers = _path("/v1/documents", document_id), {"If-Match": if_match}
+        return Job.parse(self._transport.call("DELETE", path, params=waits, headers=headers).json()["job"])
 
 
 def _upload(fields: dict[str, Any], path: Path | None, content: bytes | None, file_name: str | None) -> dict[str, Any]:
     raw = content if path is None else path.read_bytes()
     name = file_name or ("document" if path is None else path.name)
     form = {key: value for key, value in fields.items() if isinstance(value, str)}
-    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
+    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels", "after")}
     return {"files": {"file": (name, raw)}, "data": form}
-
-
-class Collections:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def create(self, *, name: str, profile: str | None = None, idempotency_key: str | None = None) -> Collection:
-        """`profile` None is `standard`."""
-        body = {"name": name} | ({} if profile is None else {"profile": profile})
-        answer = self._transport.call("POST", "/v1/collections", json=body, idempotency_key=idempotency_key)
-        return Collection.parse(answer.json())
-
-    def update(self, name: str, *, profile: str) -> Collection:
-        """Documents that are brought from now on are processed by this profile; the others keep their chunks."""
-        answer = self._transport.call("PATCH", _path("/v1/collections", name), json={"profile": profile})
-        return Collection.parse(answer.json())
-
-    def profiles(self) -> list[Profile]:
-        """All that a collection can have."""
-        answer = self._transport.call("GET", "/v1/profiles").json()
-        return [Profile.parse(item) for item in answer["data"]]
-
-    def list(self, *, page_size: int = 100) -> Iterator[Collection]:
-        for item in _pages(self._transport, "/v1/collections", page_size):
-            yield Collection.parse(item)
 
 
 class Admin:

@@ -37,6 +37,9 @@ class ProfilesOut(BaseModel):
     data: list[ProfileOut]
 
 
+Duplicates = Literal["keep", "link", "skip"]
+
+
 class CollectionOut(BaseModel):
     id: str
     name: str
@@ -44,16 +47,11 @@ class CollectionOut(BaseModel):
     space: str = Field(description="Fingerprint of the embedding model the collection was made with.")
     placement: str
     profile: str
+    near_duplicates: Duplicates
+    near_threshold: float
     created_at: str
 
     @classmethod
     def of(cls, row: Collection, documents: int) -> CollectionOut:
-        return cls(
-            id=row.id,
-            name=row.name,
-            documents=documents,
-            space=row.space_id,
-            placement=row.placement,
-            profile=row.profile,
-            created_at=isoformat(row.created_at),
-        )
+        shown = {**row.model_dump(), "documents": documents, "space": row.space_id, "created_at": isoformat(row.created_at)}
+        return cls.model_validate(shown)

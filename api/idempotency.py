@@ -146,14 +146,20 @@ def _call(request: Request, key: str, body: bytes) -> Call:
     if len(route) > MAX_ROUTE_CHARS:
         route = f"{request.method} sha256:{hashlib.sha256(route.encode()).hexdigest()}"
     # The caller's bounds belong to the request: what one key was shown must not be replayed to one that sees less.
+    kind = request.headers.get("content-type", "")
     bounds = () if tenant is None else (_listed(tenant.collections), _listed(tenant.labels))
     return Call(
         owner=f"operator:{identity.principal.id}" if tenant is None else tenant.tenant_id,
         tenant_id=None if tenant is None else tenant.tenant_id,
         route=route,
         key=key,
-        body_sha256=_sha256((*bounds, request.url.query.encode(), *_content(request.headers.get("content-type", ""), body))),
+        body_sha256=_sha256((*bounds, request.url.query.encode(), *_conditions(request), *_content(kind, body))),
     )
+
+
+def _conditions(request: Request) -> list[bytes]:
+    """Another precondition makes another request."""
+    return [f"{name}: {request.headers[name]}".encode() for name in ("if-match", "if-none-match") if name in request.headers]
 
 
 def _listed(bounds: frozenset[str] | None) -> bytes:

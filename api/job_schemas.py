@@ -15,6 +15,9 @@ from tenants.tables import Event
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
+AfterPolicy = Literal["all_succeeded", "any_end"]
+
+
 class ProgressOut(BaseModel):
     documents_done: int
     documents_total: int
@@ -35,6 +38,11 @@ class JobOut(BaseModel):
     document_id: str
     version_id: str | None
     retry_of: str | None = Field(description="The job that this one repeats.")
+    outcome: Literal["linked", "skipped"] | None = Field(
+        description="What became of a near-duplicate instead of being embedded; see the document's `near_duplicate_of`."
+    )
+    waits_for: list[str] = Field(description="The jobs that this one runs after, while one of them has not ended.")
+    after_policy: AfterPolicy
     chunks_total: int
     chunks_done: int
     tokens_charged: int
@@ -49,7 +57,15 @@ class JobOut(BaseModel):
     @classmethod
     def of(cls, job: Job, now: int) -> JobOut:
         times = {name: None if (at := getattr(job, name)) is None else isoformat(at) for name in _TIMES}
-        return cls.model_validate({**job.model_dump(), **times, "progress": asdict(progress_of(job, now))})
+        waits_for = job.after if job.held else []
+        return cls.model_validate(
+            {**job.model_dump(), **times, "waits_for": waits_for, "progress": asdict(progress_of(job, now))}
+        )
+
+
+class RetriedOut(BaseModel):
+    data: list[JobOut] = Field(description="The new jobs.")
+    more: bool = Field(description="Whether there are dead jobs beyond `limit`.")
 
 
 _TIMES = ("created_at", "updated_at", "finished_at")

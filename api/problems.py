@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from config.errors import CarrelError, InvalidInput, NotFound, Overloaded, StorageFull
+from config.errors import CarrelError, InvalidInput, NotFound, Overloaded, StorageFull, VersionConflict
 from config.logs import request_id
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Problem(BaseModel):
     retryable: bool = Field(description="Whether the same request can succeed later.")
     field: str | None = None
     limit: int | float | str | None = None
+    etag: str | None = Field(None, description="Of a `version_conflict`: what the document has now.")
     request_id: str | None = None
     errors: list[dict[str, Any]] | None = Field(None, description="Each input at fault, where there are several.")
 
@@ -48,6 +49,7 @@ def problem_of(error: CarrelError, errors: list[dict[str, Any]] | None = None) -
         retryable=error.retryable,
         field=error.field and error.field.encode("utf-8", "replace").decode(),  # it can be the caller's own word
         limit=error.limit,
+        etag=error.etag if isinstance(error, VersionConflict) else None,
         request_id=request_id.get(),
         errors=errors,
     )

@@ -106,6 +106,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         (403, "The key lacks the scope."),
         (404, "No such thing, or not yours: the two are not told apart."),
         (409, "It exists already, has changed, or a request with the same key is still running."),
+        (412, "The document is at another version than `If-Match` names."),
         (413, "Too large."),
         (415, "A kind of content that cannot be read."),
         (422, "Not valid; `field` and `limit` say where and why."),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from api.collection_schemas import ChunkingOut
-from api.job_schemas import JobOut
+from api.collection_schemas import ChunkingOut, Duplicates
+from api.job_schemas import AfterPolicy, JobOut
 from config.clock import isoformat
 from config.errors import storable
 from config.profiles import STANDARD
 from config.settings import MAX_TOKENS
 from ingestion.catalogue import Shown
+from ingestion.job_rows import MAX_AFTER
+from ingestion.jobs import MAX_RETRIED
 from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
 from rag.tokens import count_tokens
 from tenants.context import Scope
@@ -58,6 +61,13 @@ class DocumentIn(Input):
         default_factory=list, description="Readers must hold every one of these; keys are made with labels."
     )
 
+    after: list[Text] = Field(
+        default_factory=list, max_length=MAX_AFTER, description="Jobs that must end before this one begins."
+    )
+    after_policy: AfterPolicy = Field(
+        "all_succeeded", description="`any_end` runs the job however those ended; else it fails if one did not succeed."
+    )
+
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"text": "Loans last four weeks.", "title": "Rules", "external_id": "rules"}]},
@@ -67,10 +77,27 @@ class DocumentIn(Input):
 class CollectionIn(Input):
     name: Text = Field(examples=["handbook"])
     profile: Text = Field(STANDARD, description="How its documents are processed: one of `GET /v1/profiles`.")
+    near_duplicates: Duplicates = Field(
+        "keep", description="A document that nearly repeats another is kept, linked to it, or skipped."
+    )
+    near_threshold: float = Field(0.9, ge=0.8, le=1, description="From which similarity on; 1 is equal.")
 
 
 class CollectionPatch(Input):
-    profile: Text = Field(description="For documents that are brought from now on; the others keep their chunks.")
+    """What is given holds for documents that are brought from now on."""
+
+    profile: Text | None = Field(None, description="The others keep their chunks.")
+    near_duplicates: Duplicates | None = None
+    near_threshold: float | None = Field(None, ge=0.8, le=1)
+
+
+class RetryIn(Input):
+    """Which dead jobs are retried."""
+
+    collection: Text | None = None
+    error: Text | None = Field(None, description="Only those that ended with this error code.")
+    through: Text | None = Field(None, description="None younger than this job: what fails again meanwhile is left.")
+    limit: int = Field(MAX_RETRIED, ge=1, le=MAX_RETRIED)
 
 
 class QueryIn(Input):
@@ -116,11 +143,18 @@ class WarningOut(BaseModel):
     detail: str
 
 
+class NearOut(BaseModel):
+    document_id: str
+    similarity: float = Field(description="Estimated, of the texts: 1 is equal.")
+    linked: bool = Field(description="Whether this document has no chunks of its own and is found through the other.")
+
+
 class DocumentOut(BaseModel):
     id: str
+    etag: str = Field(description="Of the newest version, for `If-Match`.")
     external_id: str
     collection: str
-    state: Literal["queued", "live", "failed", "cancelled", "superseded"]
+    state: Literal["queued", "live", "failed", "cancelled", "superseded", "skipped"]
     version: int
     title: str
     source: str | None
@@ -133,6 +167,7 @@ class DocumentOut(BaseModel):
     warnings: list[WarningOut] = Field(description="What reading found that a user of the text should know.")
     profile: str = Field(description="Under which this version was brought.")
     chunking: ChunkingOut
+    near_duplicate_of: NearOut | None = Field(description="Another document of the collection that it nearly repeats.")
     created_at: str
 
     @classmethod
@@ -142,6 +177,8 @@ class DocumentOut(BaseModel):
             {
                 **version.model_dump(),
                 "id": document.id,
+                "etag": shown.etag,
+                "near_duplicate_of": None if shown.near is None else asdict(shown.near),
                 "external_id": document.external_id,
                 "collection": shown.collection,
                 "version": version.number,
@@ -164,7 +201,7 @@ class TextOut(BaseModel):
 
 class DeletedOut(BaseModel):
     id: str
-    deleted: Literal[True] = True
+    deleted: bool = Field(description="False while the job waits for others: until then the document stays.")
     job: JobOut
 
 

@@ -67,7 +67,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     core = priced(core, embedding)
     open_collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
-    blobs = BlobStore(settings.data_dir / "blobs")
+    blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
     pipeline = Pipeline(
         core.database,
         core.clock,
@@ -77,7 +77,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         embedding,
         store,
         core.ledger,
-        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE)),
+        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), queue),
+        queue,
         max_chunks=settings.max_chunks,
         fetcher=_fetcher(settings),
     )
@@ -89,7 +90,6 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         fair=settings.worker_fairness == "on",
         executor_id=executor,
     )
-    queue = DurableQueue(core.database)
     reconciler = build_reconciler(core, embedding, queue)
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
@@ -113,7 +113,7 @@ def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueu
         instances=Instances(core.database, core.clock),
         blobs=blobs,
         queue=queue,
-        collector=_collector(core, blobs, brief_store),
+        collector=_collector(core, blobs, brief_store, queue),
         embedding=embedding,
         store=build_store(core.settings, **JOB_PATIENCE),
         brief_store=brief_store,
@@ -136,5 +136,5 @@ def open_reconciler(settings: Settings, embedder: Embedder) -> Iterator[Reconcil
         core.database.close()
 
 
-def _collector(core: Core, blobs: BlobStore, store: VectorStore) -> Collector:
-    return Collector(core.database, core.clock, blobs, store, keep_failed_days=core.settings.failed_content_days)
+def _collector(core: Core, blobs: BlobStore, store: VectorStore, queue: DurableQueue) -> Collector:
+    return Collector(core.database, core.clock, blobs, store, queue, keep_failed_days=core.settings.failed_content_days)

@@ -18,7 +18,7 @@ from benchmarks.harness import BenchmarkError, alternate, in_parallel, median, p
 from benchmarks.report import Figures, Report
 from benchmarks.workload import IN_FLIGHT, SERVICE, tokenizer_of
 from carrel_client import Carrel
-from carrel_client.client import Submitted
+from carrel_client.documents import Submitted
 from carrel_client.jobs import Jobs
 
 SUBMITTING = 4  #: threads that bring a tenant's documents

@@ -9,8 +9,8 @@ CarrelError
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
 ├── RateLimited (429)          ├── IdempotencyInProgress (409, retryable)
 ├── QueueFull (429)            ├── StorageFull (507, retryable)
-├── TooSlow (408, retryable)
-└── ProviderRefused (502)
+├── TooSlow (408, retryable)   ├── DocumentParked, DependencyFailed (422, a job's)
+├── ProviderRefused (502)      └── VersionConflict (412)
 """
 
 from __future__ import annotations
@@ -92,6 +92,16 @@ class Conflict(CarrelError):
     status, code, title = 409, "conflict", "The thing already exists or has changed"
 
 
+class VersionConflict(CarrelError):
+    """A precondition of the request does not hold. `etag` is what the document has now; None: there is no document."""
+
+    status, code, title = 412, "version_conflict", "The document is at another version"
+
+    def __init__(self, detail: str, *, field: str, etag: str | None = None) -> None:
+        super().__init__(detail, field=field)
+        self.etag = etag
+
+
 class IdempotencyInProgress(CarrelError):
     """The same request is being worked on; repeated a little later, it gets that one's result."""
 
@@ -132,6 +142,18 @@ class UnreadableDocument(CarrelError):
     """A document whose content cannot become text: a job's outcome, or a dry run's."""
 
     status, code, title = 422, "unreadable_document", "The document could not be read"
+
+
+class DocumentParked(UnreadableDocument):
+    """A document that ends whatever reads it: a job's outcome. Nothing tries it again until somebody asks for that."""
+
+    code, title = "document_parked", "Reading the document ended its reader"
+
+
+class DependencyFailed(CarrelError):
+    """A job that another was to run after failed or was cancelled: a job's outcome."""
+
+    status, code, title = 422, "dependency_failed", "A job before this one did not succeed"
 
 
 class FetchFailed(CarrelError):

@@ -14,10 +14,9 @@ from sqlalchemy.orm import Session
 from config.database import may_be_committed
 from config.errors import BudgetExhausted, CarrelError
 from ingestion.catalogue import Parts
-from ingestion.documents import Submitted, TenantDocuments, by_external_id
+from ingestion.documents import Given, Submitted, TenantDocuments, by_external_id
 from ingestion.submission import Checked, Submission
 from rag.collections import DEFAULT
-from rag.corpus import Collection, DocumentVersion
 from tenants.context import TenantContext
 
 Outcome = Submitted | CarrelError
@@ -36,9 +35,7 @@ class _Waiting:
     """A submission that needs a transaction."""
 
     checked: Checked
-    collection: Collection
-    version: DocumentVersion
-    priority: int
+    given: Given
 
 
 @dataclass(slots=True)
@@ -99,7 +96,7 @@ class TenantBulk(TenantDocuments):
         if not known_text:
             self._require_budget(batch)
         batch.names.add(name)
-        return _Waiting(checked, collection, version, profile.rank)
+        return _Waiting(checked, Given(collection, checked.external_id, version, profile.rank))
 
     def _require_budget(self, batch: _Batch) -> None:
         if batch.exhausted is not None:
@@ -117,19 +114,17 @@ class TenantBulk(TenantDocuments):
             return []
         brought = [one for one in waiting if one.checked.url is None]
         try:
-            names = self._parts.blobs.put_all([(one.version.id, one.checked.content) for one in brought])
+            names = self._parts.blobs.put_all([(one.given.version.id, one.checked.content) for one in brought])
             for one, name in zip(brought, names, strict=True):
-                one.version.content_blob = name
+                one.given.version.content_blob = name
             with self._parts.database.write(self._context) as session:
-                kept = [
-                    self._record(session, one.collection, one.checked.external_id, one.version, one.priority) for one in waiting
-                ]
+                kept = [self._record(session, one.given) for one in waiting]
                 record(session, kept)
                 return kept
         except BaseException as error:
             if not may_be_committed(error):
                 for one in brought:
-                    self._parts.blobs.delete_owned(one.version.id)
+                    self._parts.blobs.delete_owned(one.given.version.id)
             raise
 
     def _one_by_one(self, items: Sequence[Submission | CarrelError], most_refused: int, record: Record) -> list[Outcome]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -13,12 +14,23 @@ from config.database import Database
 from config.errors import NotFound
 from ingestion.blobs import BlobStore
 from ingestion.fetch.addresses import UrlPolicy
-from ingestion.jobs import JobQueue, add_job, emit_document
+from ingestion.job_rows import AT_ONCE, After, JobQueue, add_job, emit_document
+from ingestion.jobs import require_seen
+from ingestion.preconditions import ANYTHING, Precondition, etag_of
 from ingestion.tables import Job
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The document that another nearly repeats."""
+
+    document_id: str
+    similarity: float
+    linked: bool  #: whether the other is found through this one only
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,11 @@ class Shown:
     document: Document
     version: DocumentVersion
     collection: str
+    near: Near | None = None  #: None too where the reader may not see that document
+
+    @property
+    def etag(self) -> str:
+        return etag_of(self.document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,7 @@ class TenantCatalogue:
         with self._parts.database.read(self._context) as session:
             return self._shown(session, document_id)
 
-    def list(self, *, collection: str | None, after: str | None, limit: int) -> tuple[list[Shown], str | None]:
+    def list(self, *, collection: str | None, after: str | None, limit: int) -> tuple[Sequence[Shown], str | None]:
         """Up to `limit` documents by id, and where to go on; fewer where the reader's labels hide some."""
         statement = _SHOWN.order_by(col(Document.id)).limit(limit)
         if after is not None:
@@ -70,8 +87,8 @@ class TenantCatalogue:
             if self._context.collections is not None:
                 statement = statement.where(col(Collection.name).in_(self._context.collections))
             rows = [Shown(*row) for row in session.execute(statement)]
-        following = rows[-1].document.id if len(rows) == limit else None
-        return [shown for shown in rows if self._holds(shown.version)], following
+            following = rows[-1].document.id if len(rows) == limit else None
+            return self._with_near(session, [shown for shown in rows if self._holds(shown.version)]), following
 
     def text(self, document_id: str) -> tuple[Shown, str]:
         """The text that passages cite, by character offsets. NotFound until a version is live."""
@@ -86,17 +103,21 @@ class TenantCatalogue:
                     raise
         raise AssertionError("the loop returns or raises")
 
-    def delete(self, document_id: str) -> Job:
-        """Gone from every answer when this returns; vectors, texts and rows follow with the job."""
+    def delete(self, document_id: str, *, expected: Precondition = ANYTHING, after: After = AT_ONCE) -> Job:
+        """Gone from every answer when this returns, unless the job waits for others; vectors, texts and rows follow with it.
+
+        Raise NotFound (also for a job), VersionConflict.
+        """
         with self._parts.database.write(self._context) as session:
+            require_seen(session, self._context, after.ids)
             shown = self._shown(session, document_id)
-            document = session.get_one(Document, shown.document.id, with_for_update=True)
-            document.deleted_at = self._parts.clock()
-            document.live_version_id = None
-            session.add(document)
-            bump_generation(session, document.collection_id)
-            job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None)
-            emit_document(session, self._parts.clock, "deleted", job, version=document.last_number)
+            document = session.get(Document, shown.document.id, with_for_update=True, populate_existing=True)
+            if document is None or document.deleted_at is not None:  # by another who was waited for
+                raise NotFound("There is no such document.")
+            expected.require(document)
+            job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None, after=after)
+            if not job.held:
+                tombstone(session, self._parts.clock, document, job)
             return job
 
     def _visible(self, session: Session, document: Document) -> bool:
@@ -113,10 +134,25 @@ class TenantCatalogue:
         bounds = self._context.collections
         if shown is None or not self._holds(shown.version) or (bounds is not None and shown.collection not in bounds):
             raise NotFound("There is no such document.")
-        return shown
+        return self._with_near(session, [shown])[0]
+
+    def _with_near(self, session: Session, shown: Sequence[Shown]) -> Sequence[Shown]:
+        """Each with what it nearly repeats, if that still is there and the reader holds its labels."""
+        wanted = {one.version.near_document_id for one in shown} - {None}
+        if not wanted:
+            return shown
+        others = (Shown(*row) for row in session.execute(_SHOWN.where(col(Document.id).in_(wanted))))
+        seen = {other.document.id for other in others if self._holds(other.version)}
+        return [replace(one, near=_near(one.version, seen)) for one in shown]
 
     def _holds(self, version: DocumentVersion) -> bool:
         return self._context.labels is None or self._context.labels.issuperset(version.labels)
+
+
+def _near(version: DocumentVersion, seen: Set[str]) -> Near | None:
+    if version.near_document_id is None or version.near_document_id not in seen:
+        return None
+    return Near(version.near_document_id, version.near_similarity or 0.0, version.linked)
 
 
 #: Documents that exist, each with its live version, or the newest where none is live.
@@ -143,6 +179,16 @@ _BUMP = (
     .where(col(Collection.id) == sa.bindparam("collection"))
     .values(generation=col(Collection.generation) + 1)
 )
+
+
+def tombstone(session: Session, clock: Clock, document: Document, job: Job) -> None:
+    """The document, whose row the session holds, is gone from every answer; once."""
+    if document.deleted_at is not None:
+        return
+    document.deleted_at, document.live_version_id = clock(), None
+    session.add(document)
+    bump_generation(session, document.collection_id)
+    emit_document(session, clock, "deleted", job, version=document.last_number)
 
 
 def bump_generation(session: Session, collection_id: str) -> None:

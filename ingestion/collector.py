@@ -15,12 +15,15 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
+from ingestion import duplicates
 from ingestion.blobs import BlobStore
+from ingestion.job_rows import JobQueue
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
 from rag.store.base import Space, TenantVectors, VectorStore
 from tenants.context import TenantContext
 
 PAGE = 500
+LINKED_PAGE = 50  # documents that were linked to one that is gone, in one look
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -28,9 +31,17 @@ class Collector:
     """`keep_failed_days`: how long the content of a failed or cancelled version is kept, so that its job can be retried."""
 
     def __init__(
-        self, database: Database, clock: Clock, blobs: BlobStore, store: VectorStore, *, keep_failed_days: float
+        self,
+        database: Database,
+        clock: Clock,
+        blobs: BlobStore,
+        store: VectorStore,
+        queue: JobQueue,
+        *,
+        keep_failed_days: float,
     ) -> None:
         self._database, self._clock, self._blobs, self._store = database, clock, blobs, store
+        self._queue = queue
         self._keep_ms = int(keep_failed_days * DAY_MS)
 
     def given_up(self) -> sa.ColumnElement[bool]:
@@ -38,7 +49,7 @@ class Collector:
         ended = col(DocumentVersion.state).in_(("failed", "cancelled"))
         replaced = col(DocumentVersion.number) < col(Document.last_number)
         old = sa.func.coalesce(col(DocumentVersion.ended_at), 0) < self._clock() - self._keep_ms
-        return sa.or_(col(DocumentVersion.state) == "superseded", sa.and_(ended, sa.or_(replaced, old)))
+        return sa.or_(col(DocumentVersion.state).in_(("superseded", "skipped")), sa.and_(ended, sa.or_(replaced, old)))
 
     def collect(self, context: TenantContext, collection_id: str, document_id: str, version_id: str | None) -> None:
         """`version_id`: the job's own, whose blobs go with a deleted document even if its row is gone already."""
@@ -52,12 +63,25 @@ class Collector:
         else:
             self._drop_dead_versions(context, document_id)
             self._drop_unused_chunks(context, document_id, vectors)
+        self._release_linked(context, document_id)
+
+    def _release_linked(self, context: TenantContext, document_id: str) -> None:
+        """What was found through the document's former version is read again: a transaction and a job for each."""
+        while True:
+            with self._database.read(context) as session:
+                ids = session.scalars(duplicates.dangling(document_id).limit(LINKED_PAGE)).all()
+            for version_id in ids:
+                with self._database.write(context) as session:
+                    duplicates.release(session, self._clock, self._queue, version_id)
+            if not ids:
+                return
 
     def _purge(self, context: TenantContext, document_id: str) -> None:
         with self._database.write(context) as session:
             session.get(Document, document_id, with_for_update=True)
             versions = session.scalars(select(DocumentVersion).where(col(DocumentVersion.document_id) == document_id)).all()
             ids = [version.id for version in versions]
+            duplicates.forget_sketches(session, select(col(DocumentVersion.id)).where(col(DocumentVersion.id).in_(ids)))
             session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id).in_(ids)), execution_options=_NO_SYNC)
             session.execute(sa.delete(Chunk).where(col(Chunk.document_id) == document_id), execution_options=_NO_SYNC)
             session.execute(
@@ -72,6 +96,12 @@ class Collector:
         """Places and texts of versions that ended; their contents as well, once these are given up."""
         with self._database.write(context) as session:
             session.get(Document, document_id, with_for_update=True)
+            duplicates.forget_sketches(
+                session,
+                select(col(DocumentVersion.id)).where(
+                    col(DocumentVersion.document_id) == document_id, col(DocumentVersion.state).in_(ENDED)
+                ),
+            )
             dead = session.execute(
                 select(DocumentVersion, self.given_up())
                 .join(Document, col(Document.id) == col(DocumentVersion.document_id))
@@ -109,7 +139,7 @@ class Collector:
             self._blobs.delete_owned(version.id)
 
 
-ENDED = ("superseded", "failed", "cancelled")
+ENDED = ("superseded", "failed", "cancelled", "skipped")
 _NO_SYNC = {"synchronize_session": False}
 
 

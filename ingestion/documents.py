@@ -18,7 +18,9 @@ from config.errors import Forbidden, NotFound, Unavailable
 from config.ids import new_id
 from config.profiles import STANDARD
 from ingestion.catalogue import Parts, Shown, TenantCatalogue
-from ingestion.jobs import add_job, emit_document
+from ingestion.job_rows import AT_ONCE, After, add_job, emit_document
+from ingestion.jobs import require_seen
+from ingestion.preconditions import ANYTHING, Precondition
 from ingestion.submission import Checked, Submission, check
 from ingestion.tables import Job
 from rag.collections import DEFAULT
@@ -33,6 +35,18 @@ _HIDDEN = "A document of this name has labels that the key does not hold."
 class Submitted:
     shown: Shown
     job: Job | None  #: None: this content is live already
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What is to be recorded."""
+
+    collection: Collection
+    external_id: str
+    version: DocumentVersion
+    priority: int
+    expected: Precondition = ANYTHING
+    after: After = AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +65,16 @@ class Documents(Parts):
 
 
 class TenantDocuments(TenantCatalogue):
-    def submit(self, submission: Submission, *, record: Callable[[Session, Submitted], None] | None = None) -> Submitted:
-        """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection), BudgetExhausted, QueueFull, Overloaded
-        or StorageFull; then nothing is kept.
+    def submit(
+        self,
+        submission: Submission,
+        *,
+        expected: Precondition = ANYTHING,
+        after: After = AT_ONCE,
+        record: Callable[[Session, Submitted], None] | None = None,
+    ) -> Submitted:
+        """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection, job), VersionConflict, BudgetExhausted,
+        QueueFull, Overloaded or StorageFull; then nothing is kept.
 
         `record` writes something of the submission in its transaction, last; what is live already needs no transaction.
         """
@@ -64,7 +85,9 @@ class TenantDocuments(TenantCatalogue):
             collection = self._collections.find(session, checked.collection)
             profile = self._parts.collections.profiles.get(collection.profile, field="collection")
             version = self._new_version(checked, profile)
+            require_seen(session, self._context, after.ids)
             document = by_external_id(session, collection.id, checked.external_id)
+            self._require(session, document, expected)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
             self._parts.queue.require_room(session, self._context.tenant_id)  # before anything is written for it
@@ -74,13 +97,19 @@ class TenantDocuments(TenantCatalogue):
         if checked.url is None:
             version.content_blob = self._parts.blobs.put(version.id, checked.content)
         try:
-            return self._keep(collection, checked.external_id, version, profile.rank, record)
+            given = Given(collection, checked.external_id, version, profile.rank, expected, after)
+            return self._keep(given, record)
         except BaseException as error:
             if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
                 self._parts.blobs.delete_owned(version.id)
             raise
 
-    def examine(self, submission: Submission) -> Examined:
+    def _require(self, session: Session, document: Document | None, expected: Precondition) -> None:
+        """Raise VersionConflict; of a document that the caller must not see, nothing is said of its version."""
+        if expected != ANYTHING and (document is None or self._visible(session, document)):
+            expected.require(document)
+
+    def examine(self, submission: Submission, *, expected: Precondition = ANYTHING) -> Examined:
         """Refuse what `submit` refuses, but for the budget, and keep nothing."""
         checked, profiles = self._checked(submission), self._parts.collections.profiles
         with self._parts.database.read(self._context) as session:
@@ -90,9 +119,11 @@ class TenantDocuments(TenantCatalogue):
                 bounds = self._context.collections
                 if checked.collection != DEFAULT or (bounds is not None and DEFAULT not in bounds):
                     raise
+                expected.require(None)
                 return Examined(checked.content, self._new_version(checked, profiles.get(STANDARD)), "")
             version = self._new_version(checked, profiles.get(collection.profile, field="collection"))
             document = by_external_id(session, collection.id, checked.external_id)
+            self._require(session, document, expected)
             if document is not None:
                 if not self._visible(session, document) and not self._already(session, document, version, collection):
                     raise Forbidden(_HIDDEN, field="external_id")
@@ -106,16 +137,9 @@ class TenantDocuments(TenantCatalogue):
         return checked
 
     @once_more
-    def _keep(
-        self,
-        collection: Collection,
-        external_id: str,
-        version: DocumentVersion,
-        priority: int,
-        record: Callable[[Session, Submitted], None] | None,
-    ) -> Submitted:
+    def _keep(self, given: Given, record: Callable[[Session, Submitted], None] | None) -> Submitted:
         with self._parts.database.write(self._context) as session:
-            submitted = self._record(session, collection, external_id, version, priority)
+            submitted = self._record(session, given)
             if record is not None:
                 record(session, submitted)
             return submitted
@@ -154,7 +178,7 @@ class TenantDocuments(TenantCatalogue):
             return None
         jobs = select(Job).where(col(Job.version_id) == newest.id).order_by(col(Job.created_at).desc(), col(Job.id).desc())
         job = session.scalars(jobs).first() if newest.state == "queued" else None  # the last: those before it were retried
-        return Submitted(Shown(document, newest, collection.name), job)
+        return Submitted(self._with_near(session, [Shown(document, newest, collection.name)])[0], job)
 
     def _has_content(self, session: Session, document: Document, version: DocumentVersion, checked: Checked) -> bool:
         live = session.get(DocumentVersion, document.live_version_id or "")
@@ -162,21 +186,20 @@ class TenantDocuments(TenantCatalogue):
             return False
         return checked.url is None and live.content_blob.endswith(hashlib.sha256(checked.content).hexdigest())
 
-    def _record(
-        self, session: Session, collection: Collection, external_id: str, version: DocumentVersion, priority: int
-    ) -> Submitted:
-        now = self._parts.clock()
-        document = by_external_id(session, collection.id, external_id, lock=True)
+    def _record(self, session: Session, given: Given) -> Submitted:
+        collection, version = given.collection, given.version
+        document = by_external_id(session, collection.id, given.external_id, lock=True)
+        if document is not None and not self._visible(session, document):
+            raise Forbidden(_HIDDEN, field="external_id")
+        given.expected.require(document)
         if document is None:
             document = Document(
                 id=new_id("doc"),
                 tenant_id=self._context.tenant_id,
                 collection_id=collection.id,
-                external_id=external_id,
-                created_at=now,
+                external_id=given.external_id,
+                created_at=self._parts.clock(),
             )
-        elif not self._visible(session, document):
-            raise Forbidden(_HIDDEN, field="external_id")
         elif already := self._already(session, document, version, collection):
             self._parts.blobs.delete_owned(version.id)  # somebody sent the same a moment earlier
             return already
@@ -185,8 +208,9 @@ class TenantDocuments(TenantCatalogue):
         session.flush()
         version.document_id, version.number = document.id, document.last_number
         session.add(version)
-        job = add_job(session, self._parts.clock, self._parts.queue, "ingest", document, version, priority=priority)
-        emit_document(session, self._parts.clock, "queued", job, version=version.number, bytes=version.bytes)
+        clock, queue = self._parts.clock, self._parts.queue
+        job = add_job(session, clock, queue, "ingest", document, version, priority=given.priority, after=given.after)
+        emit_document(session, clock, "queued", job, version=version.number, bytes=version.bytes)
         if version.url is None and not self._parts.blobs.path(version.content_blob).exists():
             raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)  # taken for a dead process's
         return Submitted(Shown(document, version, collection.name), job)

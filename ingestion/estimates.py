@@ -17,6 +17,7 @@ from sqlmodel import col, select
 
 from config.errors import InvalidInput, RateLimited
 from ingestion.documents import Documents
+from ingestion.preconditions import ANYTHING, Precondition
 from ingestion.submission import Submission
 from rag.corpus import Chunk
 from rag.embedding.service import EmbeddingService, Estimate
@@ -93,11 +94,11 @@ class TenantEstimates:
     def __init__(self, parts: Estimates, context: TenantContext) -> None:
         self._parts, self._context = parts, context
 
-    def estimate(self, submission: Submission) -> DocumentEstimate:
+    def estimate(self, submission: Submission, *, expected: Precondition = ANYTHING) -> DocumentEstimate:
         """Raise what `TenantDocuments.submit` would, but for the budget; RateLimited; UnreadableDocument."""
         if submission.url is not None:
             raise InvalidInput("A dry run needs the content: URLs are fetched by jobs only.", field="url")
-        examined = self._parts.documents.for_tenant(self._context).examine(submission)
+        examined = self._parts.documents.for_tenant(self._context).examine(submission, expected=expected)
         with self._parts.turn(self._context.tenant_id):
             with _in_memory(examined.content) as path:
                 preview = self._parts.reading().preview(examined.version, examined.collection_id, path)

@@ -7,40 +7,37 @@ cancellation was acknowledged never becomes live, and one that became live first
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound, Unavailable
-from config.ids import new_id
-from config.profiles import PRIORITIES
-from ingestion.tables import DOCUMENTS, FETCHES, Job
+from ingestion.job_rows import MAX_AFTER, OPEN, JobQueue, add_job, emit_document, emit_job, let_go, release_waiting
+from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from tenants.context import TenantContext
-from tenants.events import emit
 
-OPEN = ("queued", "running")
+MAX_RETRIED = 100  # by one call
 
 
-class JobQueue(Protocol):
-    """Where jobs wait for a worker, durably and in the transaction of the session."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs a list shows."""
 
-    def require_room(self, session: Session, tenant_id: str) -> None:
-        """Raise QueueFull, Overloaded or StorageFull if no new document is taken in."""
+    collection: str | None = None
+    state: str | None = None
+    error_code: str | None = None
+    dead: bool = False  #: only failed ones that somebody should look at: not retried, and nothing newer was brought
 
-    def enqueue(self, session: Session, job: Job) -> None: ...
 
-    def unfinished(self, job_ids: Sequence[str]) -> set[str]:
-        """Those of the jobs that wait in the queue or are being run."""
-
-    def requeue(self, session: Session, job: Job) -> bool:
-        """Enqueue a job again whose row the session holds; False, and nothing done, if it is in the queue already."""
+EVERY = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,34 +63,50 @@ class TenantJobs:
         with self._parts.database.read(self._context) as session:
             return session.get(Job, job_id)
 
-    def list(
-        self, *, collection: str | None = None, state: str | None = None, after: str | None = None, limit: int
-    ) -> tuple[list[Job], str | None]:
+    def list(self, wanted: Wanted = EVERY, *, after: str | None = None, limit: int) -> tuple[list[Job], str | None]:
         """Up to `limit` jobs, newest first, and where to go on. Jobs that the key must not see leave no gap."""
         with self._parts.database.read(self._context) as session:
-            statement = self._visible(session).order_by(col(Job.id).desc()).limit(limit + 1)
-            if collection is not None:
-                statement = statement.where(col(Job.collection_id) == self._collection_id(session, collection))
-            if state is not None:
-                statement = statement.where(col(Job.state) == state)
+            statement = self._chosen(session, wanted).order_by(col(Job.id).desc()).limit(limit + 1)
             if after is not None:
                 statement = statement.where(col(Job.id) < after)
             rows = [*session.scalars(statement)]
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
+    def _chosen(self, session: Session, wanted: Wanted) -> SelectOfScalar[Job]:
+        statement = visible(session, self._context)
+        if wanted.collection is not None:
+            statement = statement.where(col(Job.collection_id) == self._collection_id(session, wanted.collection))
+        if wanted.state is not None:
+            statement = statement.where(col(Job.state) == wanted.state)
+        if wanted.error_code is not None:
+            statement = statement.where(col(Job.error_code) == wanted.error_code)
+        return statement.where(*_dead()) if wanted.dead else statement
+
     def cancel(self, job_id: str) -> Job:
         """End an ingest job that has not ended; of one that has, nothing changes. Either way the job as it is then."""
         with self._parts.database.write(self._context) as session:
             job, _, version = self._locked(session, job_id)
-            if job.kind != "ingest":
+            if job.kind != "ingest" and not job.held:
                 raise InvalidInput("A delete cannot be cancelled: the document is gone from every answer already.")
-            if job.state in OPEN and version is not None and version.state == "queued":
-                version.state = job.state = "cancelled"
-                version.ended_at = job.updated_at = self._parts.clock()
-                job.stage = "collecting"  # a worker removes what was staged, and then says when it was done
-                emit_job(session, self._parts.clock, "cancelled", job)
-                emit_document(session, self._parts.clock, "cancelled", job, version=version.number)
+            if job.state in OPEN and (job.held or (version is not None and version.state == "queued")):
+                self._cancel(session, job, version)
         return job
+
+    def _cancel(self, session: Session, job: Job, version: DocumentVersion | None) -> None:
+        clock, queue, now = self._parts.clock, self._parts.queue, self._parts.clock()
+        job.state, job.updated_at = "cancelled", now
+        emit_job(session, clock, "cancelled", job)
+        if version is None:  # a delete that waited for other jobs
+            job.stage, job.finished_at = "done", now
+        else:
+            version.state, version.ended_at = "cancelled", now
+            job.stage = "collecting"  # a worker removes what was staged, and then says when it was done
+            emit_document(session, clock, "cancelled", job, version=version.number)
+        if job.held:
+            let_go(session, job)
+            if version is not None:
+                queue.enqueue(session, job)
+        release_waiting(session, queue, job)
 
     def retry(self, job_id: str) -> Job:
         """Another job for what a failed or cancelled one did not bring live. Asked again, the same other job."""
@@ -111,6 +124,22 @@ class TenantJobs:
                 session, parts.clock, parts.queue, "ingest", document, version, retry_of=job.id, priority=job.priority
             )
 
+    def retry_all(self, wanted: Wanted, *, through: str | None = None, limit: int = MAX_RETRIED) -> tuple[Sequence[Job], bool]:
+        """The new jobs for up to `limit` dead ones, oldest first and none younger than `through`; and whether there are more.
+
+        Passed over is what somebody else changed meanwhile.
+        """
+        with self._parts.database.read(self._context) as session:
+            statement = self._chosen(session, replace(wanted, dead=True)).where(*_can_be_retried())
+            if through is not None:
+                statement = statement.where(col(Job.id) <= through)
+            found = session.scalars(statement.order_by(col(Job.id)).limit(limit + 1)).all()
+        retried = []
+        for job in found[:limit]:
+            with suppress(InvalidInput, NotFound, Unavailable):
+                retried.append(self.retry(job.id))
+        return retried, len(found) > limit
+
     def _locked(self, session: Session, job_id: str) -> tuple[Job, Document | None, DocumentVersion | None]:
         """The document first, as everybody locks them, then the job and its version, each as it is now."""
         job = self._seen(session, job_id)
@@ -119,21 +148,10 @@ class TenantJobs:
         return job, document, session.get(DocumentVersion, job.version_id or "", **_LOCKED)
 
     def _seen(self, session: Session, job_id: str) -> Job:
-        job = session.scalars(self._visible(session).where(col(Job.id) == job_id)).first()
+        job = session.scalars(visible(session, self._context).where(col(Job.id) == job_id)).first()
         if job is None:
             raise NotFound("There is no such job.")
         return job
-
-    def _visible(self, session: Session) -> SelectOfScalar[Job]:
-        """Jobs in the key's collections, on documents whose live and newest version have no label that the key lacks."""
-        statement = select(Job).join(Collection, col(Collection.id) == col(Job.collection_id))
-        if self._context.collections is not None:
-            statement = statement.where(col(Collection.name).in_(self._context.collections))
-        if self._context.labels is None:
-            return statement
-        # Of a purged document only the job is left, and nobody can say any more who was to see it.
-        exists = sa.exists().where(col(Document.id) == col(Job.document_id))
-        return statement.where(exists, ~_beyond(session, sorted(self._context.labels)))
 
     def _collection_id(self, session: Session, name: str) -> str:
         bounds = self._context.collections
@@ -141,6 +159,57 @@ class TenantJobs:
         if found is None or (bounds is not None and name not in bounds):
             raise NotFound(f"There is no collection {name!r}.", field="collection")
         return str(found)
+
+
+def visible(session: Session, context: TenantContext) -> SelectOfScalar[Job]:
+    """Jobs in the key's collections, on documents whose live and newest version have no label that the key lacks."""
+    statement = select(Job).join(Collection, col(Collection.id) == col(Job.collection_id))
+    if context.collections is not None:
+        statement = statement.where(col(Collection.name).in_(context.collections))
+    if context.labels is None:
+        return statement
+    # Of a purged document only the job is left, and nobody can say any more who was to see it.
+    exists = sa.exists().where(col(Document.id) == col(Job.document_id))
+    return statement.where(exists, ~_beyond(session, sorted(context.labels)))
+
+
+def require_seen(session: Session, context: TenantContext, job_ids: Sequence[str]) -> None:
+    """Raise InvalidInput for too many; NotFound alike for what is missing, foreign or outside the key's bounds."""
+    if len(job_ids) > MAX_AFTER:
+        raise InvalidInput(f"A job waits for at most {MAX_AFTER} others.", field="after", limit=MAX_AFTER)
+    if not job_ids:
+        return
+    found = session.scalars(visible(session, context).where(col(Job.id).in_(job_ids))).all()
+    if len(found) < len({*job_ids}):
+        raise NotFound("There is no such job.", field="after")
+
+
+def _dead() -> Sequence[sa.ColumnElement[bool]]:
+    """Failed, not retried, and still what the document is waiting for."""
+    again = aliased(Job)
+    retried = sa.exists().where(col(again.document_id) == col(Job.document_id), col(again.retry_of) == col(Job.id))
+    newest = (
+        select(sa.literal(1))
+        .select_from(Document)
+        .join(DocumentVersion, col(DocumentVersion.document_id) == col(Document.id))
+        .where(
+            col(Document.id) == col(Job.document_id),
+            col(Document.deleted_at).is_(None),
+            col(DocumentVersion.number) == col(Document.last_number),
+            sa.or_(col(DocumentVersion.id) == col(Job.version_id), col(Job.kind) == "delete"),
+        )
+        .correlate(Job)
+        .exists()
+    )
+    return col(Job.state) == "failed", ~retried, newest
+
+
+def _can_be_retried() -> Sequence[sa.ColumnElement[bool]]:
+    kept = sa.exists().where(
+        col(DocumentVersion.id) == col(Job.version_id),
+        sa.or_(col(DocumentVersion.content_blob) != "", col(DocumentVersion.url).is_not(None)),
+    )
+    return col(Job.kind) == "ingest", col(Job.stage) == "done", kept
 
 
 _LOCKED: dict[str, Any] = {"with_for_update": True, "populate_existing": True}
@@ -179,50 +248,3 @@ def _retriable(job: Job, document: Document | None, version: DocumentVersion | N
     if job.stage != "done":  # its worker may still be at a step, and must not take the new job's version for its own
         raise Unavailable("What the job left is still being removed; it can be retried after that.", retry_after_s=1)
     return document, version
-
-
-def add_job(
-    session: Session,
-    clock: Clock,
-    queue: JobQueue,
-    kind: str,
-    document: Document,
-    version: DocumentVersion | None,
-    *,
-    retry_of: str | None = None,
-    priority: int = PRIORITIES["normal"],
-) -> Job:
-    """Row, queue entry and event of a new job, in the session's transaction. Raise as `JobQueue.require_room` does."""
-    if kind == "ingest":
-        queue.require_room(session, document.tenant_id)
-    now = clock()
-    job = Job(
-        id=new_id("job"),
-        tenant_id=document.tenant_id,
-        kind=kind,
-        collection_id=document.collection_id,
-        document_id=document.id,
-        version_id=None if version is None else version.id,
-        retry_of=retry_of,
-        priority=priority,
-        queue=FETCHES if version is not None and version.url is not None else DOCUMENTS,
-        created_at=now,
-        updated_at=now,
-    )
-    session.add(job)
-    session.flush()
-    queue.enqueue(session, job)
-    emit_job(session, clock, "queued", job)
-    return job
-
-
-def emit_job(session: Session, clock: Clock, verb: str, job: Job, **more: object) -> None:
-    """An event of type job.`verb`."""
-    data = {"kind": job.kind, "collection_id": job.collection_id, "document_id": job.document_id, "version_id": job.version_id}
-    emit(session, clock, job.tenant_id, f"job.{verb}", job.id, **data, retry_of=job.retry_of, **more)
-
-
-def emit_document(session: Session, clock: Clock, verb: str, job: Job, **more: object) -> None:
-    """An event of type document.`verb`, about the document that the job works on."""
-    data = {"collection_id": job.collection_id, "version_id": job.version_id, "job_id": job.id}
-    emit(session, clock, job.tenant_id, f"document.{verb}", job.document_id, **data, **more)

@@ -13,7 +13,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from config.clock import Clock
 from config.database import Database
 from config.errors import CarrelError, LeaseLost
-from ingestion.jobs import OPEN, emit_job
+from ingestion.job_rows import OPEN, emit_job, unmet
 from ingestion.tables import FETCHES, Job
 from rag.corpus import Document, DocumentVersion
 from tenants.context import TenantContext
@@ -63,6 +63,7 @@ class Lease:
     document_id: str
     version_id: str
     fetches: bool = False  #: whether the content has to be fetched, or had to be
+    unmet: str | None = None  #: a job before this one that did not succeed, so that this one must fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def take_up(database: Database, clock: Clock, context: TenantContext, job_id: st
             document_id=job.document_id,
             version_id=job.version_id or "",
             fetches=job.queue == FETCHES,
+            unmet=unmet(session, job),
         )
 
 

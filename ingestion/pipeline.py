@@ -19,13 +19,14 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
+from ingestion import duplicates
 from ingestion.blobs import BlobStore
-from ingestion.catalogue import bump_generation
+from ingestion.catalogue import bump_generation, tombstone
 from ingestion.chunk_rows import FilterFields, numbers_of
 from ingestion.collector import Collector
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetching import Fetching
-from ingestion.jobs import emit_document, emit_job
+from ingestion.job_rows import JobQueue, emit_document, emit_job, release_waiting
 from ingestion.leases import DocumentGone, JobCancelled, Lease, Work, owned, take_up, work
 from ingestion.reading import Reading
 from ingestion.sandbox import Sandbox
@@ -33,7 +34,7 @@ from ingestion.tables import Job
 from rag.chunkers import Chunkers
 from rag.chunking import embedded_text
 from rag.collections import numeric_slots
-from rag.corpus import Chunk, DocumentVersion, VersionChunk
+from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.service import Embedded, EmbeddingService
 from rag.store.base import VectorStore
 from tenants.budget import Ledger
@@ -109,13 +110,14 @@ class Pipeline:
         store: VectorStore,
         ledger: Ledger,
         collector: Collector,
+        queue: JobQueue,
         *,
         max_chunks: int,
         fetcher: Fetcher | None = None,
     ) -> None:
         self._fetching = Fetching(database, clock, blobs, fetcher)
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
-        self._ledger, self._collector = ledger, collector
+        self._ledger, self._collector, self._queue = ledger, collector, queue
         count = embedding.count_tokens
         self._reading = Reading(database, clock, blobs, sandbox, chunkers, count, max_chunks=max_chunks)
 
@@ -136,13 +138,18 @@ class Pipeline:
         with self._database.write(lease.context) as session:
             self._count(session, work(session, lease), batch, paid)
 
-    def complete(self, lease: Lease, number: int) -> bool:
-        """Embed the last batch (−1: there is none), and make the version live; return whether there is something to collect."""
+    def complete(self, lease: Lease, number: int) -> bool | None:
+        """Embed the last batch (−1: there is none), and make the version live; return whether there is something to collect.
+
+        None: what it nearly repeats is gone, and it is to be read again.
+        """
         batch, paid = self._embed(lease, number) if number >= 0 else (None, None)
         with self._database.write(lease.context) as session:
             found = work(session, lease)
             if batch is not None and paid is not None:
                 self._count(session, found, batch, paid)
+            if found.version.state == "queued" and not duplicates.stands(session, found):
+                return None
             return self._switch(session, found)
 
     def _embed(self, lease: Lease, number: int) -> tuple[Batch, Paid]:
@@ -192,7 +199,12 @@ class Pipeline:
     def _switch(self, session: Session, found: Work) -> bool:
         """Make the version live, and end the job. An older version never replaces a newer one."""
         version, document, job = found.version, found.document, found.job
-        if version.state == "queued":
+        skipped = job.outcome == duplicates.SKIPPED
+        if version.state == "queued" and skipped:
+            version.state, version.ended_at = "skipped", self._clock()
+            emit_document(session, self._clock, "skipped", job, version=version.number)
+            session.add(version)
+        elif version.state == "queued":
             _require_indexed(session, version.id)
             newest = document.live_number < version.number
             if newest and document.live_version_id is not None:
@@ -204,15 +216,20 @@ class Pipeline:
                 document.live_version_id, document.live_number = version.id, version.number
                 bump_generation(session, document.collection_id)
                 emit_document(session, self._clock, "live", job, version=version.number)
+                duplicates.note_late(session, self._clock, found)
             session.add_all([version, document])
-        leftovers = document.last_number > 1  # what other versions left; of a first one there is nothing
+        # What other versions left, and the content of one that is skipped; of a first one there is nothing.
+        leftovers = document.last_number > 1 or skipped
         self._end(session, job, "succeeded", collected=not leftovers)
         return leftovers
 
     def collect(self, lease: Lease) -> None:
         """Remove what no live or waiting version uses; everything, if the document was deleted."""
         with self._database.write(lease.context) as session:
+            document = session.get(Document, lease.document_id, with_for_update=True)
             job = owned(session, lease)
+            if lease.kind == "delete" and job.state == "running" and document is not None:
+                tombstone(session, self._clock, document, job)  # of one that waited for other jobs
             if job.stage != "done":
                 job.stage, job.updated_at = "collecting", self._clock()
                 session.add(job)
@@ -244,6 +261,7 @@ class Pipeline:
         if job.state == "running":
             job.state = state
             emit_job(session, self._clock, state, job)
+            release_waiting(session, self._queue, job)
         if job.stage != "done":
             now = self._clock()
             job.stage, job.updated_at = "done" if collected else "collecting", now

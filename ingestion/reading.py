@@ -14,7 +14,8 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import UnreadableDocument
+from config.errors import DocumentParked, UnreadableDocument
+from ingestion import duplicates
 from ingestion.blobs import BlobStore
 from ingestion.chunk_rows import ChunkRow, chunk_row, claim_slots, payload_digest, place_row
 from ingestion.fair_gate import FairGate, Places
@@ -24,8 +25,9 @@ from ingestion.sandbox import ParserDied, Sandbox
 from ingestion.submission import MAX_TITLE_CHARS
 from rag.chunkers import Chunkers
 from rag.chunking import ChunkIdentity, Page, Piece
-from rag.corpus import Chunk, DocumentVersion, VersionChunk
+from rag.corpus import Chunk, Collection, Document, DocumentVersion, VersionChunk
 from rag.profiles import Chunking
+from rag.sketch import Signature, sketch
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +83,16 @@ class Reading:
         if found.job.stage == "embedding":
             return found.job.chunks_total
         if version.read_starts > MAX_READ_STARTS:
-            raise UnreadableDocument(f"Reading the document was begun {MAX_READ_STARTS} times and never ended.")
+            raise DocumentParked(f"Reading the document was begun {MAX_READ_STARTS} times and never ended.")
         with self._readers.place(lease.context.tenant_id):
             return self._read(lease, version)
 
     def _read(self, lease: Lease, version: DocumentVersion) -> int:
         parsed = self._parse(lease, version)
         title = _title(version, parsed)
-        pieces = self._split(Chunking(**version.chunking), parsed, title)
+        signature = sketch(parsed.text)
+        original, outcome = self._compare(lease, version, signature)
+        pieces = [] if outcome else self._split(Chunking(**version.chunking), parsed, title)
         text_blob = self._blobs.put(version.id, parsed.text.encode())
 
         def ended(session: Session, found: Work) -> None:
@@ -98,10 +102,26 @@ class Reading:
             found.version.read_starts = 0
             found.job.stage, found.job.pages, found.job.embedding_at = "embedding", len(parsed.pages), self._clock()
             session.add(found.version)
+            if original is not None:
+                duplicates.note(session, self._clock, found, original, outcome)
+            if outcome is None and signature is not None:
+                duplicates.keep_sketch(session, found.version, lease.collection_id, signature)
             claim_slots(session, found.version, lease.collection_id)
 
         self._write_chunks(lease, version, pieces, ended)
         return len(pieces)
+
+    def _compare(
+        self, lease: Lease, version: DocumentVersion, signature: Signature | None
+    ) -> tuple[duplicates.Original | None, str | None]:
+        """The document that this one nearly repeats, and what the collection makes of that instead of embedding it."""
+        if signature is None:
+            return None, None
+        with self._database.read(lease.context) as session:
+            collection = session.get_one(Collection, lease.collection_id)
+            original = duplicates.find(session, version, collection, signature)
+            document = session.get_one(Document, lease.document_id)
+            return original, duplicates.outcome_of(collection.near_duplicates, original, document)
 
     def preview(self, version: DocumentVersion, collection_id: str, path: Path) -> Preview:
         """What `read` would make of the content at `path`; nothing is kept, and a parser's death counts for nobody."""
@@ -131,7 +151,7 @@ class Reading:
                 deaths = self._count_death(lease)
                 log.warning("parser died", extra={"version": version.id, "deaths": deaths, "reason": error.detail})
                 if deaths >= MAX_PARSER_DEATHS:
-                    raise UnreadableDocument(error.detail) from error
+                    raise DocumentParked(error.detail) from error
 
     def _count_death(self, lease: Lease) -> int:
         with self._database.write(lease.context) as session:

@@ -12,11 +12,14 @@ from config.profiles import PRIORITIES
 #: Queues of jobs: what is fetched first waits in one of its own, so that slow sites hold up nobody's uploads.
 DOCUMENTS, FETCHES = "documents", "fetches"
 
+#: What must have become of the jobs that another runs after: success, or any end.
+ALL_SUCCEEDED, ANY_END = "all_succeeded", "any_end"
+
 
 class Job(TenantOwned, table=True):
     """States: queued → running → succeeded, failed or cancelled.
 
-    Stages: waiting, fetching, reading, embedding, collecting, done.
+    Stages: waiting (for a worker, or for other jobs while `held`), fetching, reading, embedding, collecting, done.
     """
 
     __tablename__ = "jobs"
@@ -34,6 +37,10 @@ class Job(TenantOwned, table=True):
     retry_of: str | None = None
     priority: int = PRIORITIES["normal"]  #: a smaller number is taken first
     queue: str = DOCUMENTS
+    outcome: str | None = None  #: of one that ends otherwise than with chunks of its own: linked or skipped
+    after: list[str] = Field(default_factory=list, sa_type=sa.JSON)  #: jobs that were to end before it begins
+    after_policy: str = ALL_SUCCEEDED
+    held: bool = False  #: whether it still waits for one of them, and so is in no queue
     pages: int = 0
     chunks_total: int = 0
     chunks_done: int = 0
@@ -47,6 +54,15 @@ class Job(TenantOwned, table=True):
     updated_at: int = Field(sa_type=sa.BigInteger)
     embedding_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: when embedding began: what an ETA is reckoned from
     finished_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+
+
+class JobDependency(TenantOwned, table=True):
+    """That a job was to run after another: where the other, when it ends, finds those that wait for it."""
+
+    __tablename__ = "job_dependencies"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    needs_id: str = Field(primary_key=True, foreign_key="jobs.id", index=True)
 
 
 class Instance(SQLModel, table=True):

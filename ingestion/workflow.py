@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from config.errors import CarrelError, LeaseLost, SiteUnavailable, Unavailable
+from config.errors import CarrelError, DependencyFailed, LeaseLost, SiteUnavailable, Unavailable
 from config.logs import job_id as log_job_id
 from ingestion.admission import Admission
 from ingestion.leases import Lease
@@ -69,11 +69,15 @@ class Steps:
             fetch=guarded("fetch", pipeline.fetch),
             read=guarded("read", lambda lease: {"batches": pipeline.read(lease)}),
             embed_batch=guarded("embed_batch", pipeline.embed_batch),
-            complete=guarded("complete", lambda lease, batch: {"leftovers": pipeline.complete(lease, batch)}),
+            complete=guarded("complete", lambda lease, batch: _completed(pipeline.complete(lease, batch))),
             collect=guarded("collect", pipeline.collect),
             fail=guarded("fail", pipeline.fail),
             pause=pause,
         )
+
+
+def _completed(leftovers: bool | None) -> Outcome:
+    return {"again": True} if leftovers is None else {"leftovers": leftovers}
 
 
 def _guarded(work: Callable[..., Outcome | None]) -> Step:
@@ -130,29 +134,40 @@ def _take_up(steps: Steps, tenant_id: str, job_id: str) -> Lease | None:
 
 
 def _run(steps: Steps, lease: Lease) -> str:
-    if lease.kind == "delete":
+    if lease.unmet is not None:
+        detail = f"Job {lease.unmet} did not succeed, and this one was to run after it."
+        outcome: Outcome = {"code": DependencyFailed.code, "detail": detail}
+    elif lease.kind == "delete":
         _however_long(steps, steps.collect, lease)
         return "succeeded"
-    outcome = _ingest(steps, lease) or {}
+    else:
+        outcome = _ingest(steps, lease)
     if failed := "code" in outcome:
         # Before collecting: a failed version must be marked dead, or its points would be kept for it.
         _however_long(steps, steps.fail, lease, outcome["code"], outcome["detail"])
-    if failed or outcome["leftovers"]:
+    if failed or outcome.get("leftovers"):
         _however_long(steps, steps.collect, lease)
     return str(outcome.get("code", "succeeded"))
 
 
-def _ingest(steps: Steps, lease: Lease) -> Outcome | None:
+def _ingest(steps: Steps, lease: Lease) -> Outcome:
     if lease.fetches and (failure := _until_available(steps, steps.fetch, lease)):
         return failure
+    while True:
+        outcome = _embedded(steps, lease)
+        if not outcome.get("again"):
+            return outcome
+
+
+def _embedded(steps: Steps, lease: Lease) -> Outcome:
     outcome = _until_available(steps, steps.read, lease)
     if outcome is None or "batches" not in outcome:
-        return outcome
+        return outcome or {}
     last = outcome["batches"] - 1
     for batch in range(last):
         if failure := _until_available(steps, steps.embed_batch, lease, batch):
             return failure
-    return _until_available(steps, steps.complete, lease, last)
+    return _until_available(steps, steps.complete, lease, last) or {}
 
 
 def _until_available(steps: Steps, step: Step, *args: Any) -> Outcome | None:

@@ -73,7 +73,13 @@ class TenantCollections:
         self._profiles = profiles
 
     def create(
-        self, name: str, *, profile: str = STANDARD, record: Callable[[Session, Collection], None] | None = None
+        self,
+        name: str,
+        *,
+        profile: str = STANDARD,
+        near_duplicates: str = "keep",
+        near_threshold: float = 0.9,
+        record: Callable[[Session, Collection], None] | None = None,
     ) -> Collection:
         """`record` writes something of the new collection in its transaction, last."""
         self._profiles.get(profile)
@@ -87,6 +93,8 @@ class TenantCollections:
             name=name,
             space_id=self._space.id,
             profile=profile,
+            near_duplicates=near_duplicates,
+            near_threshold=near_threshold,
             created_at=self._clock(),
         )
         try:
@@ -98,12 +106,24 @@ class TenantCollections:
             raise Conflict(f"A collection named {name!r} exists.", field="name") from error
         return row
 
-    def update(self, name: str, *, profile: str) -> tuple[Collection, int]:
-        """Process by this profile what is brought from now on; what was brought stays as it is."""
-        self._profiles.get(profile)
+    def update(
+        self,
+        name: str,
+        *,
+        profile: str | None = None,
+        near_duplicates: str | None = None,
+        near_threshold: float | None = None,
+    ) -> tuple[Collection, int]:
+        """What is given holds for what is brought from now on; what was brought stays as it is."""
+        if profile is not None:
+            self._profiles.get(profile)
+        changes = {"profile": profile, "near_duplicates": near_duplicates, "near_threshold": near_threshold}
+        given = {field: value for field, value in changes.items() if value is not None}
+        if not given:
+            raise InvalidInput(f"Give at least one of {', '.join(changes)}.", field="profile")
         with self._database.write(self._scope) as session:
             row = self.find(session, name)
-            row.profile = profile
+            row.sqlmodel_update(given)
             session.add(row)
             documents = session.scalar(select(self._live()).where(col(Collection.id) == row.id))
         return row, int(documents or 0)

@@ -34,6 +34,8 @@ class Collection(TenantOwned, table=True):
     space_id: str = Field(foreign_key="spaces.id")
     placement: str = "shared"
     profile: str = STANDARD  #: by which documents are processed that are brought from now on
+    near_duplicates: str = "keep"  #: what becomes of a document that nearly repeats another: keep, link or skip it
+    near_threshold: float = 0.9  #: from which similarity on
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)
@@ -76,7 +78,7 @@ class Document(TenantOwned, table=True):
 
 
 class DocumentVersion(TenantOwned, table=True):
-    """One content of a document with its metadata. States: queued → live → superseded, or failed, or cancelled."""
+    """One content of a document with its metadata. States: queued → live → superseded, or failed, cancelled or skipped."""
 
     __tablename__ = "document_versions"
     __table_args__ = (
@@ -101,6 +103,10 @@ class DocumentVersion(TenantOwned, table=True):
     chars: int = 0
     pages: int = 0
     flags: list[dict[str, str]] = Field(default_factory=list, sa_type=sa.JSON)  #: what reading found, as code and detail
+    near_document_id: str | None = Field(default=None, index=True)  #: of which it was found to be a near-duplicate
+    near_version_id: str | None = None  #: that document's live version then
+    near_similarity: float | None = None  #: of the two texts, estimated: 1 is equal
+    linked: bool = False  #: whether it has no chunks of its own, and is found through the other
     parser_deaths: int = 0
     read_starts: int = 0  #: since reading last ended
     profile: str = STANDARD  #: under which it was brought
@@ -137,3 +143,24 @@ class VersionChunk(TenantOwned, table=True):
     first_page: int | None = None  #: 1-based, for paged formats
     last_page: int | None = None
     headings: list[str] = Field(sa_type=sa.JSON)
+
+
+class Sketch(TenantOwned, table=True):
+    """What of a version's text is compared with others': its MinHash signature."""
+
+    __tablename__ = "sketches"
+
+    version_id: str = Field(primary_key=True, foreign_key="document_versions.id")
+    signature: bytes
+
+
+class SketchBand(TenantOwned, table=True):
+    """A part of a signature under which versions with the same part are found."""
+
+    __tablename__ = "sketch_bands"
+    __table_args__ = (sa.Index("ix_sketch_bands_lookup", "collection_id", "hash", "version_id"),)
+
+    version_id: str = Field(primary_key=True, foreign_key="sketches.version_id")
+    band: int = Field(primary_key=True)
+    collection_id: str
+    hash: int = Field(sa_type=sa.BigInteger)

@@ -12,18 +12,25 @@ from config.settings import Settings
 
 collections = typer.Typer(no_args_is_help=True, help="Make collections and choose how their documents are processed.")
 
-COLUMNS = ["name", "id", "profile", "documents", "created"]
+COLUMNS = ["name", "id", "profile", "near duplicates", "documents", "created"]
+NearDuplicates = Annotated[
+    str | None, typer.Option("--near-duplicates", help="keep, link or skip documents that nearly repeat another.")
+]
+NearThreshold = Annotated[float | None, typer.Option("--near-threshold", help="How similar those are: 0.8 to 1, else 0.9.")]
 PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "priority", "rerank", "rewrite"]
 
 
 def _row(collection: Collection) -> list[object]:
-    return [collection.name, collection.id, collection.profile, collection.documents, collection.created_at]
+    near = f"{collection.near_duplicates} {collection.near_threshold:g}"
+    return [collection.name, collection.id, collection.profile, near, collection.documents, collection.created_at]
 
 
 @collections.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="1 to 100 letters, digits, `.`, `_` and `-`.")],
     profile: Annotated[str, typer.Option("--profile", "-p", help="One of `carrel collection profiles`.")] = "standard",
+    near_duplicates: NearDuplicates = None,
+    near_threshold: NearThreshold = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -32,7 +39,9 @@ def create(
     Example: carrel collection create contracts --profile precise --tenant acme
     """
     with tenant_client(Settings(), tenant, ["ingest"]) as client:
-        made = client.collections.create(name=name, profile=profile)
+        made = client.collections.create(
+            name=name, profile=profile, near_duplicates=near_duplicates, near_threshold=near_threshold
+        )
     print_json(made) if as_json else table(COLUMNS, [_row(made)])
 
 
@@ -47,16 +56,20 @@ def list_collections(tenant: TenantOption = None, as_json: AsJson = False) -> No
 @collections.command("update")
 def update(
     name: Annotated[str, typer.Argument(help="The collection.")],
-    profile: Annotated[str, typer.Option("--profile", "-p", help="One of `carrel collection profiles`.")],
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="One of `carrel collection profiles`.")] = None,
+    near_duplicates: NearDuplicates = None,
+    near_threshold: NearThreshold = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose another profile. It holds for documents that are brought from now on: bring the others again to change them.
+    """Choose another profile, or what becomes of near-duplicates, for documents that are brought from now on.
 
     Example: carrel collection update contracts --profile precise --tenant acme
     """
     with tenant_client(Settings(), tenant, ["ingest"]) as client:
-        changed = client.collections.update(name, profile=profile)
+        changed = client.collections.update(
+            name, profile=profile, near_duplicates=near_duplicates, near_threshold=near_threshold
+        )
     print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
 
 

@@ -18,6 +18,8 @@ jobs = typer.Typer(no_args_is_help=True, help="Look at jobs, follow them, cancel
 
 JobId = Annotated[str, typer.Argument(help="The job's id, job_…")]
 Limit = Annotated[int, typer.Option(min=1, help="How many at most.")]
+Error = Annotated[str | None, typer.Option("--error", help="Only jobs with this error code, as `document_parked`.")]
+InCollection = Annotated[str | None, typer.Option("--collection", "-c", help="Of this collection only.")]
 COLUMNS = ["id", "kind", "state", "stage", "%", "document", "created", "error"]
 
 
@@ -37,17 +39,20 @@ def _print(job: Job, *, as_json: bool) -> None:
 @jobs.command("list")
 def list_jobs(
     tenant: TenantOption = None,
-    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Of this collection only.")] = None,
+    collection: InCollection = None,
     state: Annotated[str | None, typer.Option(help="queued, running, succeeded, failed or cancelled.")] = None,
+    error: Error = None,
+    dead: Annotated[bool, typer.Option("--dead", help="Failed, not retried, and nothing newer was brought.")] = False,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List jobs, newest first. `--state failed` is what needs a look.
+    """List jobs, newest first. `--dead` is what needs a look; `--error document_parked` are those that end their reader.
 
-    Example: carrel job list --state failed --tenant acme
+    Example: carrel job list --dead --tenant acme
     """
     with tenant_client(Settings(), tenant, ["query"]) as client:
-        found = list(islice(client.jobs.list(collection=collection, state=state, page_size=min(limit, 100)), limit))
+        every = client.jobs.list(collection=collection, state=state, error=error, dead=dead, page_size=min(limit, 100))
+        found = list(islice(every, limit))
     print_json(found) if as_json else table(COLUMNS, [_row(job) for job in found])
 
 
@@ -88,10 +93,26 @@ def cancel_job(job_id: JobId, tenant: TenantOption = None, as_json: AsJson = Fal
 
 
 @jobs.command("retry")
-def retry_job(job_id: JobId, tenant: TenantOption = None, as_json: AsJson = False) -> None:
-    """Try a failed or cancelled job again, as a new job; asked twice, the same new job."""
-    with tenant_client(Settings(), tenant, ["ingest"]) as client:
-        _print(client.jobs.retry(job_id), as_json=as_json)
+def retry_job(
+    job_id: Annotated[str | None, typer.Argument(help="The job's id, job_…; or --all.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every job that `carrel job list --dead` shows.")] = False,
+    collection: InCollection = None,
+    error: Error = None,
+    tenant: TenantOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try a failed or cancelled job again, as a new job; asked twice, the same new job. With --all, every dead one.
+
+    Example: carrel job retry --all --error engine_unavailable --tenant acme
+    """
+    if (job_id is None) != every or (job_id is not None and (collection or error)):
+        raise typer.BadParameter("Give either a job's id, or --all with --collection and --error as you like.")
+    with tenant_client(Settings(), tenant, ["ingest", "query"]) as client:
+        if job_id is not None:
+            _print(client.jobs.retry(job_id), as_json=as_json)
+            return
+        retried = list(client.jobs.retry_all(collection=collection, error=error))
+    print_json(retried) if as_json else table(COLUMNS, [_row(job) for job in retried])
 
 
 def events(

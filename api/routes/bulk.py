@@ -112,7 +112,10 @@ def _item(line: Line, max_line: int) -> Submission | CarrelError:
     if line.content is None:
         return TooLarge(f"A line has at most {max_line} bytes.", field="line", limit=max_line)
     try:
-        return of_json(_parsed(line.content))
+        submission, after = of_json(_parsed(line.content))
+        if after.ids:
+            raise InvalidInput("A line of a stream waits for no other job: bring the document by itself.", field="after")
+        return submission
     except RequestValidationError as error:
         return invalid(error)[0]
     except CarrelError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,19 +14,23 @@ from starlette.datastructures import UploadFile
 
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
-from api.job_schemas import JobOut
+from api.job_schemas import AfterPolicy, JobOut
+from api.preconditions import Expected, IfMatch
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import DeletedOut, DocumentIn, DocumentOut, Page, SubmittedOut, Text, TextOut
 from api.usage_schemas import EstimateOut
 from config.errors import InvalidInput, UnsupportedMedia
 from ingestion.documents import Submitted
+from ingestion.job_rows import MAX_AFTER, After
 from ingestion.media import FORMATS
+from ingestion.preconditions import Precondition
 from ingestion.submission import Submission, text_media_type
 from tenants.context import Scope
 
 routes = router("Documents")
 
-FORM_FIELDS = ("collection", "external_id", "title", "source", "attributes", "labels")
+FORM_FIELDS = ("collection", "external_id", "title", "source", "after_policy", "attributes", "labels", "after")
+JSON_FIELDS = ("attributes", "labels", "after")
 _TEXT = TypeAdapter(Text)
 DryRun = Annotated[bool, Query(description="Only say what it would cost: nothing is stored, queued, embedded or charged.")]
 
@@ -40,9 +45,10 @@ _BODY = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": FORMATS},
-                        **{name: {"type": "string"} for name in FORM_FIELDS[:4]},
+                        **{name: {"type": "string"} for name in FORM_FIELDS if name not in JSON_FIELDS},
                         "attributes": {"type": "string", "description": "JSON object"},
                         "labels": {"type": "string", "description": "JSON array of strings"},
+                        "after": {"type": "string", "description": "JSON array of ids of jobs"},
                     },
                 }
             },
@@ -67,23 +73,30 @@ def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
     **_with_body(scope(Scope.INGEST, dry_run=True)),
 )
 async def create_document(
-    request: Request, response: Response, services: Services, tenant: Tenant, once: Once, dry_run: DryRun = False
+    request: Request,
+    response: Response,
+    services: Services,
+    tenant: Tenant,
+    once: Once,
+    expected: Expected,
+    dry_run: DryRun = False,
 ) -> SubmittedOut | Response:
     if dry_run:
-        return await _estimate(request, services, tenant)
-    submission = await _submission(request)
+        return await _estimate(request, services, tenant, expected)
+    submission, after = await _submission(request)
     render = partial(_submitted, services.core.clock())
     handle, record = services.documents.for_tenant(tenant), once.records(render, status=_status)
-    submitted = await in_thread(lambda: handle.submit(submission, record=record))
+    submitted = await in_thread(lambda: handle.submit(submission, expected=expected, after=after, record=record))
     request.state.audit = {"document": submitted.shown.document.id, "version": submitted.shown.version.number}
-    response.status_code = _status(submitted)
+    response.status_code, response.headers["ETag"] = _status(submitted), submitted.shown.etag
     return render(submitted)
 
 
-async def _estimate(request: Request, services: Services, tenant: Tenant) -> Response:
+async def _estimate(request: Request, services: Services, tenant: Tenant, expected: Precondition) -> Response:
     request.state.audit = {"dry_run": True}
-    submission = await _submission(request)
-    estimated = await in_thread(services.estimates.for_tenant(tenant).estimate, submission)
+    submission, _after_others = await _submission(request)
+    handle = services.estimates.for_tenant(tenant)
+    estimated = await in_thread(lambda: handle.estimate(submission, expected=expected))
     return Response(EstimateOut.of(estimated).model_dump_json(), media_type="application/json")
 
 
@@ -110,8 +123,10 @@ async def list_documents(
 
 
 @routes.get("/v1/documents/{document_id}", operation_id="get_document", summary="Show a document", **scope(Scope.QUERY))
-async def get_document(document_id: Text, services: Services, tenant: Tenant) -> DocumentOut:
-    return DocumentOut.of(await in_thread(services.documents.for_tenant(tenant).get, document_id))
+async def get_document(document_id: Text, response: Response, services: Services, tenant: Tenant) -> DocumentOut:
+    shown = await in_thread(services.documents.for_tenant(tenant).get, document_id)
+    response.headers["ETag"] = shown.etag
+    return DocumentOut.of(shown)
 
 
 @routes.get(
@@ -128,15 +143,27 @@ async def get_document_text(document_id: Text, services: Services, tenant: Tenan
 @routes.delete(
     "/v1/documents/{document_id}",
     operation_id="delete_document",
-    summary="Delete a document: gone from every answer when this returns",
+    summary="Delete a document: gone from every answer when this returns, or after other jobs",
     **scope(Scope.INGEST),
 )
-async def delete_document(document_id: Text, services: Services, tenant: Tenant) -> DeletedOut:
-    job = await in_thread(services.documents.for_tenant(tenant).delete, document_id)
-    return DeletedOut(id=document_id, job=JobOut.of(job, services.core.clock()))
+async def delete_document(
+    document_id: Text,
+    services: Services,
+    tenant: Tenant,
+    expected: IfMatch,
+    after_job: Annotated[list[Text] | None, Query(max_length=MAX_AFTER, description="Jobs that must end first.")] = None,
+    after_policy: AfterPolicy = "all_succeeded",
+) -> DeletedOut:
+    handle, waits = services.documents.for_tenant(tenant), _after(after_job or [], after_policy)
+    job = await in_thread(lambda: handle.delete(document_id, expected=expected, after=waits))
+    return DeletedOut(id=document_id, deleted=not job.held, job=JobOut.of(job, services.core.clock()))
 
 
-async def _submission(request: Request) -> Submission:
+def _after(ids: Iterable[str], policy: str) -> After:
+    return After(tuple(dict.fromkeys(ids)), policy)
+
+
+async def _submission(request: Request) -> tuple[Submission, After]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return of_json(await _json(request))
@@ -154,7 +181,7 @@ async def _json(request: Request) -> Any:
         raise InvalidInput("The body is not valid JSON.", field="body") from error
 
 
-def of_json(body: Any) -> Submission:
+def of_json(body: Any) -> tuple[Submission, After]:
     """Raise RequestValidationError or InvalidInput."""
     try:
         given = DocumentIn.model_validate(body)
@@ -162,7 +189,7 @@ def of_json(body: Any) -> Submission:
         raise RequestValidationError(error.errors()) from error
     if (given.text is None) == (given.url is None):
         raise InvalidInput("Give either `text` or `url`.", field="text" if given.url is None else "url")
-    return Submission(
+    submission = Submission(
         content=(given.text or "").encode(),
         media_type=text_media_type(given.format),
         url=given.url,
@@ -173,16 +200,17 @@ def of_json(body: Any) -> Submission:
         attributes=given.attributes,
         labels=given.labels,
     )
+    return submission, _after(given.after, given.after_policy)
 
 
-async def _of_form(request: Request) -> Submission:
+async def _of_form(request: Request) -> tuple[Submission, After]:
     try:
         return await _of_parts(request)
     except (UnicodeError, LookupError) as error:  # a charset that does not exist, or does not fit its bytes
         raise InvalidInput("The multipart body cannot be decoded; send UTF-8.", field="body") from error
 
 
-async def _of_parts(request: Request) -> Submission:
+async def _of_parts(request: Request) -> tuple[Submission, After]:
     async with request.form(max_files=1, max_fields=len(FORM_FIELDS)) as form:
         if unknown := sorted(set(form) - {"file", *FORM_FIELDS}):
             raise InvalidInput(f"Unknown field {unknown[0]!r}; here are file, {', '.join(FORM_FIELDS)}.", field=unknown[0])
@@ -196,7 +224,7 @@ async def _of_parts(request: Request) -> Submission:
         checked = DocumentIn.model_validate({"text": "-", **fields, **_parsed(fields)})
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    return Submission(
+    submission = Submission(
         content=content,
         file_name=name,
         collection=checked.collection,
@@ -206,6 +234,7 @@ async def _of_parts(request: Request) -> Submission:
         attributes=checked.attributes,
         labels=checked.labels,
     )
+    return submission, _after(checked.after, checked.after_policy)
 
 
 def _field(value: object, name: str) -> str:
@@ -219,7 +248,7 @@ def _field(value: object, name: str) -> str:
 
 def _parsed(fields: dict[str, str]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
-    for name in ("attributes", "labels"):
+    for name in JSON_FIELDS:
         if name in fields:
             try:
                 parsed[name] = json.loads(fields[name])

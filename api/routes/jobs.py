@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from api.cursors import Cursor, Limit
-from api.job_schemas import JobOut, JobState
+from api.job_schemas import JobOut, JobState, RetriedOut
 from api.routing import Caller, Services, Tenant, in_thread, require, router, scope
-from api.schemas import Page, Text
+from api.schemas import Page, RetryIn, Text
 from api.streams import EventStream
 from api.wiring_api import ApiServices
 from config.errors import Unauthenticated
+from ingestion.jobs import Wanted
 from tenants.context import Scope
 
 routes = router("Jobs")
@@ -25,14 +27,30 @@ async def list_jobs(
     cursor: Cursor,
     collection: Text | None = None,
     state: JobState | None = None,
+    error: Annotated[Text | None, Query(description="Only jobs that ended with this error code.")] = None,
+    dead: Annotated[bool, Query(description="Only failed jobs that nobody retried and nothing newer replaces.")] = False,
     limit: Limit = 20,
 ) -> Page[JobOut]:
     handle = services.jobs.for_tenant(tenant)
-    jobs, following = await in_thread(
-        lambda: handle.list(collection=collection, state=state, after=cursor.position, limit=limit)
-    )
+    wanted = Wanted(collection=collection, state=state, error_code=error, dead=dead)
+    jobs, following = await in_thread(lambda: handle.list(wanted, after=cursor.position, limit=limit))
     now = services.core.clock()
     return Page(data=[JobOut.of(job, now) for job in jobs], next=cursor.next(following))
+
+
+@routes.post(
+    "/v1/jobs/retry",
+    operation_id="retry_jobs",
+    summary="Retry dead jobs, oldest first, each as a new job",
+    **scope(Scope.INGEST),
+)
+async def retry_jobs(body: RetryIn, services: Services, tenant: Tenant, request: Request) -> RetriedOut:
+    handle = services.jobs.for_tenant(tenant)
+    wanted = Wanted(collection=body.collection, error_code=body.error)
+    jobs, more = await in_thread(lambda: handle.retry_all(wanted, through=body.through, limit=body.limit))
+    request.state.audit = {"jobs": [job.id for job in jobs]}
+    now = services.core.clock()
+    return RetriedOut(data=[JobOut.of(job, now) for job in jobs], more=more)
 
 
 @routes.get("/v1/jobs/{job_id}", operation_id="get_job", summary="How far a job is", **scope(Scope.QUERY))

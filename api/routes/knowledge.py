@@ -53,7 +53,7 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
 )
 async def create_collection(body: CollectionIn, services: Services, tenant: Tenant, once: Once) -> CollectionOut:
     handle, record = services.collections.for_tenant(tenant), once.records(_empty, status=201)
-    return _empty(await in_thread(lambda: handle.create(body.name, profile=body.profile, record=record)))
+    return _empty(await in_thread(lambda: handle.create(**body.model_dump(), record=record)))
 
 
 def _empty(row: Collection) -> CollectionOut:
@@ -71,15 +71,16 @@ async def list_collections(services: Services, tenant: Tenant, cursor: Cursor, l
 @routes.patch(
     "/v1/collections/{name}",
     operation_id="update_collection",
-    summary="Process by another profile what is brought from now on",
+    summary="Process in another way what is brought from now on",
     **scope(Scope.INGEST),
 )
 async def update_collection(
     name: Text, body: CollectionPatch, services: Services, tenant: Tenant, request: Request
 ) -> CollectionOut:
     handle = services.collections.for_tenant(tenant)
-    row, documents = await in_thread(lambda: handle.update(name, profile=body.profile))
-    request.state.audit = {"collection": row.id, "profile": row.profile}
+    changes = body.model_dump(exclude_none=True)
+    row, documents = await in_thread(lambda: handle.update(name, **changes))
+    request.state.audit = {"collection": row.id, **changes}
     return CollectionOut.of(row, documents)
 
 

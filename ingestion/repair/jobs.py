@@ -10,8 +10,9 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from config.errors import CarrelError
+from ingestion import duplicates
 from ingestion.collector import ENDED
-from ingestion.jobs import add_job
+from ingestion.job_rows import add_job, release, release_waiting, waits_for
 from ingestion.repair.parts import PAGE, UNFINISHED, Parts
 from ingestion.repair.report import Finding
 from ingestion.tables import Job
@@ -26,6 +27,7 @@ def check_jobs(parts: Parts, context: TenantContext, repair: bool) -> Iterator[F
     yield from _waiting_versions(parts, context, repair)
     yield from _deletions(parts, context, repair)
     yield from _remains(parts, context, repair)
+    yield from _linked(parts, context, repair)
 
 
 def _pages(parts: Parts, context: TenantContext, statement: SelectOfScalar[str]) -> Iterator[list[str]]:
@@ -56,6 +58,8 @@ def _take_up(parts: Parts, context: TenantContext, job_id: str, repair: bool) ->
         if job is None or job.state not in UNFINISHED:
             return None
         ended = _ended_version(session, job)
+        if job.held and ended is None:
+            return _held(parts, session, context, job, repair)
         if not repair:
             pass
         elif ended is None:
@@ -67,8 +71,27 @@ def _take_up(parts: Parts, context: TenantContext, job_id: str, repair: bool) ->
             job.error_code = job.error_code or CarrelError.code
             job.error_detail = job.error_detail or "The job ended without a record of why; bring the document again."
             session.add(job)
+            release_waiting(session, parts.queue, job)
     kind = "job_without_workflow" if ended is None else "job_unlike_version"
     return Finding(kind, context.tenant_id, repair, subject=job_id)
+
+
+def _held(parts: Parts, session: Session, context: TenantContext, job: Job, repair: bool) -> Finding | None:
+    """A job that waits for others is in no queue; damage is one whose others have all ended."""
+    if waits_for(session, job) or (repair and not release(session, parts.queue, job)):
+        return None
+    return Finding("job_without_workflow", context.tenant_id, repair, subject=job.id)
+
+
+def _linked(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
+    """Documents that are found through one that is live no more."""
+    for ids in _pages(parts, context, duplicates.dangling()):
+        for version_id in ids:
+            if repair:
+                with parts.database.write(context) as session:
+                    if not duplicates.release(session, parts.clock, parts.queue, version_id):
+                        continue
+            yield Finding("link_without_original", context.tenant_id, repair, subject=version_id)
 
 
 def _ended_version(session: Session, job: Job) -> str | None:

@@ -9,7 +9,7 @@ from config.database import Database
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.instances import Instances
-from ingestion.jobs import JobQueue
+from ingestion.job_rows import JobQueue
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
 from tenants.registry import TenantRegistry

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from config.database import Database
 from config.errors import InvalidInput, NotFound, Unavailable
 from config.ids import new_id
-from ingestion.jobs import Jobs, TenantJobs
+from ingestion.jobs import Jobs, TenantJobs, Wanted
 from ingestion.tables import Job
 from ingestion.workflow import MemoryQueue
 from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
@@ -97,7 +97,7 @@ def _listed(handle: TenantJobs, **options: Any) -> list[str]:
     found: list[str] = []
     after = None
     while True:
-        page, after = handle.list(after=after, limit=2, **options)
+        page, after = handle.list(Wanted(**options), after=after, limit=2)
         assert len(page) == 2 or after is None, "a hidden job left a gap"
         found += [job.id for job in page]
         if after is None:
@@ -178,7 +178,7 @@ def test_a_list_is_narrowed_by_collection_and_state(room: Room) -> None:
     assert _listed(room.of(A), collection="minutes", state="failed") == [minutes]
     for handle, name in ((room.of(A), "none"), (room.of(B), "minutes"), (room.of(A, collections=["default"]), "minutes")):
         with pytest.raises(NotFound, match=f"There is no collection '{name}'"):
-            handle.list(collection=name, limit=2)
+            handle.list(Wanted(collection=name), limit=2)
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])

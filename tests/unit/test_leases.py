@@ -162,7 +162,7 @@ def test_a_document_whose_reading_never_ends_is_given_up(world: World) -> None:
     world.queue.waiting.append((world.contexts[ASH].tenant_id, job_id))
     world.run_jobs()
     job, version = _of(world, job_id)
-    assert (job.state, job.error_code, version.state) == ("failed", "unreadable_document", "failed")
+    assert (job.state, job.error_code, version.state) == ("failed", "document_parked", "failed")
     assert f"begun {MAX_READ_STARTS} times" in (job.error_detail or "")
 
 

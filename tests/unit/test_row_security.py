@@ -36,7 +36,7 @@ CHANGED = sorted(name for name in REACHED if "UPDATE" in str(_rules()[name][0]))
 
 def _value(column: sa.Column[object], tenant: str) -> object:
     """Something that fits the column; ids are unique in each tenant, and references go to that tenant's own row."""
-    kinds = {sa.LargeBinary: b"x", sa.Boolean: False, sa.Integer: 1, sa.BigInteger: 1, sa.JSON: {}}
+    kinds = {sa.LargeBinary: b"x", sa.Boolean: False, sa.Integer: 1, sa.BigInteger: 1, sa.Float: 1.0, sa.JSON: {}}
     if column.name == "seq":
         return ord(tenant)
     return next((value for kind, value in kinds.items() if isinstance(column.type, kind)), f"{tenant}-x")

@@ -7,7 +7,8 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
-from carrel_client.client import Admin, Carrel, Collections, Keys, Tenants
+from carrel_client.client import Admin, Carrel, Keys, Tenants
+from carrel_client.collections import Collections
 from carrel_client.documents import Documents
 from carrel_client.errors import (
     APIError,
@@ -23,6 +24,7 @@ from carrel_client.errors import (
     RateLimitError,
     ServiceUnavailableError,
     TransportError,
+    VersionConflictError,
 )
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
@@ -34,6 +36,7 @@ from carrel_client.models import (
     Event,
     Job,
     Key,
+    NearDuplicate,
     NewKey,
     Passage,
     Profile,
@@ -70,6 +73,7 @@ __all__ = [
     "Jobs",
     "Key",
     "Keys",
+    "NearDuplicate",
     "NewKey",
     "NotFoundError",
     "Passage",
@@ -86,4 +90,5 @@ __all__ = [
     "Usage",
     "UsageAmounts",
     "UsageDay",
+    "VersionConflictError",
 ]

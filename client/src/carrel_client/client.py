@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from carrel_client.collections import Collections
 from carrel_client.documents import Documents
 from carrel_client.errors import CarrelClientError
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
-    Collection,
     Key,
     NewKey,
-    Profile,
     QueryResult,
     Tenant,
     Token,
@@ -86,31 +85,6 @@ class Carrel:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-class Collections:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def create(self, *, name: str, profile: str | None = None, idempotency_key: str | None = None) -> Collection:
-        """`profile` None is `standard`."""
-        body = {"name": name} | ({} if profile is None else {"profile": profile})
-        answer = self._transport.call("POST", "/v1/collections", json=body, idempotency_key=idempotency_key)
-        return Collection.parse(answer.json())
-
-    def update(self, name: str, *, profile: str) -> Collection:
-        """Documents that are brought from now on are processed by this profile; the others keep their chunks."""
-        answer = self._transport.call("PATCH", _path("/v1/collections", name), json={"profile": profile})
-        return Collection.parse(answer.json())
-
-    def profiles(self) -> list[Profile]:
-        """All that a collection can have."""
-        answer = self._transport.call("GET", "/v1/profiles").json()
-        return [Profile.parse(item) for item in answer["data"]]
-
-    def list(self, *, page_size: int = 100) -> Iterator[Collection]:
-        for item in _pages(self._transport, "/v1/collections", page_size):
-            yield Collection.parse(item)
 
 
 class Admin:

@@ -48,6 +48,10 @@ class Brought(TypedDict, total=False):
     source: str | None
     attributes: Mapping[str, Any] | None
     labels: Sequence[str] | None
+    after: Sequence[str] | None
+    after_policy: str
+    if_match: str | None
+    create_only: bool
     idempotency_key: str | None
 
 
@@ -76,6 +80,10 @@ class Documents:
         source: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         labels: Sequence[str] | None = None,
+        after: Sequence[str] | None = None,
+        after_policy: str = "all_succeeded",
+        if_match: str | None = None,
+        create_only: bool = False,
         idempotency_key: str | None = None,
         dry_run: bool = False,
     ) -> Submitted | Estimate:
@@ -84,6 +92,9 @@ class Documents:
 
         Bring it again under the same `external_id` to replace it. Without one its content is its identity, or its URL. With
         `dry_run` nothing is brought, and the answer is what it would cost; of a URL it is not known.
+
+        `if_match`: only if this is the document's `etag`; `create_only`: only if there is none: else VersionConflictError.
+        `after`: ids of jobs that must end first, and all succeed unless `after_policy` is "any_end".
         """
         if sum(given is not None for given in (text, file, content, url)) != 1:
             raise CarrelClientError("Give exactly one of text, file, content and url.")
@@ -94,6 +105,8 @@ class Documents:
             "source": source,
             "attributes": dict(attributes or {}),
             "labels": list(labels or []),
+            "after": list(after or []),
+            "after_policy": after_policy,
         }
         if text is not None:
             sent: dict[str, Any] = {"json": {**fields, "text": text, "format": format}}
@@ -103,6 +116,7 @@ class Documents:
             sent = _upload(fields, None if file is None else Path(file), content, file_name)
         if dry_run:
             sent |= {"params": {"dry_run": "true"}}
+        sent["headers"] = {"If-Match": if_match, "If-None-Match": "*" if create_only else None}
         answer = self._transport.call(
             "POST", "/v1/documents", **sent, idempotency_key=idempotency_key, repeatable=dry_run
         ).json()
@@ -159,14 +173,26 @@ class Documents:
         for item in _pages(self._transport, "/v1/documents", page_size, collection=collection):
             yield Document.parse(item)
 
-    def delete(self, document_id: str) -> Job:
-        """Gone from every answer at once; the returned job removes what is left."""
-        return Job.parse(self._transport.call("DELETE", _path("/v1/documents", document_id)).json()["job"])
+    def delete(
+        self,
+        document_id: str,
+        *,
+        if_match: str | None = None,
+        after: Sequence[str] = (),
+        after_policy: str = "all_succeeded",
+    ) -> Job:
+        """Gone from every answer at once, or when the jobs `after` have ended; the returned job removes what is left.
+
+        `if_match`: only if this is the document's `etag`, else VersionConflictError.
+        """
+        waits = {"after_job": list(after), "after_policy": after_policy} if after else {}
+        path, headers = _path("/v1/documents", document_id), {"If-Match": if_match}
+        return Job.parse(self._transport.call("DELETE", path, params=waits, headers=headers).json()["job"])
 
 
 def _upload(fields: dict[str, Any], path: Path | None, content: bytes | None, file_name: str | None) -> dict[str, Any]:
     raw = content if path is None else path.read_bytes()
     name = file_name or ("document" if path is None else path.name)
     form = {key: value for key, value in fields.items() if isinstance(value, str)}
-    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels")}
+    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels", "after")}
     return {"files": {"file": (name, raw)}, "data": form}

@@ -8,7 +8,8 @@ CarrelClientError
     ├── AuthenticationError (401)    ├── ConflictError (409)
     ├── BudgetExhaustedError (402)   ├── InvalidRequestError (400, 413, 415, 422)
     ├── PermissionDeniedError (403)  ├── RateLimitError (429)
-    └── NotFoundError (404)          └── ServiceUnavailableError (5xx)
+    ├── NotFoundError (404)          └── ServiceUnavailableError (5xx)
+    └── VersionConflictError (412)
 """
 
 from __future__ import annotations
@@ -80,6 +81,14 @@ class InvalidRequestError(APIError):
     pass
 
 
+class VersionConflictError(APIError):
+    """The document is not at the version that `if_match` names; `etag` is what it has now, None if there is none."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any], request_id: str | None) -> None:
+        super().__init__(status, problem, request_id)
+        self.etag = problem.get("etag")
+
+
 class RateLimitError(APIError):
     pass
 
@@ -95,6 +104,7 @@ _BY_STATUS: dict[int, type[APIError]] = {
     403: PermissionDeniedError,
     404: NotFoundError,
     409: ConflictError,
+    412: VersionConflictError,
     413: InvalidRequestError,
     415: InvalidRequestError,
     422: InvalidRequestError,

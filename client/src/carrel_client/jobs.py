@@ -20,9 +20,18 @@ class Jobs:
     def get(self, job_id: str) -> Job:
         return Job.parse(self._transport.call("GET", path_of("/v1/jobs", job_id)).json())
 
-    def list(self, *, collection: str | None = None, state: str | None = None, page_size: int = 100) -> Iterator[Job]:
-        """Newest first, fetched page by page."""
-        for item in pages(self._transport, "/v1/jobs", page_size, collection=collection, state=state):
+    def list(
+        self,
+        *,
+        collection: str | None = None,
+        state: str | None = None,
+        error: str | None = None,
+        dead: bool = False,
+        page_size: int = 100,
+    ) -> Iterator[Job]:
+        """Newest first, fetched page by page. `dead`: only failed ones that were not retried and nothing newer replaces."""
+        chosen = {"collection": collection, "state": state, "error": error, "dead": "true" if dead else None}
+        for item in pages(self._transport, "/v1/jobs", page_size, **chosen):
             yield Job.parse(item)
 
     def cancel(self, job_id: str) -> Job:
@@ -32,6 +41,16 @@ class Jobs:
     def retry(self, job_id: str) -> Job:
         """The new job for a failed or cancelled one; asked again, the same new job."""
         return self._post(job_id, "retry")
+
+    def retry_all(self, *, collection: str | None = None, error: str | None = None) -> Iterator[Job]:
+        """Retry every dead job, oldest first; yields the new ones. What fails again meanwhile is not retried once more."""
+        newest = next(self.list(collection=collection, error=error, dead=True, page_size=1), None)
+        more = newest is not None
+        while newest is not None and more:
+            body = {"collection": collection, "error": error, "through": newest.id}
+            answer = self._transport.call("POST", "/v1/jobs/retry", json=body, repeatable=True).json()
+            yield from map(Job.parse, answer["data"])
+            more = answer["more"] and bool(answer["data"])
 
     def _post(self, job_id: str, verb: str) -> Job:
         return Job.parse(self._transport.call("POST", path_of("/v1/jobs", job_id, verb), repeatable=True).json())

@@ -49,6 +49,9 @@ class Job(Model):
     version_id: str | None = None
     retry_of: str | None = None  #: the job that this one repeats
     finished_at: str | None = None  #: when all was done, and what it left was removed
+    outcome: str | None = None  #: linked or skipped, of a near-duplicate that is not embedded
+    waits_for: list[str] = field(default_factory=list)  #: jobs that it runs after, while one of them has not ended
+    after_policy: str = "all_succeeded"
     progress: Progress = Progress()
 
     @classmethod
@@ -75,11 +78,20 @@ class Event(Model):
 
 
 @dataclass(frozen=True)
+class NearDuplicate(Model):
+    """The document that another nearly repeats."""
+
+    document_id: str
+    similarity: float  #: 1 is equal
+    linked: bool = False  #: whether the other has no chunks of its own, and is found through this one
+
+
+@dataclass(frozen=True)
 class Document(Model):
     id: str
     external_id: str
     collection: str
-    state: str  #: queued, live, failed or cancelled
+    state: str  #: queued, live, failed, cancelled or skipped
     version: int
     title: str
     source: str | None
@@ -93,6 +105,13 @@ class Document(Model):
     profile: str = "standard"  #: under which this version was brought
     chunking: dict[str, Any] = field(default_factory=dict)  #: its sizes in tokens, and its splitter
     warnings: list[dict[str, str]] = field(default_factory=list)  #: what reading found: each has a `code` and a `detail`
+    etag: str | None = None  #: of its newest version, for `if_match`
+    near_duplicate_of: NearDuplicate | None = None
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Document:
+        near = data.get("near_duplicate_of")
+        return super().parse({**data, "near_duplicate_of": None if near is None else NearDuplicate.parse(near)})
 
 
 @dataclass(frozen=True)
@@ -149,6 +168,8 @@ class Collection(Model):
     placement: str
     created_at: str
     profile: str = "standard"
+    near_duplicates: str = "keep"  #: or link, or skip
+    near_threshold: float = 0.9
 
 
 @dataclass(frozen=True)

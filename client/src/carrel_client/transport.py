@@ -45,17 +45,18 @@ class Transport:
         data: Mapping[str, Any] | None = None,
         repeatable: bool = False,
         idempotency_key: str | None = None,
+        headers: Mapping[str, str | None] | None = None,
     ) -> httpx2.Response:
         """Return a 2xx response or raise. `repeatable`: a call whose repetition changes nothing; another POST gets a key."""
-        headers = {}
+        sent = {name: value for name, value in (headers or {}).items() if value is not None}
         if method == "POST" and not repeatable:
-            headers["Idempotency-Key"] = uuid.uuid4().hex if idempotency_key is None else idempotency_key
-        silence_repeats = repeatable or bool(headers) or method in _SAFE
+            sent["Idempotency-Key"] = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+        silence_repeats = repeatable or "Idempotency-Key" in sent or method in _SAFE
         given = {name: value for name, value in (params or {}).items() if value is not None}
         for attempt in range(self.max_retries + 1):
             last = attempt == self.max_retries
             try:
-                response = self._http.request(method, path, json=json, params=given, files=files, data=data, headers=headers)
+                response = self._http.request(method, path, json=json, params=given, files=files, data=data, headers=sent)
             except httpx2.TransportError as error:
                 if last or not silence_repeats:
                     raise self._silent(method, path, error) from error

@@ -1,0 +1,54 @@
+"""Collections: making them, and choosing how their documents are processed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from carrel_client.models import Collection, Profile
+from carrel_client.transport import Transport, pages, path_of
+
+
+class Collections:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        name: str,
+        profile: str | None = None,
+        near_duplicates: str | None = None,
+        near_threshold: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Collection:
+        """`profile` None is `standard`. `near_duplicates`: "keep" (None), "link" or "skip" what is that similar to another."""
+        options = {"profile": profile, "near_duplicates": near_duplicates, "near_threshold": near_threshold}
+        body = {"name": name, **_given(options)}
+        answer = self._transport.call("POST", "/v1/collections", json=body, idempotency_key=idempotency_key)
+        return Collection.parse(answer.json())
+
+    def update(
+        self,
+        name: str,
+        *,
+        profile: str | None = None,
+        near_duplicates: str | None = None,
+        near_threshold: float | None = None,
+    ) -> Collection:
+        """What is given holds for documents that are brought from now on; the others keep their chunks."""
+        options = {"profile": profile, "near_duplicates": near_duplicates, "near_threshold": near_threshold}
+        answer = self._transport.call("PATCH", path_of("/v1/collections", name), json=_given(options))
+        return Collection.parse(answer.json())
+
+    def profiles(self) -> list[Profile]:
+        """All that a collection can have."""
+        answer = self._transport.call("GET", "/v1/profiles").json()
+        return [Profile.parse(item) for item in answer["data"]]
+
+    def list(self, *, page_size: int = 100) -> Iterator[Collection]:
+        for item in pages(self._transport, "/v1/collections", page_size):
+            yield Collection.parse(item)
+
+
+def _given(options: dict[str, str | float | None]) -> dict[str, str | float]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -76,7 +76,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         embedding,
         store,
         core.ledger,
-        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE)),
+        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding),
         max_chunks=settings.max_chunks,
         fetcher=_fetcher(settings),
     )
@@ -111,7 +111,7 @@ def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueu
         instances=Instances(core.database, core.clock),
         blobs=blobs,
         queue=queue,
-        collector=_collector(core, blobs, brief_store),
+        collector=_collector(core, blobs, brief_store, embedding),
         embedding=embedding,
         store=build_store(core.settings, **JOB_PATIENCE),
         brief_store=brief_store,
@@ -134,5 +134,6 @@ def open_reconciler(settings: Settings, embedder: Embedder) -> Iterator[Reconcil
         core.database.close()
 
 
-def _collector(core: Core, blobs: BlobStore, store: VectorStore) -> Collector:
-    return Collector(core.database, core.clock, blobs, store, keep_failed_days=core.settings.failed_content_days)
+def _collector(core: Core, blobs: BlobStore, store: VectorStore, embedding: EmbeddingService) -> Collector:
+    days = core.settings.failed_content_days
+    return Collector(core.database, core.clock, blobs, store, embedding, keep_failed_days=days)

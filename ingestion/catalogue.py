@@ -11,6 +11,7 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from config.errors import NotFound
+from config.profiles import PRIORITIES
 from ingestion.blobs import BlobStore
 from ingestion.fetch.addresses import UrlPolicy
 from ingestion.jobs import JobQueue, add_job, emit_document
@@ -95,7 +96,9 @@ class TenantCatalogue:
             document.live_version_id = None
             session.add(document)
             bump_generation(session, document.collection_id)
-            job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None)
+            # Before what is to be embedded: what was promised gone is gone soon, however long the queue is.
+            first = PRIORITIES["high"]
+            job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None, priority=first)
             emit_document(session, self._parts.clock, "deleted", job, version=document.last_number)
             return job
 

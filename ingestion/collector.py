@@ -8,6 +8,7 @@ that says `indexed` has its point.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -16,7 +17,9 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from ingestion.blobs import BlobStore
-from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
+from rag.chunking import embedded_text
+from rag.corpus import Chunk, Collection, Document, DocumentVersion, FormerText, SpaceRow, VersionChunk
+from rag.embedding.service import EmbeddingService
 from rag.store.base import Space, TenantVectors, VectorStore
 from tenants.context import TenantContext
 
@@ -28,9 +31,17 @@ class Collector:
     """`keep_failed_days`: how long the content of a failed or cancelled version is kept, so that its job can be retried."""
 
     def __init__(
-        self, database: Database, clock: Clock, blobs: BlobStore, store: VectorStore, *, keep_failed_days: float
+        self,
+        database: Database,
+        clock: Clock,
+        blobs: BlobStore,
+        store: VectorStore,
+        embedding: EmbeddingService,
+        *,
+        keep_failed_days: float,
     ) -> None:
         self._database, self._clock, self._blobs, self._store = database, clock, blobs, store
+        self._embedding = embedding
         self._keep_ms = int(keep_failed_days * DAY_MS)
 
     def given_up(self) -> sa.ColumnElement[bool]:
@@ -47,11 +58,30 @@ class Collector:
             vectors = self._store.for_tenant(context, _space_of(session, collection_id))
         if document is None or document.deleted_at is not None:
             vectors.delete_document(document_id)
+            self._forget_vectors(context, document_id)
             self._purge(context, document_id)
             self._blobs.delete_owned(version_id or "")
         else:
             self._drop_dead_versions(context, document_id)
             self._drop_unused_chunks(context, document_id, vectors)
+
+    def _forget_vectors(self, context: TenantContext, document_id: str) -> None:
+        """Of the document's texts, from the cache, while SQL still knows them. Another document that has one keeps its point;
+        only embedding that text anew costs something again."""
+        after = ""
+        while chunks := self._page(context, _TEXTS.where(col(Chunk.document_id) == document_id, col(Chunk.id) > after)):
+            texts = [embedded_text(chunk_context, text) for _, chunk_context, text in chunks]
+            self._embedding.forget(context, self._embedding.cache_keys(context, texts))
+            after = chunks[-1][0]
+        former = sa.select(col(FormerText.key)).where(col(FormerText.document_id) == document_id).order_by(col(FormerText.key))
+        last = b""
+        while keys := [row[0] for row in self._page(context, former.where(col(FormerText.key) > last).limit(PAGE))]:
+            self._embedding.forget(context, keys)
+            last = keys[-1]
+
+    def _page(self, context: TenantContext, statement: sa.Executable) -> Sequence[Any]:
+        with self._database.read(context) as session:
+            return session.execute(statement).all()
 
     def _purge(self, context: TenantContext, document_id: str) -> None:
         with self._database.write(context) as session:
@@ -59,7 +89,8 @@ class Collector:
             versions = session.scalars(select(DocumentVersion).where(col(DocumentVersion.document_id) == document_id)).all()
             ids = [version.id for version in versions]
             session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id).in_(ids)), execution_options=_NO_SYNC)
-            session.execute(sa.delete(Chunk).where(col(Chunk.document_id) == document_id), execution_options=_NO_SYNC)
+            for table in (Chunk, FormerText):
+                session.execute(sa.delete(table).where(col(table.document_id) == document_id), execution_options=_NO_SYNC)
             session.execute(
                 sa.delete(DocumentVersion).where(col(DocumentVersion.document_id) == document_id),
                 execution_options=_NO_SYNC,
@@ -102,7 +133,16 @@ class Collector:
                 if not ids:
                     return
                 vectors.delete_points(ids)
+                self._note_former(session, context, document_id, ids)
                 session.execute(sa.delete(Chunk).where(col(Chunk.id).in_(ids)), execution_options=_NO_SYNC)
+
+    def _note_former(self, session: Session, context: TenantContext, document_id: str, ids: Sequence[str]) -> None:
+        """Their vectors stay in the cache, for the day that a version has the text again, but not longer than the document."""
+        texts = [embedded_text(row[1], row[2]) for row in session.execute(_TEXTS.where(col(Chunk.id).in_(ids)))]
+        keys = set(self._embedding.cache_keys(context, texts))
+        noted = sa.select(col(FormerText.key)).where(col(FormerText.document_id) == document_id, col(FormerText.key).in_(keys))
+        fresh = sorted(keys.difference(session.scalars(noted)))
+        session.add_all(FormerText(tenant_id=context.tenant_id, document_id=document_id, key=key) for key in fresh)
 
     def _delete_blobs(self, versions: Sequence[DocumentVersion]) -> None:
         for version in versions:
@@ -110,6 +150,7 @@ class Collector:
 
 
 ENDED = ("superseded", "failed", "cancelled")
+_TEXTS = sa.select(col(Chunk.id), col(Chunk.context), col(Chunk.text)).order_by(col(Chunk.id)).limit(PAGE)
 _NO_SYNC = {"synchronize_session": False}
 
 

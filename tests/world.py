@@ -85,7 +85,9 @@ class World:
         limits = DocumentLimits(10**6, self.fetcher and self.fetcher.policy)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
         self.retriever = Retriever(self.database, collections, self.store, self.embedding)
-        self.collector = Collector(self.database, system_clock, self.blobs, self.store, keep_failed_days=self.keep_failed_days)
+        self.collector = Collector(
+            self.database, system_clock, self.blobs, self.store, self.embedding, keep_failed_days=self.keep_failed_days
+        )
         self.pipeline = Pipeline(
             self.database,
             system_clock,

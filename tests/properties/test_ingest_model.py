@@ -125,7 +125,7 @@ class IngestModel(RuleBasedStateMachine):
             self.embedding,
             self.engine,
             self.ledger,
-            Collector(self.database, system_clock, self.blobs, self.engine, keep_failed_days=0),
+            Collector(self.database, system_clock, self.blobs, self.engine, self.embedding, keep_failed_days=0),
             max_chunks=1000,
         )
         self.contexts = [self._new_tenant(number) for number in range(TENANTS)]

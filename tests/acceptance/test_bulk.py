@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,9 @@ from carrel_client import bulk as client_bulk
 from config.database import Database
 from tenants.tables import AuditEntry
 from tests.bulk import line, posted, raw_stream
-from tests.support import Service, running_service, wait_for
+from tests.support import Service, wait_for
 
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose model costs nothing."""
-    with running_service(tmp_path_factory.mktemp("quick"), embedding_runtime="hash") as running:
-        yield running
-        running.close_clients()
+pytestmark = pytest.mark.xdist_group("quick")
 
 
 @pytest.fixture

@@ -15,20 +15,14 @@ from typing import Any
 import pytest
 
 from carrel_client import Carrel
-from tests.support import Service, carrel, running_service, wait_for
+from tests.support import Service, carrel, wait_for
 
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose model costs nothing."""
-    with running_service(tmp_path_factory.mktemp("quick"), embedding_runtime="hash") as running:
-        yield running
+pytestmark = pytest.mark.xdist_group("quick")
 
 
 @pytest.fixture
-def room(quick: Service) -> Iterator[tuple[str, Carrel]]:
-    yield quick.tenant()
-    quick.close_clients()
+def room(quick: Service) -> tuple[str, Carrel]:
+    return quick.tenant()
 
 
 def ingest(service: Service, name: str, *arguments: str | Path, status: int = 0) -> dict[str, Any]:

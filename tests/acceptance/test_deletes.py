@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -21,17 +20,12 @@ from rag.embedding.hashing import HashRuntime
 from rag.store.base import Space
 from rag.store.remote import EngineClient
 from tenants.tables import Tenant
-from tests.support import FakeScope, Service, running_service, wait_for
+from tests.support import FakeScope, Service, wait_for
+
+pytestmark = pytest.mark.xdist_group("quick")
 
 WITHIN_S = 5.0
 TEXTS = {"ash": ("canaryashone sings", "canaryashtwo sings"), "elm": ("canaryelmone sings", "canaryelmtwo sings")}
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("quick"), embedding_runtime="hash") as running:
-        yield running
-        running.close_clients()
 
 
 def bring(carrel: Carrel, who: str) -> str:

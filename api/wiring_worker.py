@@ -77,7 +77,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         embedding,
         store,
         core.ledger,
-        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), queue),
+        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue),
         queue,
         max_chunks=settings.max_chunks,
         fetcher=_fetcher(settings),
@@ -113,7 +113,7 @@ def build_reconciler(core: Core, embedding: EmbeddingService, queue: DurableQueu
         instances=Instances(core.database, core.clock),
         blobs=blobs,
         queue=queue,
-        collector=_collector(core, blobs, brief_store, queue),
+        collector=_collector(core, blobs, brief_store, embedding, queue),
         embedding=embedding,
         store=build_store(core.settings, **JOB_PATIENCE),
         brief_store=brief_store,
@@ -136,5 +136,6 @@ def open_reconciler(settings: Settings, embedder: Embedder) -> Iterator[Reconcil
         core.database.close()
 
 
-def _collector(core: Core, blobs: BlobStore, store: VectorStore, queue: DurableQueue) -> Collector:
-    return Collector(core.database, core.clock, blobs, store, queue, keep_failed_days=core.settings.failed_content_days)
+def _collector(core: Core, blobs: BlobStore, store: VectorStore, embedding: EmbeddingService, queue: DurableQueue) -> Collector:
+    days = core.settings.failed_content_days
+    return Collector(core.database, core.clock, blobs, store, embedding, queue, keep_failed_days=days)

@@ -12,6 +12,7 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from config.errors import NotFound
+from config.profiles import PRIORITIES
 from ingestion.blobs import BlobStore
 from ingestion.fetch.addresses import UrlPolicy
 from ingestion.job_rows import AT_ONCE, After, JobQueue, add_job, emit_document
@@ -115,9 +116,11 @@ class TenantCatalogue:
             if document is None or document.deleted_at is not None:  # by another who was waited for
                 raise NotFound("There is no such document.")
             expected.require(document)
-            job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None, after=after)
+            # Before what is to be embedded: what was promised gone is gone soon, however long the queue is.
+            first, clock = PRIORITIES["high"], self._parts.clock
+            job = add_job(session, clock, self._parts.queue, "delete", document, None, priority=first, after=after)
             if not job.held:
-                tombstone(session, self._parts.clock, document, job)
+                tombstone(session, clock, document, job)
             return job
 
     def _visible(self, session: Session, document: Document) -> bool:

@@ -8,6 +8,7 @@ that says `indexed` has its point.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -18,7 +19,9 @@ from config.database import Database
 from ingestion import duplicates
 from ingestion.blobs import BlobStore
 from ingestion.job_rows import JobQueue
-from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
+from rag.chunking import embedded_text
+from rag.corpus import Chunk, Collection, Document, DocumentVersion, FormerText, SpaceRow, VersionChunk
+from rag.embedding.service import EmbeddingService
 from rag.store.base import Space, TenantVectors, VectorStore
 from tenants.context import TenantContext
 
@@ -36,12 +39,13 @@ class Collector:
         clock: Clock,
         blobs: BlobStore,
         store: VectorStore,
+        embedding: EmbeddingService,
         queue: JobQueue,
         *,
         keep_failed_days: float,
     ) -> None:
         self._database, self._clock, self._blobs, self._store = database, clock, blobs, store
-        self._queue = queue
+        self._embedding, self._queue = embedding, queue
         self._keep_ms = int(keep_failed_days * DAY_MS)
 
     def given_up(self) -> sa.ColumnElement[bool]:
@@ -58,6 +62,7 @@ class Collector:
             vectors = self._store.for_tenant(context, _space_of(session, collection_id))
         if document is None or document.deleted_at is not None:
             vectors.delete_document(document_id)
+            self._forget_vectors(context, document_id)
             self._purge(context, document_id)
             self._blobs.delete_owned(version_id or "")
         else:
@@ -76,6 +81,24 @@ class Collector:
             if not ids:
                 return
 
+    def _forget_vectors(self, context: TenantContext, document_id: str) -> None:
+        """Of the document's texts, from the cache, while SQL still knows them. Another document that has one keeps its point;
+        only embedding that text anew costs something again."""
+        after = ""
+        while chunks := self._page(context, _TEXTS.where(col(Chunk.document_id) == document_id, col(Chunk.id) > after)):
+            texts = [embedded_text(chunk_context, text) for _, chunk_context, text in chunks]
+            self._embedding.forget(context, self._embedding.cache_keys(context, texts))
+            after = chunks[-1][0]
+        former = sa.select(col(FormerText.key)).where(col(FormerText.document_id) == document_id).order_by(col(FormerText.key))
+        last = b""
+        while keys := [row[0] for row in self._page(context, former.where(col(FormerText.key) > last).limit(PAGE))]:
+            self._embedding.forget(context, keys)
+            last = keys[-1]
+
+    def _page(self, context: TenantContext, statement: sa.Executable) -> Sequence[Any]:
+        with self._database.read(context) as session:
+            return session.execute(statement).all()
+
     def _purge(self, context: TenantContext, document_id: str) -> None:
         with self._database.write(context) as session:
             session.get(Document, document_id, with_for_update=True)
@@ -83,7 +106,8 @@ class Collector:
             ids = [version.id for version in versions]
             duplicates.forget_sketches(session, select(col(DocumentVersion.id)).where(col(DocumentVersion.id).in_(ids)))
             session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id).in_(ids)), execution_options=_NO_SYNC)
-            session.execute(sa.delete(Chunk).where(col(Chunk.document_id) == document_id), execution_options=_NO_SYNC)
+            for table in (Chunk, FormerText):
+                session.execute(sa.delete(table).where(col(table.document_id) == document_id), execution_options=_NO_SYNC)
             session.execute(
                 sa.delete(DocumentVersion).where(col(DocumentVersion.document_id) == document_id),
                 execution_options=_NO_SYNC,
@@ -132,7 +156,16 @@ class Collector:
                 if not ids:
                     return
                 vectors.delete_points(ids)
+                self._note_former(session, context, document_id, ids)
                 session.execute(sa.delete(Chunk).where(col(Chunk.id).in_(ids)), execution_options=_NO_SYNC)
+
+    def _note_former(self, session: Session, context: TenantContext, document_id: str, ids: Sequence[str]) -> None:
+        """Their vectors stay in the cache, for the day that a version has the text again, but not longer than the document."""
+        texts = [embedded_text(row[1], row[2]) for row in session.execute(_TEXTS.where(col(Chunk.id).in_(ids)))]
+        keys = set(self._embedding.cache_keys(context, texts))
+        noted = sa.select(col(FormerText.key)).where(col(FormerText.document_id) == document_id, col(FormerText.key).in_(keys))
+        fresh = sorted(keys.difference(session.scalars(noted)))
+        session.add_all(FormerText(tenant_id=context.tenant_id, document_id=document_id, key=key) for key in fresh)
 
     def _delete_blobs(self, versions: Sequence[DocumentVersion]) -> None:
         for version in versions:
@@ -140,6 +173,7 @@ class Collector:
 
 
 ENDED = ("superseded", "failed", "cancelled", "skipped")
+_TEXTS = sa.select(col(Chunk.id), col(Chunk.context), col(Chunk.text)).order_by(col(Chunk.id)).limit(PAGE)
 _NO_SYNC = {"synchronize_session": False}
 
 

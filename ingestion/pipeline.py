@@ -10,7 +10,8 @@ Each transaction begins by asking whether this worker still owns the job (`lease
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -135,7 +136,7 @@ class Pipeline:
     def embed_batch(self, lease: Lease, number: int) -> None:
         """Embed and index a batch."""
         batch, paid = self._embed(lease, number)
-        with self._database.write(lease.context) as session:
+        with self._unless_gone(lease, batch), self._database.write(lease.context) as session:
             self._count(session, work(session, lease), batch, paid)
 
     def complete(self, lease: Lease, number: int) -> bool | None:
@@ -144,7 +145,7 @@ class Pipeline:
         None: what it nearly repeats is gone, and it is to be read again.
         """
         batch, paid = self._embed(lease, number) if number >= 0 else (None, None)
-        with self._database.write(lease.context) as session:
+        with self._unless_gone(lease, batch), self._database.write(lease.context) as session:
             found = work(session, lease)
             if batch is not None and paid is not None:
                 self._count(session, found, batch, paid)
@@ -165,6 +166,16 @@ class Pipeline:
         vectors.upsert([batch.fields.point(chunk.id, vector) for chunk, vector in pairs])
         known = max(0, sum(tokens) - embedded.charged)
         return batch, Paid(embedded.charged, known, embedded.deduplicated, embedded.hits)
+
+    @contextmanager
+    def _unless_gone(self, lease: Lease, batch: Batch | None) -> Iterator[None]:
+        """Of a document that was deleted while its batch was embedded, the collector knows the chunks no more."""
+        try:
+            yield
+        except DocumentGone:
+            texts = [embedded_text(chunk.context, chunk.text) for chunk in (batch.missing if batch else ())]
+            self._embedding.forget(lease.context, self._embedding.cache_keys(lease.context, texts))
+            raise
 
     def _batch(self, lease: Lease, number: int) -> Batch:
         first = number * BATCH_CHUNKS

@@ -130,6 +130,15 @@ class Chunk(TenantOwned, table=True):
     indexed: bool = False  #: whether its point is durably in the engine
 
 
+class FormerText(TenantOwned, table=True):
+    """The cache's name of a text that former versions had: it is erased from there with the document."""
+
+    __tablename__ = "former_texts"
+
+    document_id: str = Field(primary_key=True)
+    key: bytes = Field(primary_key=True)
+
+
 class VersionChunk(TenantOwned, table=True):
     """Where a chunk lies in a version's text: `text[start:end]` is the chunk's text, in characters."""
 

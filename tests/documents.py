@@ -213,3 +213,29 @@ MAIN_PART = {
     ODT: "content.xml",
     EPUB: "OPS/book.opf",
 }
+
+
+def pdf(pages: int, lines: int = 40) -> bytes:
+    """A PDF of so many pages of text, no two of them alike."""
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    kids = []
+    for page in range(pages):
+        rows = [
+            f"({page}.{row} On shelf {page * 31 + row} stands a board of oak beside {row} of pine.) Tj T*"
+            for row in range(lines)
+        ]
+        stream = ("BT /F1 10 Tf 12 TL 50 780 Td\n" + "\n".join(rows) + "\nET").encode()
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
+        resources = b"/MediaBox [0 0 595 842] /Resources << /Font << /F1 3 0 R >> >>"
+        objects.append(b"<< /Type /Page /Parent 2 0 R %s /Contents %d 0 R >>" % (resources, len(objects)))
+        kids.append(b"%d 0 R" % len(objects))
+    objects[1] = b"<< /Type /Pages /Count %d /Kids [%s] >>" % (pages, b" ".join(kids))
+    body, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(len(body))
+        body += b"%d 0 obj\n%s\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    size = len(objects) + 1
+    head = b"xref\n0 %d\n0000000000 65535 f \n" % size
+    trailer = b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (size, len(body))
+    return body + head + table + trailer

@@ -86,7 +86,13 @@ class World:
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)
         self.retriever = Retriever(self.database, collections, self.store, self.embedding)
         self.collector = Collector(
-            self.database, system_clock, self.blobs, self.store, self.queue, keep_failed_days=self.keep_failed_days
+            self.database,
+            system_clock,
+            self.blobs,
+            self.store,
+            self.embedding,
+            self.queue,
+            keep_failed_days=self.keep_failed_days,
         )
         self.pipeline = Pipeline(
             self.database,

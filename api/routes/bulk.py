@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-import orjson
 from fastapi import Query, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.orm import Session
 
-from api.bulk import MEDIA_TYPE, BulkStream, Done, Line, Tally
+from api.bulk import MEDIA_TYPE, BulkStream, Done, Tally
+from api.bulk_source import Line
 from api.middleware import event_of
 from api.problems import invalid
 from api.routes.documents import of_json
@@ -124,8 +125,8 @@ def _item(line: Line, max_line: int) -> Submission | CarrelError:
 
 def _parsed(content: bytes) -> Any:
     try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise InvalidInput("The line is not valid JSON.", field="line") from error
 
 

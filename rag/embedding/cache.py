@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,6 +56,9 @@ class VectorCache(Protocol):
     def forget(self, scope: Scope) -> int:
         """Erase a tenant's vectors, and return how many. Raises Unavailable if some may be left."""
 
+    def erase(self, scope: Scope, keys: Sequence[bytes]) -> None:
+        """Erase these vectors of a tenant, as `cache_key` names them. Raises as `forget`."""
+
     def close(self) -> None: ...
 
 
@@ -100,14 +103,33 @@ class DiskVectorCache:
         return CacheStats(*row) if row else CacheStats(0, 0)
 
     def forget(self, scope: Scope) -> int:
-        forgotten = 0
+        def erase(file: CacheFile) -> int:
+            forgotten = 0
+            while erased := _erase(file, account(scope)):
+                forgotten += erased
+            return forgotten
+
+        return self._insist(erase)
+
+    def erase(self, scope: Scope, keys: Sequence[bytes]) -> None:
+        tag = account(scope)
+
+        def erase(file: CacheFile) -> int:
+            with file.writing() as connection:
+                connection.executemany("DELETE FROM Cache WHERE key = ? AND raw = 1 AND tag = ?", [(key, tag) for key in keys])
+            return len(keys)
+
+        if keys:
+            self._insist(erase)
+
+    def _insist(self, erase: Callable[[CacheFile], int]) -> int:
+        """Have it done in whatever file there is then, and nothing left of it in the log."""
         while True:
             file = self._file
             try:
-                while erased := _erase(file, account(scope)):
-                    forgotten += erased
+                erased = erase(file)
                 file.sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # the log held the rows too
-                return forgotten
+                return erased
             except FAILURES as error:
                 self._mend(file, error)
                 if self._file is file:
@@ -142,6 +164,9 @@ class NullVectorCache:
 
     def forget(self, scope: Scope) -> int:
         return 0
+
+    def erase(self, scope: Scope, keys: Sequence[bytes]) -> None:
+        pass
 
     def close(self) -> None:
         pass

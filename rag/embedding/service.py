@@ -190,6 +190,14 @@ class EmbeddingService:
         total = sum(counts.values())
         return Estimate(total - cached, cached, sum(tokens) - total)
 
+    def cache_keys(self, scope: Scope, texts: Sequence[str]) -> list[bytes]:
+        """Names of the vectors of chunks in the cache: from none of them the text follows."""
+        return [cache_key(scope, self.space, text) for text in self._prompted(self.model.fingerprint.document_prompt, texts)]
+
+    def forget(self, scope: Scope, keys: Sequence[bytes]) -> None:
+        """Erase vectors from the cache. A text that is embedded again is paid for again."""
+        self._cache.erase(scope, keys)
+
     def holdings(self, scope: Scope) -> CacheStats:
         """What the cache holds for a tenant."""
         return self._cache.stats(scope)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,9 @@ from carrel_client import bulk as client_bulk
 from config.database import Database
 from tenants.tables import AuditEntry
 from tests.bulk import line, posted, raw_stream
-from tests.support import Service, running_service, wait_for
+from tests.support import Service, wait_for
 
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose model costs nothing."""
-    with running_service(tmp_path_factory.mktemp("quick"), embedding_runtime="hash") as running:
-        yield running
-        running.close_clients()
+pytestmark = pytest.mark.xdist_group("quick")
 
 
 @pytest.fixture
@@ -128,7 +121,7 @@ def test_the_client_goes_through_long_streams(two: tuple[str, Carrel, Carrel], m
 
 def test_curl_reads_while_it_sends(quick: Service, two: tuple[str, Carrel, Carrel], tmp_path: Path) -> None:
     key, _, _ = two
-    (tmp_path / "lines").write_bytes(b"".join(map(line, range(200))))
+    (tmp_path / "lines").write_bytes(b"".join(map(line, range(40))))
     options = ["-sS", "--fail", "-T", "-", "-X", "POST", "-H", "Content-Type: application/x-ndjson"]
     with (tmp_path / "lines").open("rb") as lines:
         done = subprocess.run(
@@ -138,7 +131,7 @@ def test_curl_reads_while_it_sends(quick: Service, two: tuple[str, Carrel, Carre
             timeout=60,
             check=True,
         )
-    assert len(done.stdout.splitlines()) == 201
+    assert len(done.stdout.splitlines()) == 41
 
 
 def test_what_is_answered_is_read_before_the_stream_ends(quick: Service, two: tuple[str, Carrel, Carrel]) -> None:

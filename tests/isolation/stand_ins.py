@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from config.database import Database
 from config.logs import JsonLines
@@ -56,6 +56,10 @@ class RewoundCache:
     def stats(self, scope: Scope) -> CacheStats:
         held = [vector for tenant_id, vector in self._known.values() if tenant_id == scope.tenant_id]
         return CacheStats(len(held), sum(vector.nbytes for vector in held))
+
+    def erase(self, scope: Scope, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            self._known.pop(key, None)
 
     def mark(self) -> None:
         self._mark = dict(self._known)

@@ -125,7 +125,7 @@ class IngestModel(RuleBasedStateMachine):
             self.embedding,
             self.engine,
             self.ledger,
-            Collector(self.database, system_clock, self.blobs, self.engine, self.queue, keep_failed_days=0),
+            Collector(self.database, system_clock, self.blobs, self.engine, self.embedding, self.queue, keep_failed_days=0),
             self.queue,
             max_chunks=1000,
         )

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import OperationalError
 from starlette.requests import ClientDisconnect
 
-from api import bulk
-from api.bulk import BulkStream, BulkTurns, Done, Line, Lines, Tally
+from api import bulk, bulk_source
+from api.bulk import BulkStream, BulkTurns, Done, Tally
+from api.bulk_source import Line, Lines
 from config.errors import InvalidInput, RateLimited, Unavailable
 
 Message = dict[str, Any]
@@ -117,7 +118,7 @@ def test_batches_are_bounded_by_lines_bytes_and_time(monkeypatch: pytest.MonkeyP
     stand = Stand([b"a\n" * 70])
     assert len(stand.run()) == 71
     assert [len(batch) for batch in stand.work.batches] == [32, 32, 6]
-    monkeypatch.setattr(bulk, "BATCH_BYTES", 100)
+    monkeypatch.setattr(bulk_source, "BATCH_BYTES", 100)
     stand = Stand([(b"x" * 60 + b"\n") * 5])
     stand.run()
     assert [len(batch) for batch in stand.work.batches] == [2, 2, 1]
@@ -160,7 +161,7 @@ def test_a_batch_that_fails_ends_the_stream_where_it_began(error: Exception, cod
 
 
 def test_who_sends_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "SILENCE_S", 0.4)
+    monkeypatch.setattr(bulk_source, "SILENCE_S", 0.4)
     *answers, last = Stand([b"a\n", 0.2, b"\n", 0.2, b"\n", 0.2, b"b\nc", 0.2, b"c", 5.0]).run()
     assert [answer["line"] for answer in answers] == [1, 4]
     assert (last["summary"]["stopped"]["next_line"], last["summary"]["stopped"]["problem"]["code"]) == (5, "too_slow")
@@ -184,7 +185,7 @@ def test_who_goes_away_ends_it() -> None:
 
 @pytest.mark.parametrize("lines", [3, 200])
 def test_who_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
-    monkeypatch.setattr(bulk, "SILENCE_S", 0.2)
+    monkeypatch.setattr(bulk, "UNREAD_S", 0.2)
     monkeypatch.setattr(bulk, "OUTBOX_BYTES", 1_000)
     stand = Stand([b"a\n" * 20] * lines, reads=False)
     with pytest.raises(ClientDisconnect):

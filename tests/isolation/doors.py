@@ -117,7 +117,7 @@ class HttpDoor:
             "raw_path": path.encode(),
             "root_path": "",
             "query_string": urlencode(values.get("query", {}), errors="surrogatepass").encode(),
-            "headers": [(key.encode(), value.encode(errors="replace")) for key, value in headers.items()],
+            "headers": [(key.lower().encode(), value.encode(errors="replace")) for key, value in headers.items()],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
         }

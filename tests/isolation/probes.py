@@ -63,7 +63,7 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
         body, headers = body.replace(value, PROBED), headers.replace(value, PROBED)
     if answer.status < 300:
         body = _TIME.sub("<time>", _NEW_ID.sub("<id>", _calm(body)))
-        headers = re.sub(r'\["content-length", "\d+"\]', "", headers)
+        headers = _NEW_ID.sub("<id>", re.sub(r'\["content-length", "\d+"\]', "", headers))
     return answer.status, headers, body, answer.read
 
 

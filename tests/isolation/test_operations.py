@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_a_declared_path_has_no_other_methods(world: World) -> None:
         method, _, path = operation.name.partition(" ")
         for other in {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"} - {method}:
             name = f"{other} {path}"
-            if name not in world.door.operations():
+            if not any(re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", known), name) for known in world.door.operations()):
                 values = {"path": world.good(operation, world.members[0]).get("path", {})}
                 answer = world.door.send(name, values, key)
                 assert answer.status == 405

@@ -169,6 +169,7 @@ class World:
             key = {"Idempotency-Key": own[f"idempotency key/of {name}"]}
             collection = self.ask("POST /v1/collections", member.credentials["full key"], body={"name": own[name]}, header=key)
             own[name.replace(" name", "")] = collection["id"]
+        own["error code"] = self.word("error")
         self._documents(member)
         self._found_in_sql(member)
         return member
@@ -265,6 +266,8 @@ class World:
             of_document = sa.select(chunks.c.id).where(chunks.c.document_id == member.own["document"])
             member.own["chunk of the document"] = str(connection.scalar(of_document))
         member.own["event"] = member.own["events/0"]
+        member.own["earlier job"] = member.own["newest job"] = member.own["job"]
+        member.own["etag"] = f'"{member.own["document"]}.1"'
 
     def _later(self, member: Member) -> None:
         """What stays unfinished: a queued document and one whose deletion waits. And where its lists go on."""

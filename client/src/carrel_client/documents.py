@@ -105,22 +105,22 @@ class Documents:
             "source": source,
             "attributes": dict(attributes or {}),
             "labels": list(labels or []),
-            "after": list(after or []),
-            "after_policy": after_policy,
         }
+        if after:
+            fields |= {"after": list(after), "after_policy": after_policy}
         if text is not None:
             sent: dict[str, Any] = {"json": {**fields, "text": text, "format": format}}
         elif url is not None:
             sent = {"json": {**fields, "url": url}}
         else:
             sent = _upload(fields, None if file is None else Path(file), content, file_name)
-        if dry_run:
-            sent |= {"params": {"dry_run": "true"}}
         sent["headers"] = {"If-Match": if_match, "If-None-Match": "*" if create_only else None}
-        answer = self._transport.call(
-            "POST", "/v1/documents", **sent, idempotency_key=idempotency_key, repeatable=dry_run
-        ).json()
-        if dry_run:
+        sent["params"] = {"dry_run": "true" if dry_run else None}
+        options = {"idempotency_key": idempotency_key, "repeatable": dry_run}
+        return self._answer(self._transport.call("POST", "/v1/documents", **sent, **options).json())
+
+    def _answer(self, answer: dict[str, Any]) -> Submitted | Estimate:
+        if "document" not in answer:
             return Estimate.parse(answer)
         job = None if answer["job"] is None else Job.parse(answer["job"])
         return Submitted(Document.parse(answer["document"]), job, self._jobs)
@@ -194,5 +194,5 @@ def _upload(fields: dict[str, Any], path: Path | None, content: bytes | None, fi
     raw = content if path is None else path.read_bytes()
     name = file_name or ("document" if path is None else path.name)
     form = {key: value for key, value in fields.items() if isinstance(value, str)}
-    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels", "after")}
+    form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels", "after") if key in fields}
     return {"files": {"file": (name, raw)}, "data": form}

@@ -13,7 +13,7 @@ from config.settings import Settings
 collections = typer.Typer(no_args_is_help=True, help="Make collections and choose how their documents are processed.")
 
 COLUMNS = ["name", "id", "profile", "documents", "created"]
-PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "priority", "rerank", "rewrite"]
+PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "parent", "priority", "rerank", "rewrite"]
 
 
 def _row(collection: Collection) -> list[object]:
@@ -68,6 +68,6 @@ def list_profiles(tenant: TenantOption = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    sizes = ("chunk_tokens", "context_tokens", "overlap_tokens", "splitter")
+    sizes = ("chunk_tokens", "context_tokens", "overlap_tokens", "splitter", "parent_tokens")
     rows = [[one.name, *map(one.chunking.get, sizes), one.priority, one.rerank, one.rewrite] for one in found]
     table(PROFILE_COLUMNS, rows)

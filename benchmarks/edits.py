@@ -75,10 +75,6 @@ class EditedDocument:
     def cut(self) -> Cut:
         return MARKDOWN if self.markdown else PLAIN
 
-    @property
-    def media_type(self) -> str:
-        return "text/markdown" if self.markdown else "text/plain"
-
     def edit(self, edits: int) -> None:
         """Some of the kinds of edit, each at a random place."""
         for sentence in (sentence for block in self.blocks for sentence in block.sentences):
@@ -158,7 +154,7 @@ class EditedDocument:
         heading.sentences[0] = _Sentence(f"{level} {self.writer.phrase(2, 5).capitalize()}", is_new=True)
 
     def _mark(self, place: int) -> None:
-        """Something was taken out in front of this block; at the document's end, the last sentence is what lost its neighbour."""
+        """Something was taken out in front of this block; at the end, the last sentence lost its neighbour."""
         sentences = self.blocks[place].sentences if place < len(self.blocks) else self.blocks[-1].sentences[-1:]
         sentences[0].behind_a_deletion = True
 

@@ -76,9 +76,9 @@ def run(chunks: int, repeats: int, runtime: str, seed: int, history: History | N
 
 @dataclass(frozen=True)
 class History:
-    """How much is edited: documents of plain text and as many of Markdown, in rounds of so many edits each."""
+    """How much is edited: documents of plain text, as many of Markdown, and as many whose headings stay, in rounds of edits."""
 
-    documents: int = 4
+    documents: int = 5
     paragraphs: int = 80
     rounds: int = 6
     edits: int = 2
@@ -87,18 +87,20 @@ class History:
 def _edited(history: History, runtime: str, seed: int) -> Figures:
     """Tokens charged for each new version over those of its chunks that overlap an edit: through HTTP, until the job ended."""
     tokenizer = tokenizer_of(runtime)
-    writer, kinds = Writer(seed, tokenizer), {"plain": False, "markdown": True}
+    writer, kinds = Writer(seed, tokenizer), {"plain": (False, False), "markdown": (True, True), "same_headings": (True, False)}
     sums = {f"{what}_{kind}": 0 for what in ("charged", "touched") for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="carrel-edits-") as data:
         with local_service(Path(data), **SERVICE, embedding_runtime=runtime) as service, service.tenant("one") as client:
             for number in shown(range(history.documents * len(kinds)), "documents", history.documents * len(kinds)):
                 kind = [*kinds][number % len(kinds)]
-                document = EditedDocument.written(writer, seed + number, markdown=kinds[kind], paragraphs=history.paragraphs)
+                markdown, headings_change = kinds[kind]
+                document = EditedDocument.written(writer, seed + number, markdown=markdown, paragraphs=history.paragraphs)
+                document.headings_change = headings_change
                 for charged, touched in _versions(client, document, f"{kind}-{number}", history, tokenizer):
                     sums[f"charged_{kind}"] += charged
                     sums[f"touched_{kind}"] += touched
     ratios = {f"charged_over_touched_{kind}": sums[f"charged_{kind}"] / sums[f"touched_{kind}"] for kind in kinds}
-    charged, touched = (sum(sums[f"{what}_{kind}"] for kind in kinds) for what in ("charged", "touched"))
+    charged, touched = (sums[f"{what}_plain"] + sums[f"{what}_markdown"] for what in ("charged", "touched"))
     return {"charged_over_touched_chunks": charged / touched, **ratios}
 
 
@@ -116,7 +118,7 @@ def _versions(
         pieces = [*chunker.split(text, document.cut, title=name)]
         counts = [len(encoding.ids) for encoding in tokenizer.encode_batch([piece.embedded for piece in pieces])]
         submitted = client.documents.create(
-            content=text.encode(), file_name=name, media_type=document.media_type, title=name, external_id=name
+            text=text, format="markdown" if document.markdown else "text", title=name, external_id=name
         )
         job = submitted.wait()
         if job is None or job.chunks_total != len(pieces) or (not version and job.tokens_charged != sum(counts)):

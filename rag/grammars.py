@@ -53,7 +53,13 @@ def _tree(content: bytes, language: str) -> Tree | None:
     def read(offset: int, _point: object) -> bytes:  # only of a source that is read by parts the progress is told
         return content[offset : offset + PART_BYTES]
 
-    return Parser(_grammar(language)).parse(read, progress_callback=lambda _offset, _error: time.monotonic() < deadline)
+    def late(_offset: int, _has_error: bool) -> bool:
+        return time.monotonic() > deadline
+
+    try:
+        return Parser(_grammar(language)).parse(read, progress_callback=late)
+    except ValueError:  # how it says that it was stopped
+        return None
 
 
 @functools.lru_cache(maxsize=len(GRAMMARS))

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from config.clock import isoformat
+from config.profiles import Splitter
 from rag.corpus import Collection
 from rag.profiles import NamedProfile
 
@@ -18,7 +19,8 @@ class ChunkingOut(BaseModel):
     chunk_tokens: int
     context_tokens: int = Field(description="Title and headings, embedded before each chunk.")
     overlap_tokens: int = Field(description="At most, of a chunk with the one before it.")
-    splitter: Literal["auto", "plain", "markdown"] = Field(description="`auto` goes by the document's format.")
+    splitter: Splitter = Field(description="`auto` goes by the document's format.")
+    parent_tokens: int = Field(0, description="Of the passages returned in place of chunks; 0 returns chunks.")
 
 
 class ProfileOut(BaseModel):

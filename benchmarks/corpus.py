@@ -63,13 +63,13 @@ class Writer:
     def document(self, name: str, chunks: int, *, mark: str = "") -> Text:
         """A document of so many chunks, each of which begins with `mark`."""
         paragraphs = [self._paragraph(mark) for _ in range(chunks)]
-        return Text(name, self._phrase(2, 5).capitalize(), "\n\n".join(paragraphs))
+        return Text(name, self.phrase(2, 5).capitalize(), "\n\n".join(paragraphs))
 
     def documents(self, count: int, chunks: int, *, prefix: str) -> list[Text]:
         return [self.document(f"{prefix}-{number}", chunks) for number in range(count)]
 
     def question(self) -> str:
-        return self._phrase(*QUESTION_WORDS) + f" {self._random.randrange(10**6)}?"
+        return self.phrase(*QUESTION_WORDS) + f" {self._random.randrange(10**6)}?"
 
     def questions(self, count: int) -> list[str]:
         return [self.question() for _ in range(count)]
@@ -79,20 +79,20 @@ class Writer:
         tokens = self._count(mark)
         wanted = self._random.uniform(LEAST, MOST) * self._chunk_tokens
         while tokens < wanted:
-            sentence = self._sentence()
+            sentence = self.sentence()
             more = self._count(sentence) + 1  # the blank before it is a token in some tokenizers
             if tokens + more <= FULL * self._chunk_tokens:
                 sentences.append(sentence)
                 tokens += more
         return " ".join(sentences)
 
-    def _sentence(self) -> str:
-        words = self._phrase(*SENTENCE_WORDS)
+    def sentence(self) -> str:
+        words = self.phrase(*SENTENCE_WORDS)
         if self._random.random() < 0.3:
             words += f" {self._random.randrange(10_000)}"
         return words.capitalize() + "."
 
-    def _phrase(self, least: int, most: int) -> str:
+    def phrase(self, least: int, most: int) -> str:
         return " ".join(self._random.choices(WORDS, cum_weights=_WEIGHTS, k=self._random.randint(least, most)))
 
     def _count(self, text: str) -> int:
@@ -102,7 +102,7 @@ class Writer:
 def embedded_texts(documents: Sequence[Text], tokenizer_json: str) -> list[str]:
     """What the model reads of these documents when the service ingests them, in reading order."""
     chunker = Chunker(tokenizer_json)
-    pieces = (piece for item in documents for piece in chunker.split(item.text, markdown=False, title=item.title))
+    pieces = (piece for item in documents for piece in chunker.split(item.text, title=item.title))
     return [piece.embedded for piece in pieces]
 
 

@@ -1,21 +1,29 @@
-"""The same text again: what it costs in tokens, and how much sooner its vectors are there than when the model made them."""
+"""Text that comes again: what it costs in tokens when nothing changed and when something did, and how much sooner its vectors
+are there than when the model made them.
+"""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from api.local import local_service
 from api.wiring import build_core, build_embedding, priced
 from benchmarks.corpus import Writer, embedded_texts
+from benchmarks.edits import EditedDocument
 from benchmarks.harness import BenchmarkError, median, shown
-from benchmarks.report import Report
-from benchmarks.workload import MODELS, tokenizer_of
+from benchmarks.report import Figures, Report
+from benchmarks.workload import MODELS, SERVICE, tokenizer_of
+from carrel_client import Carrel
 from config.settings import Settings
 from ingestion.pipeline import BATCH_CHUNKS
+from rag.chunking import Chunker
 from rag.embedding.service import EmbeddingService
 from tenants.budget import Ledger
 from tenants.context import TenantContext
@@ -42,7 +50,7 @@ class Stage:
         return time.perf_counter() - began, charged
 
 
-def run(chunks: int, repeats: int, runtime: str, seed: int) -> Report:
+def run(chunks: int, repeats: int, runtime: str, seed: int, history: History | None = None) -> Report:
     tokenizer = tokenizer_of(runtime)
     writer = Writer(seed, tokenizer)
     with tempfile.TemporaryDirectory(prefix="carrel-reingest-") as data:
@@ -63,7 +71,60 @@ def run(chunks: int, repeats: int, runtime: str, seed: int) -> Report:
         "first_ms_per_chunk": median(first for first, _, _ in pairs) * 1000 / chunks,
         "unchanged_ms_per_chunk": median(again for _, again, _ in pairs) * 1000 / chunks,
     }
-    return Report("reingest", {**figures, "chunks": chunks, "repeats": repeats})
+    return Report("reingest", {**figures, **_edited(history or History(), runtime, seed), "chunks": chunks, "repeats": repeats})
+
+
+@dataclass(frozen=True)
+class History:
+    """How much is edited: documents of plain text, as many of Markdown, and as many whose headings stay, in rounds of edits."""
+
+    documents: int = 5
+    paragraphs: int = 80
+    rounds: int = 6
+    edits: int = 2
+
+
+def _edited(history: History, runtime: str, seed: int) -> Figures:
+    """Tokens charged for each new version over those of its chunks that overlap an edit: through HTTP, until the job ended."""
+    tokenizer = tokenizer_of(runtime)
+    writer, kinds = Writer(seed, tokenizer), {"plain": (False, False), "markdown": (True, True), "same_headings": (True, False)}
+    sums = {f"{what}_{kind}": 0 for what in ("charged", "touched") for kind in kinds}
+    with tempfile.TemporaryDirectory(prefix="carrel-edits-") as data:
+        with local_service(Path(data), **SERVICE, embedding_runtime=runtime) as service, service.tenant("one") as client:
+            for number in shown(range(history.documents * len(kinds)), "documents", history.documents * len(kinds)):
+                kind = [*kinds][number % len(kinds)]
+                markdown, headings_change = kinds[kind]
+                document = EditedDocument.written(writer, seed + number, markdown=markdown, paragraphs=history.paragraphs)
+                document.headings_change = headings_change
+                for charged, touched in _versions(client, document, f"{kind}-{number}", history, tokenizer):
+                    sums[f"charged_{kind}"] += charged
+                    sums[f"touched_{kind}"] += touched
+    ratios = {f"charged_over_touched_{kind}": sums[f"charged_{kind}"] / sums[f"touched_{kind}"] for kind in kinds}
+    charged, touched = (sums[f"{what}_plain"] + sums[f"{what}_markdown"] for what in ("charged", "touched"))
+    return {"charged_over_touched_chunks": charged / touched, **ratios}
+
+
+def _versions(
+    client: Carrel, document: EditedDocument, name: str, history: History, tokenizer_json: str
+) -> Iterator[tuple[int, int]]:
+    """Of each version but the first, tokens charged and tokens of the chunks that overlap an edit."""
+    chunker, tokenizer = Chunker(tokenizer_json), Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for version in range(history.rounds + 1):
+        if version:
+            document.edit(history.edits)
+        text, touched = document.rendered()
+        pieces = [*chunker.split(text, document.cut, title=name)]
+        counts = [len(encoding.ids) for encoding in tokenizer.encode_batch([piece.embedded for piece in pieces])]
+        submitted = client.documents.create(
+            text=text, format="markdown" if document.markdown else "text", title=name, external_id=name
+        )
+        job = submitted.wait()
+        if job is None or job.chunks_total != len(pieces) or (not version and job.tokens_charged != sum(counts)):
+            raise BenchmarkError(f"{name}: the service made other chunks than were counted here: {job}, {len(pieces)}.")
+        if version:
+            yield job.tokens_charged, touched.tokens(pieces, counts)
 
 
 def _twice(stage: Stage, writer: Writer, tokenizer: str, chunks: int, name: str) -> tuple[float, float, int]:

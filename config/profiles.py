@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,9 @@ STANDARD = "standard"  # of collections that name no other
 PRIORITIES: Mapping[str, int] = MappingProxyType({"high": 1, "normal": 2, "low": 3})
 
 
+Splitter: TypeAlias = Literal["auto", "plain", "markdown", "code", "sentence", "fixed"]
+
+
 class Profile(BaseModel):
     """Sizes are tokens of the embedding model. One that is None follows from the model's window."""
 
@@ -31,7 +34,8 @@ class Profile(BaseModel):
     chunk_tokens: int | None = Field(None, ge=16, le=8192)
     context_tokens: int | None = Field(None, ge=0, le=512)  #: title and headings, embedded before the chunk
     overlap_tokens: int = Field(0, ge=0, le=4096)  #: at most, of a chunk with the one before it
-    splitter: Literal["auto", "plain", "markdown"] = "auto"  #: auto: as the document's format says
+    parent_tokens: int = Field(0, ge=0, le=8192)  #: of the passage that a chunk stands for; 0: the chunk is the passage
+    splitter: Splitter = "auto"  #: auto: as the document's format says
     priority: Literal["high", "normal", "low"] = "normal"
     rerank: bool = True  #: recorded, not yet used
     rewrite: bool = True  #: recorded, not yet used

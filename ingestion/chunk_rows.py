@@ -47,6 +47,9 @@ def place_row(version: DocumentVersion, row: ChunkRow) -> dict[str, object]:
         "first_page": piece.first_page,
         "last_page": piece.last_page,
         "headings": list(piece.headings),
+        "parent_start": piece.parent and piece.parent.start,
+        "parent_end": piece.parent and piece.parent.end,
+        "gap": piece.parent and piece.parent.gap,
     }
 
 

@@ -125,6 +125,11 @@ def sniff(content: bytes, file_name: str) -> str:
     return named or TEXT
 
 
+def language_of(media_type: str) -> str:
+    """Of source code; empty for everything else."""
+    return media_type.removeprefix(CODE) if media_type.startswith(CODE) else ""
+
+
 def utf16_of(content: bytes) -> str | None:
     """The codec of UTF-16, known by its mark or, without one, by a zero in nearly every second byte; None for all else."""
     head = content[:_SNIFFED]

@@ -20,6 +20,7 @@ from ingestion.blobs import BlobStore
 from ingestion.chunk_rows import ChunkRow, chunk_row, claim_slots, payload_digest, place_row
 from ingestion.fair_gate import FairGate, Places
 from ingestion.leases import Lease, Work, work
+from ingestion.media import language_of
 from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, Sandbox
 from ingestion.submission import MAX_TITLE_CHARS
@@ -92,7 +93,7 @@ class Reading:
         title = _title(version, parsed)
         signature = sketch(parsed.text)
         original, outcome = self._compare(lease, version, signature)
-        pieces = [] if outcome else self._split(Chunking(**version.chunking), parsed, title)
+        pieces = [] if outcome else self._split(version, parsed, title)
         text_blob = self._blobs.put(version.id, parsed.text.encode())
 
         def ended(session: Session, found: Work) -> None:
@@ -126,7 +127,7 @@ class Reading:
     def preview(self, version: DocumentVersion, collection_id: str, path: Path) -> Preview:
         """What `read` would make of the content at `path`; nothing is kept, and a parser's death counts for nobody."""
         parsed = self._parse_twice(path, version.media_type)
-        pieces = self._split(Chunking(**version.chunking), parsed, _title(version, parsed))
+        pieces = self._split(version, parsed, _title(version, parsed))
         texts = [piece.embedded for piece in pieces]
         identity = ChunkIdentity(version.tenant_id, collection_id, version.document_id, payload_digest(version))
         return Preview(len(parsed.text), len(parsed.pages), texts, self._count_tokens(texts), identity.ids(pieces))
@@ -160,10 +161,13 @@ class Reading:
             session.add(version)
             return version.parser_deaths
 
-    def _split(self, chunking: Chunking, parsed: Parsed, title: str) -> list[Piece]:
+    def _split(self, version: DocumentVersion, parsed: Parsed, title: str) -> list[Piece]:
+        chunking = Chunking(**version.chunking)
         pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
         pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
-        for piece in self._chunkers.split(chunking, parsed.text, markdown=parsed.markdown, title=title, pages=pages):
+        language = language_of(version.media_type)
+        split = self._chunkers.split
+        for piece in split(chunking, parsed.text, markdown=parsed.markdown, language=language, title=title, pages=pages):
             pieces.append(piece)
             if len(pieces) > self._max_chunks:
                 raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
-from rag.chunking import Chunker, Page, Piece, Sizes
+from rag.chunking import Chunker, Cut, Page, Piece, Sizes
+from rag.parents import grouped
 from rag.profiles import Chunking
+from rag.syntax import LANGUAGES
 
 KEPT = 8  # each holds the tokenizer anew; services use a few profiles, and versions of former ones are rare
 
@@ -18,8 +20,29 @@ class Chunkers:
         self._of = functools.lru_cache(maxsize=KEPT)(lambda sizes: Chunker(tokenizer_json, sizes))
 
     def split(
-        self, chunking: Chunking, text: str, *, markdown: bool, title: str, pages: Sequence[Page] = ()
+        self,
+        chunking: Chunking,
+        text: str,
+        *,
+        markdown: bool,
+        title: str,
+        language: str = "",
+        pages: Sequence[Page] = (),
     ) -> Iterator[Piece]:
-        """As `Chunker.split`; `markdown` is what the text's reader made of it, which `chunking` may overrule."""
+        """As `Chunker.split`; `markdown` is what the text's reader made of it, which `chunking` may overrule. `language`: of
+        source code, or empty.
+        """
         sizes = Sizes(chunking.chunk_tokens, chunking.context_tokens, chunking.overlap_tokens)
-        return self._of(sizes).split(text, markdown=chunking.markdown(markdown), title=title, pages=pages)
+        cut = _cut(chunking.splitter, markdown=markdown, language=language)
+        chunker = self._of(sizes)
+        pieces = chunker.split(text, cut, title=title, pages=pages)
+        return grouped(text, pieces, chunking.parent_tokens, chunker.count) if chunking.parent_tokens else pieces
+
+
+def _cut(splitter: str, *, markdown: bool, language: str) -> Cut:
+    """What `auto` means for this text; code of a language without a grammar is cut as plain text is."""
+    if splitter in ("auto", "code") and language in LANGUAGES:
+        return Cut("code", language)
+    if splitter == "auto":
+        return Cut("markdown" if markdown else "plain")
+    return Cut("plain" if splitter == "code" else splitter)

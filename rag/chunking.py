@@ -5,24 +5,27 @@ from __future__ import annotations
 import bisect
 import functools
 import hashlib
-import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
-from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import Tokenizer
 
+from rag.atoms import Atom, prose, words
 from rag.corpus import PIPELINE_VERSION
+from rag.markdown import Headings
+from rag.merging import Limits, Sized, filled, joined, windows
+from rag.syntax import code
 from rag.wordpiece import WordCounts, is_by_word
 
 _POINT_NAMESPACE = uuid.UUID("6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b10")
-_HEADING = re.compile(r"(#{1,6})[ \t]+(.*)")  # no more: a pattern that also trims the end takes cubic time on blanks
-_FENCE = re.compile(r" {0,3}(```+|~~~+)(.*)")
 MAX_CHARS = 4_000  # of one chunk
-WINDOW_CHARS = 20_000  # about 25 chunks of prose, split in one go
+COUNTED = 256  # atoms in one go
+
+Span: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,24 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Along what a text is cut."""
+
+    kind: str = "plain"  #: plain, markdown, code, sentence or fixed
+    language: str = ""  #: of code, as `rag.syntax.LANGUAGES` names it
+
+    def atoms(self, text: str) -> Iterator[Atom]:
+        if self.kind == "code":
+            return code(text, self.language)
+        if self.kind == "fixed":
+            return words(text)
+        return prose(text, markdown=self.kind == "markdown", whole_sentences=self.kind == "sentence")
+
+
+PLAIN, MARKDOWN = Cut(), Cut("markdown")
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     number: int  #: 1-based
     start: int  #: offset of its first character
@@ -46,6 +67,15 @@ class Page:
 def embedded_text(context: str, text: str) -> str:
     """What the model reads of a chunk: part of its identity, so a change here is a change of PIPELINE_VERSION."""
     return f"{context}\n\n{text}" if context else text
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What is returned where a chunk was found; the same for all its chunks but for the gap."""
+
+    start: int
+    end: int
+    gap: str  #: white space between this chunk and the one before it in the parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +90,7 @@ class Piece:
     headings: tuple[str, ...]
     first_page: int | None
     last_page: int | None
+    parent: Parent | None = None
 
     @property
     def embedded(self) -> str:
@@ -73,36 +104,90 @@ class Chunker:
         self._tokenizer.no_truncation()  # the bundled file truncates and pads at 128, which would hide a text's length
         self._tokenizer.no_padding()
         self._words = WordCounts(self._tokenizer) if is_by_word(self._tokenizer) else None
-        self._markdown, self._plain = self._splitters(MarkdownSplitter), self._splitters(TextSplitter)
+        # What a chunk repeats of the one before it is part of it.
+        self._limits = Limits(self.sizes.text_tokens - self.sizes.overlap_tokens, MAX_CHARS)
 
-    def split(self, text: str, *, markdown: bool, title: str, pages: Sequence[Page] = ()) -> Iterator[Piece]:
+    def split(self, text: str, cut: Cut = PLAIN, *, title: str, pages: Sequence[Page] = ()) -> Iterator[Piece]:
         """Yield chunks in reading order; they are trimmed of white space, and no other text lies outside of all."""
-        splitters = self._markdown if markdown else self._plain
-        headings = _Headings(text) if markdown else None
+        headings = Headings(text) if cut.kind == "markdown" else None
         context_of = functools.lru_cache(maxsize=256)(self._context)
-        pieces = (piece for window in _windows(text) for piece in _capped(splitters, text, window))
-        for ordinal, (start, chunk) in enumerate(pieces):
-            end = start + len(chunk)
-            path = headings.at(start) if headings else ()
+        before: tuple[Span, tuple[str, ...]] | None = None
+        for ordinal, (first, end) in enumerate(self._spans(text, cut)):
+            path, start = headings.at(first) if headings else (), first
+            if before is not None and before[1] == path and self.sizes.overlap_tokens:
+                start = self._extended(text, before[0], (first, end), cut)
+            before = (first, end), path
             yield Piece(
                 ordinal=ordinal,
                 start=start,
                 end=end,
-                text=chunk,
+                text=text[start:end],
                 context=context_of((title, *path)),
                 headings=path,
                 first_page=_page_at(pages, start),
                 last_page=_page_at(pages, end - 1),
             )
 
-    def _splitters(self, kind: type[MarkdownSplitter | TextSplitter]) -> Splitters:
-        text, overlap = self.sizes.text_tokens, self.sizes.overlap_tokens
-        if self._words is None:
-            make = functools.partial(kind.from_huggingface_tokenizer, self._tokenizer)
+    def _spans(self, text: str, cut: Cut) -> Iterator[Span]:
+        """Chunks without what they repeat."""
+        for window in windows(self._sized(text, cut.atoms(text)), text):
+            runs = filled(window, self._limits) if cut.kind == "fixed" else joined(text, window, self._limits)
+            for first, behind in runs:
+                yield from self._fitting(text, window[first:behind])
+
+    def _sized(self, text: str, atoms: Iterator[Atom]) -> Iterator[Sized]:
+        """Atoms with their tokens, those that are too large taken apart into words."""
+        while batch := [*islice(atoms, COUNTED)]:
+            for atom, tokens in zip(batch, self._counts([text[a.start : a.end] for a in batch]), strict=True):
+                if tokens <= self._limits.tokens and atom.end - atom.start <= MAX_CHARS:
+                    yield Sized(atom, tokens)
+                    continue
+                parts = words(text, *atom[:2], atom.level)
+                while some := [*islice(parts, COUNTED)]:
+                    yield from map(Sized, some, self._counts([text[part.start : part.end] for part in some]))
+
+    def _fitting(self, text: str, run: Sequence[Sized]) -> Iterator[Span]:
+        """The run as a chunk, or in halves: tokenizers may read two texts otherwise when they are joined, and a single atom can
+        be too large, so every chunk is counted as it is.
+        """
+        start, end = run[0].atom.start, run[-1].atom.end
+        if (end - start <= MAX_CHARS and self.count(text[start:end]) <= self._limits.tokens) or end - start == 1:
+            yield start, end
+            return
+        if len(run) == 1:
+            middle = (start + end) // 2
+            halves = [[Sized(trimmed, 0)] for half in ((start, middle), (middle, end)) if (trimmed := _trimmed(text, *half))]
         else:
-            make = functools.partial(kind.from_callback, self._words.count)
-        bare = make(text)
-        return (make(text, overlap) if overlap else bare), bare
+            halves = [[*run[: len(run) // 2]], [*run[len(run) // 2 :]]]
+        for half in halves:
+            yield from self._fitting(text, half)
+
+    def _extended(self, text: str, before: Span, span: Span, cut: Cut) -> int:
+        """Where the chunk begins with what it repeats of the one before it: sentences, or else words, or nothing."""
+        parts = [] if cut.kind == "fixed" else [prose(text[slice(*before)], whole_sentences=cut.kind == "sentence")]
+        parts += [] if cut.kind == "sentence" else [words(text[slice(*before)])]
+        for atoms in parts:
+            begin, tokens = span[0], 0
+            for atom in reversed([*atoms][1:]):
+                tokens += self.count(text[before[0] + atom.start : before[0] + atom.end])
+                if tokens > self.sizes.overlap_tokens:
+                    break
+                begin = before[0] + atom.start
+            if begin < span[0] and self._holds(text, begin, before[1], span[1]):
+                return begin
+        return span[0]
+
+    def _holds(self, text: str, begin: int, repeated: int, end: int) -> bool:
+        fits = end - begin <= MAX_CHARS and self.count(text[begin:end]) <= self.sizes.text_tokens
+        return fits and self.count(text[begin:repeated]) <= self.sizes.overlap_tokens
+
+    def count(self, text: str) -> int:
+        return self._counts([text])[0]
+
+    def _counts(self, texts: Sequence[str]) -> list[int]:
+        if self._words is not None:
+            return [*map(self._words.count, texts)]
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _context(self, parts: tuple[str, ...]) -> str:
         """Title and headings, repeated parts once, cut at a token boundary to its share of the window."""
@@ -112,86 +197,12 @@ class Chunker:
         return context if len(offsets) <= limit else context[: offsets[limit - 1][1] if limit else 0].rstrip()
 
 
-def _windows(text: str) -> Iterator[tuple[int, int]]:
-    """Cut a long text where a paragraph, line or word ends: the splitter takes quadratic time where it finds no such place
-    (87 s for 320,000 characters of unpunctuated Chinese), and a window bounds that.
-    """
-    start = 0
-    while len(text) - start > WINDOW_CHARS:
-        half, end = start + WINDOW_CHARS // 2, start + WINDOW_CHARS
-        places = (text.rfind(mark, half, end) + len(mark) for mark in ("\n\n", "\n", " "))
-        cut = next((place for place in places if place > half), end)
-        yield start, cut
-        start = cut
-    yield start, len(text)
-
-
-#: One whose chunks overlap, and one whose chunks do not.
-Splitters: TypeAlias = tuple[MarkdownSplitter | TextSplitter, MarkdownSplitter | TextSplitter]
-
-
-def _capped(splitters: Splitters, text: str, window: tuple[int, int]) -> Iterator[tuple[int, str]]:
-    """Cut what the splitter could not bound: to WordPiece a word of 100 characters or a million is one unknown token.
-
-    A cut word can have many tokens where the whole had one, and a window can be blank, so each is split once more. Where
-    there is such a word nothing overlaps: of what is cut again, parts would lie within their neighbours.
-    """
-    first, last = window
-    splitter, bare = splitters
-    chunks = splitter.chunk_indices(text[first:last])
-    if splitter is not bare and any(len(chunk) > MAX_CHARS for _, chunk in chunks):
-        chunks = bare.chunk_indices(text[first:last])
-    for inside, chunk in chunks:
-        start = first + inside
-        if len(chunk) <= MAX_CHARS:
-            yield start, chunk
-            continue
-        for offset in range(0, len(chunk), MAX_CHARS):
-            for inner, part in bare.chunk_indices(chunk[offset : offset + MAX_CHARS]):
-                yield start + offset + inner, part
-
-
-def _heading(line: str) -> tuple[int, str] | None:
-    """Level and name; a closing row of # goes, one that belongs to the name ("C#") stays."""
-    match = _HEADING.match(line)
-    if match is None:
-        return None
-    name = match[2].strip()
-    opened = name.rstrip("#")
-    if opened != name and (not opened or opened[-1].isspace()):
-        name = opened.rstrip()
-    return (len(match[1]), name) if name else None
-
-
-def _fence_after(fence: str, line: str) -> str:
-    """The fence of code that is open behind this line: only a bare mark closes one, and inline code opens none."""
-    mark = _FENCE.match(line)
-    if mark is None:
-        return fence
-    if fence:
-        return "" if mark[1].startswith(fence) and not mark[2].strip() else fence
-    return "" if mark[1][0] == "`" and "`" in mark[2] else mark[1]
-
-
-class _Headings:
-    """The path of Markdown headings above each offset; fenced code has none."""
-
-    def __init__(self, text: str) -> None:
-        self._starts: list[int] = []
-        self._paths: list[tuple[str, ...]] = []
-        path: list[tuple[int, str]] = []
-        fence, offset = "", 0
-        for line in text.splitlines(keepends=True):
-            before, fence = fence, _fence_after(fence, line)
-            if not before and not fence and (heading := _heading(line.rstrip("\r\n").removeprefix("\ufeff"))):
-                path = [above for above in path if above[0] < heading[0]] + [heading]
-                self._starts.append(offset)
-                self._paths.append(tuple(name for _, name in path))
-            offset += len(line)
-
-    def at(self, offset: int) -> tuple[str, ...]:
-        index = bisect.bisect_right(self._starts, offset)
-        return self._paths[index - 1] if index else ()
+def _trimmed(text: str, start: int, end: int) -> Atom | None:
+    """Without the white space around it; None if nothing else is there."""
+    part = text[start:end]
+    bare = part.strip()
+    first = start + len(part) - len(part.lstrip())
+    return Atom(first, first + len(bare), 0) if bare else None
 
 
 def _page_at(pages: Sequence[Page], offset: int) -> int | None:

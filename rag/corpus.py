@@ -11,7 +11,7 @@ from config.database import TenantOwned
 from config.profiles import STANDARD
 
 #: Part of every chunk's id: raise it when reading, splitting or the embedded text changes meaning.
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 
 
 class SpaceRow(SQLModel, table=True):
@@ -143,6 +143,15 @@ class VersionChunk(TenantOwned, table=True):
     """Where a chunk lies in a version's text: `text[start:end]` is the chunk's text, in characters."""
 
     __tablename__ = "version_chunks"
+    __table_args__ = (
+        sa.Index(
+            "ix_version_chunks_parent",  # of most chunks there is none, and then it has no entry
+            "version_id",
+            "parent_start",
+            sqlite_where=sa.text("parent_start IS NOT NULL"),
+            postgresql_where=sa.text("parent_start IS NOT NULL"),
+        ),
+    )
 
     version_id: str = Field(primary_key=True, foreign_key="document_versions.id")
     ordinal: int = Field(primary_key=True)
@@ -152,6 +161,10 @@ class VersionChunk(TenantOwned, table=True):
     first_page: int | None = None  #: 1-based, for paged formats
     last_page: int | None = None
     headings: list[str] = Field(sa_type=sa.JSON)
+    #: Of the passage that is returned in its place, where a profile says so: a run of chunks that share these.
+    parent_start: int | None = None
+    parent_end: int | None = None
+    gap: str | None = None  #: what parts it from the chunk before, in the same passage: white space
 
 
 class Sketch(TenantOwned, table=True):

@@ -26,10 +26,7 @@ class Chunking:
     context_tokens: int
     overlap_tokens: int
     splitter: str
-
-    def markdown(self, is_markdown: bool) -> bool:
-        """Whether a text is cut along Markdown's structure; `is_markdown`: what its reader made of it."""
-        return is_markdown if self.splitter == "auto" else self.splitter == "markdown"
+    parent_tokens: int = 0  #: of the passages that are returned for chunks; 0: chunks are
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +84,9 @@ def _chunking(name: str, profile: Profile, window: int, room: int) -> Chunking:
             raise SetupError(
                 f"profile {name!r}: `{field}` is {value}, and at most {max(0, limit)} {why}. Set it in CARREL_PROFILES_FILE."
             )
-    return Chunking(chunk, context, overlap, profile.splitter)
+    if 0 < profile.parent_tokens < chunk:
+        raise SetupError(
+            f"profile {name!r}: `parent_tokens` is {profile.parent_tokens}, and at least the {chunk} of `chunk_tokens` are "
+            "needed, or 0 to return chunks. Set it in CARREL_PROFILES_FILE."
+        )
+    return Chunking(chunk, context, overlap, profile.splitter, profile.parent_tokens)

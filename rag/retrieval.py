@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from rag.collections import DEFAULT, Collections, numeric_slots
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, VersionChunk
 from rag.embedding.service import Embedded, EmbeddingService
 from rag.filters import Filter, compile_filter, matches
+from rag.parents import ParentKey, best_of_each, parents_of
 from rag.store.base import MAX_LIMIT, Hit, Search, Vector, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf
 from rag.types import Meter, Reader
@@ -67,6 +68,7 @@ class Passage:
     first_page: int | None
     last_page: int | None
     attributes: Mapping[str, Any]
+    parent: ParentKey | None = None  #: of the chunk that was found, where its profile returns parents
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class TenantRetriever:
             if len(passages) >= question.top_k or len(hits) < limit or limit == MAX_LIMIT:
                 break
             limit = min(limit * 8, MAX_LIMIT)
-        return passages[: question.top_k]
+        return self._large(passages[: question.top_k])
 
     def _hydrate(self, hits: Sequence[Hit], found: Sequence[Collection], question: Question) -> list[Passage]:
         names = {row.id: row.name for row in found}
@@ -147,7 +149,15 @@ class TenantRetriever:
                 for row in session.execute(_LIVE_CHUNKS, {"ids": page}):
                     if row.collection_id in names and self._may_see(row, question.filter):
                         passages.append(_passage(row, names[row.collection_id], scores[row.id]))
-        return sorted(passages, key=lambda passage: (-passage.score, passage.id))
+        return best_of_each(sorted(passages, key=lambda passage: (-passage.score, passage.id)))
+
+    def _large(self, passages: list[Passage]) -> list[Passage]:
+        """With the parent's text in place of the chunk's, where there is one."""
+        if all(passage.parent is None for passage in passages):
+            return passages
+        with self._parts.database.read(self._scope) as session:
+            parents = parents_of(session, passages)
+        return [replace(passage, **parents.get(passage.parent, {})) if passage.parent else passage for passage in passages]
 
     def _may_see(self, row: sa.Row[*tuple[Any, ...]], filter_: Filter | None) -> bool:
         held = self._scope.labels
@@ -164,6 +174,8 @@ _LIVE_CHUNKS = (
         col(VersionChunk.start),
         col(VersionChunk.end),
         col(VersionChunk.headings),
+        col(VersionChunk.version_id),
+        col(VersionChunk.parent_start),
         col(VersionChunk.first_page),
         col(VersionChunk.last_page),
         col(DocumentVersion.number),
@@ -204,6 +216,7 @@ def _passage(row: sa.Row[*tuple[Any, ...]], collection: str, score: float) -> Pa
         first_page=row.first_page,
         last_page=row.last_page,
         attributes=row.attributes,
+        parent=None if row.parent_start is None else ParentKey(row.version_id, row.parent_start),
     )
 
 

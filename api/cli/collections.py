@@ -17,7 +17,7 @@ NearDuplicates = Annotated[
     str | None, typer.Option("--near-duplicates", help="keep, link or skip documents that nearly repeat another.")
 ]
 NearThreshold = Annotated[float | None, typer.Option("--near-threshold", help="How similar those are: 0.8 to 1, else 0.9.")]
-PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "priority", "rerank", "rewrite"]
+PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "parent", "priority", "rerank", "rewrite"]
 
 
 def _row(collection: Collection) -> list[object]:
@@ -81,6 +81,6 @@ def list_profiles(tenant: TenantOption = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    sizes = ("chunk_tokens", "context_tokens", "overlap_tokens", "splitter")
+    sizes = ("chunk_tokens", "context_tokens", "overlap_tokens", "splitter", "parent_tokens")
     rows = [[one.name, *map(one.chunking.get, sizes), one.priority, one.rerank, one.rewrite] for one in found]
     table(PROFILE_COLUMNS, rows)

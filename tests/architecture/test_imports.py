@@ -24,7 +24,7 @@ VENDORS = {
     "openvino": {"rag/embedding/local/openvino_runtime.py", "rag/embedding/local/conversion.py"},
     "huggingface_hub": {"rag/embedding/local/models.py"},
     "diskcache": {"rag/embedding/cache_file.py"},
-    "semantic_text_splitter": {"rag/chunking.py"},
+    "tree_sitter": {"rag/grammars.py"},
     "tiktoken": {"rag/tokens.py"},
     "orjson": {"rag/store/wire.py", "config/database.py"},
     "dbos": {"ingestion/durable.py"},

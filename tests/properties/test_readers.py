@@ -14,10 +14,13 @@ from ingestion.media import BINARY, HTML, MARKDOWN, TEXT
 from ingestion.readers.base import BLOCK, CannotRead, Draft, Parsed
 from ingestion.readers.registry import LATE, READERS, read
 from ingestion.readers.tables import markdown_table
-from rag.chunking import Chunker, Page, Sizes
+from rag.chunking import MARKDOWN as MARKDOWN_CUT
+from rag.chunking import PLAIN, Chunker, Cut, Page, Sizes
 from tests.documents import GOOD
 
 MAX_CHARS = 20_000
+SIZES = Sizes(text_tokens=20, context_tokens=10)
+CUTS = [PLAIN, MARKDOWN_CUT, Cut("sentence"), Cut("fixed"), Cut("code", "python"), Cut("code", "php")]
 #: Kinds that are text themselves: any text can be one.
 TEXTUAL = sorted(kind for kind in READERS if kind not in BINARY)
 
@@ -28,7 +31,7 @@ def _tokenizer() -> str:
 
 @cache
 def _chunker() -> Chunker:
-    return Chunker(_tokenizer(), Sizes(text_tokens=20, context_tokens=10))
+    return Chunker(_tokenizer(), SIZES)
 
 
 def _check(parsed: Parsed) -> None:
@@ -38,9 +41,11 @@ def _check(parsed: Parsed) -> None:
     assert [*parsed.pages] == sorted(parsed.pages)
     assert all(0 <= start <= len(parsed.text) for start in parsed.pages)
     pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
-    pieces = [*_chunker().split(parsed.text, markdown=parsed.markdown, title=parsed.title or "", pages=pages)]
-    assert all(parsed.text[piece.start : piece.end] == piece.text for piece in pieces)
-    assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(parsed.text.split())
+    for cut in CUTS:
+        pieces = [*_chunker().split(parsed.text, cut, title=parsed.title or "", pages=pages)]
+        assert all(parsed.text[piece.start : piece.end] == piece.text for piece in pieces)
+        assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(parsed.text.split())
+        assert all(_chunker().count(piece.text) <= SIZES.text_tokens for piece in pieces)
 
 
 def test_every_kind_has_a_good_document() -> None:
@@ -56,7 +61,7 @@ def test_chunks_stand_where_they_say(kind: str) -> None:
 def test_every_chunk_of_a_long_table_names_its_columns() -> None:
     rows = [["Article", "Price", "Last ordered"], *([f"Number {n}", f"{n * 1.37:.2f} €", "2026-03-01"] for n in range(100))]
     text = BLOCK.join(markdown_table(rows))
-    pieces = [*Chunker(_tokenizer()).split(text, markdown=True, title="List")]
+    pieces = [*Chunker(_tokenizer()).split(text, MARKDOWN_CUT, title="List")]
     assert len(pieces) > 5
     assert all("| Last ordered |" in piece.text for piece in pieces)
 

@@ -73,7 +73,7 @@ def tokenizer(request: pytest.FixtureRequest, tokenizer_json: str) -> str:
 
 def test_a_document_has_as_many_chunks_as_were_asked_for(tokenizer: str) -> None:
     document = Writer(7, tokenizer).document("one", 60)
-    pieces = list(Chunker(tokenizer).split(document.text, markdown=False, title=document.title))
+    pieces = list(Chunker(tokenizer).split(document.text, title=document.title))
     assert len(pieces) == 60
     assert [piece.text for piece in pieces] == document.text.split("\n\n")
     assert len({piece.text for piece in pieces}) == 60

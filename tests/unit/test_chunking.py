@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from rag.chunking import MAX_CHARS, Chunker, ChunkIdentity, Page, Piece, Sizes
+from rag.chunking import MARKDOWN, MAX_CHARS, PLAIN, Chunker, ChunkIdentity, Page, Piece, Sizes
 
 WINDOW = 256  # tokens that the bundled model reads
 
@@ -38,8 +39,8 @@ def small(tokenizer_json: str) -> Chunker:
     return Chunker(tokenizer_json, Sizes(text_tokens=4))
 
 
-def _split(chunker: Chunker, text: str, **options: object) -> list[Piece]:
-    return list(chunker.split(text, **({"markdown": False, "title": ""} | options)))  # type: ignore[arg-type]
+def _split(chunker: Chunker, text: str, *, markdown: bool = False, title: str = "", pages: Sequence[Page] = ()) -> list[Piece]:
+    return list(chunker.split(text, MARKDOWN if markdown else PLAIN, title=title, pages=pages))
 
 
 @given(text=texts, markdown=st.booleans(), title=st.text(max_size=600))
@@ -202,7 +203,7 @@ def test_a_long_text_without_places_to_cut_is_split_in_linear_time_and_loses_not
     for length in (60_000, 120_000):
         text = unit * (length // len(unit))
         began = time.process_time()
-        pieces = list(chunker.split(text, markdown=True, title=""))
+        pieces = list(chunker.split(text, MARKDOWN, title=""))
         seconds[length] = time.process_time() - began
         assert all(text[piece.start : piece.end] == piece.text for piece in pieces)
         covered = "".join("".join(piece.text.split()) for piece in pieces)

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from api.wiring_api import build_api
 from config.database import Database
 from config.errors import RateLimited, UnreadableDocument
+from config.profiles import BUILT_IN, Profile, Splitter
 from config.settings import Settings
 from ingestion.estimates import DocumentEstimate, Estimates
 from ingestion.readers.base import Parsed
@@ -25,6 +27,7 @@ from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService, Estimate
+from rag.profiles import Profiles
 from rag.store.memory import MemoryStore
 from tenants.usage import UsageReader
 from tests.support import FakeScope, FreeMeter, children
@@ -85,8 +88,11 @@ def stand(database: Database, tmp_path: Path) -> Iterator[Stand]:
     world.close()
 
 
-def test_a_document_costs_what_was_estimated_and_its_next_version_what_changed(stand: Stand) -> None:
+@pytest.mark.parametrize("splitter", get_args(Splitter))
+def test_a_document_costs_what_was_estimated_and_its_next_version_what_changed(stand: Stand, splitter: Splitter) -> None:
     world, text = stand.world, text_of("ash", 1, 3)
+    profile = Profile(chunk_tokens=64, overlap_tokens=8, parent_tokens=200, splitter=splitter)
+    world.documents.collections.profiles = Profiles({**BUILT_IN, "standard": profile}, HashRuntime())
     for content in (text, text.replace("board 1", "plank 1")):
         estimate = stand.of("ash", content)
         before = _used(world, "ash")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from config.profiles import BUILT_IN, PRIORITIES
 from ingestion.tables import Job
 from rag.corpus import Collection, DocumentVersion
 from rag.embedding.hashing import HashRuntime
-from rag.profiles import Profiles
+from rag.profiles import Chunking, Profiles
 from tenants.budget import Ledger
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 from tests.postgresql import KINDS, database_url
@@ -165,7 +164,7 @@ def test_rows_of_the_first_revision_are_kept_and_get_what_later_ones_added(empty
         [collection], [version] = session.scalars(select(Collection)), session.scalars(select(DocumentVersion))
         assert (collection.profile, version.profile) == ("standard", "standard")
         # as the standard profile is with a model of 256 tokens: what was brought before is known when it is brought again
-        assert version.chunking == asdict(Profiles(BUILT_IN, HashRuntime()).get("standard").chunking)
+        assert Chunking(**version.chunking) == (Profiles(BUILT_IN, HashRuntime()).get("standard").chunking)
     with empty.read(FakeScope("ten_other")) as session:
         assert session.scalars(select(Job)).all() == []
     with empty.system_read() as session:

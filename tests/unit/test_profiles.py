@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from config.errors import InvalidInput, SetupError
-from config.profiles import BUILT_IN, MAX_PROFILES, Profile, load_profiles
+from config.profiles import BUILT_IN, MAX_PROFILES, Profile, Splitter, load_profiles
 from rag.chunkers import KEPT, Chunkers
-from rag.chunking import MAX_CHARS, Chunker, ChunkIdentity, Piece, Sizes
+from rag.chunking import MARKDOWN, MAX_CHARS, Chunker, ChunkIdentity, Piece, Sizes
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Fingerprint
 from rag.profiles import Chunking, Profiles
@@ -77,6 +78,7 @@ def test_a_file_adds_profiles_and_changes_fields_of_others(tmp_path: Path) -> No
     ("content", "said"),
     [
         ("[tiny]\nchunk_tokens = 4\n", ("'tiny'", "`chunk_tokens`", "16")),
+        ("[wide]\nparent_tokens = 8193\n", ("'wide'", "`parent_tokens`", "8192")),
         ("[wide]\noverlap_tokens = -1\n", ("'wide'", "`overlap_tokens`", "0")),
         ('[odd]\nsplitter = "pages"\n', ("'odd'", "`splitter`", "'plain'")),
         ('[odd]\nrerank = "yes"\n', ("'odd'", "`rerank`", "boolean")),
@@ -139,6 +141,7 @@ def test_a_given_size_leaves_the_rest_to_the_other(tokenizer: Tokenizer) -> None
         (Profile(context_tokens=300), ("`chunk_tokens`", "at most 0")),
         (Profile(chunk_tokens=64, overlap_tokens=33), ("`overlap_tokens` is 33", "at most 32")),
         (Profile(overlap_tokens=107), ("`overlap_tokens` is 107", "at most 106")),
+        (Profile(chunk_tokens=64, parent_tokens=63), ("`parent_tokens` is 63", "at least the 64", "`chunk_tokens`")),
     ],
 )
 def test_what_the_model_has_no_room_for_is_refused(tokenizer: Tokenizer, profile: Profile, said: tuple[str, ...]) -> None:
@@ -156,23 +159,30 @@ def test_a_profile_that_is_none_is_refused_with_those_that_are(tokenizer: Tokeni
 # --- chunks
 
 chunkings = st.builds(
-    lambda chunk, context, overlap, splitter: Chunking(chunk, context, int(overlap * chunk / 2), splitter),
+    lambda chunk, context, overlap, splitter, parent: Chunking(chunk, context, int(overlap * chunk / 2), splitter, parent),
     st.integers(16, 214),
     st.integers(0, 40),
     st.one_of(st.just(0.0), st.floats(0, 1)),
-    st.sampled_from(["auto", "plain", "markdown"]),
+    st.sampled_from(get_args(Splitter)),
+    st.sampled_from([0, 400]),
 )
 
 
-@given(text=texts, chunking=chunkings, markdown=st.booleans(), title=st.text(max_size=300))
-@example(text="q" * 4099 + " q" * 205, chunking=Chunking(32, 0, 16, "auto"), markdown=False, title="title")
-@example(text="0:" * 11 + "¡" + "x" * 3979 + ":", chunking=Chunking(23, 0, 11, "auto"), markdown=False, title="")
-@example(text="# a\n\n" + "one two three. " * 3000, chunking=Chunking(24, 8, 12, "markdown"), markdown=False, title="")
+@given(
+    text=texts,
+    chunking=chunkings,
+    markdown=st.booleans(),
+    title=st.text(max_size=300),
+    language=st.sampled_from(["", "python", "c++", "cobol"]),
+)
+@example(text="q" * 4099 + " q" * 205, chunking=Chunking(32, 0, 16, "auto"), markdown=False, title="title", language="")
+@example(text="0:" * 11 + "¡" + "x" * 3979 + ":", chunking=Chunking(23, 0, 11, "auto"), markdown=False, title="", language="")
+@example(text="# a\n\n" + "one two. " * 4000, chunking=Chunking(24, 8, 12, "markdown"), markdown=False, title="", language="")
 @settings(max_examples=150, deadline=None)
 def test_chunks_of_any_sizes_are_exact_ordered_complete_and_within_their_caps(
-    chunkers: Chunkers, tokenizer: Tokenizer, text: str, chunking: Chunking, markdown: bool, title: str
+    chunkers: Chunkers, tokenizer: Tokenizer, text: str, chunking: Chunking, markdown: bool, title: str, language: str
 ) -> None:
-    pieces = list(chunkers.split(chunking, text, markdown=markdown, title=title))
+    pieces = list(chunkers.split(chunking, text, markdown=markdown, title=title, language=language))
     assert all(text[piece.start : piece.end] == piece.text for piece in pieces)
     _moves_on(pieces)
     assert all(piece.text for piece in pieces)
@@ -231,12 +241,12 @@ def test_the_standard_profile_makes_the_chunks_that_were_made_without_profiles(
 ) -> None:
     standard = Profiles(BUILT_IN, Model(tokenizer)).get("standard").chunking
     now = list(chunkers.split(standard, MARKED * 5, markdown=True, title="title"))
-    former = list(Chunker(tokenizer_json).split(MARKED * 5, markdown=True, title="title"))
+    former = list(Chunker(tokenizer_json).split(MARKED * 5, MARKDOWN, title="title"))
     assert now == former
     ids = ChunkIdentity("tenant", "collection", "document", "payload").ids(now)
-    # As an earlier version made them: other ids would have every stored chunk embedded again.
-    assert ids[:2] == ["c5588746-d36a-51b5-abc6-7df8007c4d12", "d9be7af9-bb02-59ad-90a5-204f9e8310da"]
-    assert (len(ids), ids[-1]) == (15, "ccdb7759-ebb0-53b5-a416-6439eed669c5")
+    # As this PIPELINE_VERSION makes them: other ids would have every stored chunk embedded again.
+    assert ids[:2] == ["15719729-1e12-53fb-add5-5d2cc3389d35", "35a1ca9d-94a2-5891-9364-107d9f905b91"]
+    assert (len(ids), ids[-1]) == (16, "f6f87af8-f2d4-50a7-a4a9-83811ec15b61")
 
 
 def test_few_chunkers_are_kept(tokenizer_json: str) -> None:

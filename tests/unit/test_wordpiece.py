@@ -1,4 +1,4 @@
-"""Counting by words gives exactly what the tokenizer counts, and splits exactly where the tokenizer's own count would."""
+"""Counting by words gives exactly what the tokenizer counts, and cuts where the tokenizer's own count would."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from semantic_text_splitter import MarkdownSplitter, TextSplitter
 from tokenizers import AddedToken, Tokenizer
 
 from rag import wordpiece
+from rag.chunking import MARKDOWN, PLAIN, Chunker, Cut, Sizes
 from rag.embedding.hashing import HashRuntime
 from rag.wordpiece import WordCounts, is_by_word
 
@@ -58,15 +58,15 @@ def test_words_count_what_the_tokenizer_counts(counts: WordCounts, tokenizer: To
     assert counts.count(text) == exact == counts.count(text)  # met for the first time, and remembered
 
 
-@given(text=texts, tokens=st.integers(1, 60), overlap=st.integers(0, 20))
+@given(text=texts, tokens=st.integers(2, 60), overlap=st.integers(0, 20), cut=st.sampled_from([PLAIN, MARKDOWN]))
 @settings(max_examples=150, deadline=None)
 def test_texts_are_split_where_the_tokenizer_would_split_them(
-    counts: WordCounts, tokenizer: Tokenizer, text: str, tokens: int, overlap: int
+    tokenizer_json: str, text: str, tokens: int, overlap: int, cut: Cut
 ) -> None:
-    overlap = min(overlap, tokens - 1)
-    for kind in (MarkdownSplitter, TextSplitter):
-        exact = kind.from_huggingface_tokenizer(tokenizer, tokens, overlap).chunk_indices(text)
-        assert kind.from_callback(counts.count, tokens, overlap).chunk_indices(text) == exact
+    chunker = Chunker(tokenizer_json, Sizes(tokens, overlap_tokens=min(overlap, tokens // 2)))
+    by_word = [*chunker.split(text, cut, title="")]
+    chunker._words = None
+    assert [*chunker.split(text, cut, title="")] == by_word
 
 
 def test_a_tokenizer_that_reads_across_blanks_is_not_counted_by_words(tokenizer: Tokenizer) -> None:

@@ -116,8 +116,8 @@ class Documents:
             sent = _upload(fields, None if file is None else Path(file), content, file_name)
         sent["headers"] = {"If-Match": if_match, "If-None-Match": "*" if create_only else None}
         sent["params"] = {"dry_run": "true" if dry_run else None}
-        options = {"idempotency_key": idempotency_key, "repeatable": dry_run}
-        return self._answer(self._transport.call("POST", "/v1/documents", **sent, **options).json())
+        sent |= {"idempotency_key": idempotency_key, "repeatable": dry_run}
+        return self._answer(self._transport.call("POST", "/v1/documents", **sent).json())
 
     def _answer(self, answer: dict[str, Any]) -> Submitted | Estimate:
         if "document" not in answer:

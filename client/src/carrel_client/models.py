@@ -177,7 +177,7 @@ class Profile(Model):
     """How the documents of a collection are processed."""
 
     name: str
-    chunking: dict[str, Any]  #: chunk_tokens, context_tokens, overlap_tokens and splitter
+    chunking: dict[str, Any]  #: chunk_tokens, context_tokens, overlap_tokens, splitter and parent_tokens
     priority: str  #: high, normal or low
     rerank: bool
     rewrite: bool

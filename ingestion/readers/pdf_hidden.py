@@ -7,13 +7,17 @@ under something that was painted over it is not found.
 from __future__ import annotations
 
 import ctypes
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
 
+MAX_GROUNDS = 200  # areas of a page that text is looked for on: the largest
+MAX_COUNTED = 500  # pieces of hidden text of a page: each is looked for among all of the page's characters
 MAX_DEPTH = 4  # of forms in forms
 MIN_POINTS = 2.0  # in height; footnote marks have 4 and more
 WHITE, OPAQUE = 250, 10  # of 255: from here on white, and down to here seen
@@ -27,7 +31,7 @@ _IDENTITY: Matrix = (1, 0, 0, 1, 0, 0)
 _SIDES, _PARTS, _FOUND = [ctypes.c_float() for _ in range(4)], [ctypes.c_uint() for _ in range(4)], raw.FS_MATRIX()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Placed:
     """An object of a page, with the matrix of the forms around it."""
 
@@ -37,7 +41,7 @@ class _Placed:
 
 
 def hidden_chars(page: pdfium.PdfPage, text: pdfium.PdfTextPage) -> int:
-    """How many characters, blanks not counted."""
+    """How many characters, blanks not counted; of a page with very many pieces of hidden text, those of the first."""
     placed = [*_objects(page)]
     suspects = [(item, reason) for item in placed if item.kind == raw.FPDF_PAGEOBJ_TEXT and (reason := _suspicion(item))]
     paper = page.get_bbox()
@@ -46,9 +50,9 @@ def hidden_chars(page: pdfium.PdfPage, text: pdfium.PdfTextPage) -> int:
         return 0
     pictures = [_box(item) for item in placed if item.kind in (raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_SHADING)]
     darks = [*pictures, *(_box(item) for item in placed if item.kind == raw.FPDF_PAGEOBJ_PATH and _is_dark(item))]
-    behind = {"invisible": pictures, "white": darks, "tiny": []}
+    behind = {"invisible": _largest(pictures), "white": _largest(darks), "tiny": []}
     hidden = outside + [item for item, reason in suspects if not _within(_box(item), behind[reason])]
-    return sum(_chars(item, text) for item in {id(item.handle): item for item in hidden}.values())
+    return sum(_chars(item, text) for item in islice(dict.fromkeys(hidden), MAX_COUNTED))
 
 
 def _objects(page: pdfium.PdfPage) -> Iterator[_Placed]:
@@ -127,6 +131,10 @@ def _box(item: _Placed) -> Box:
 
 def _outside(box: Box, page: Box) -> bool:
     return box[2] < page[0] or box[0] > page[2] or box[3] < page[1] or box[1] > page[3]
+
+
+def _largest(boxes: list[Box]) -> list[Box]:
+    return heapq.nlargest(MAX_GROUNDS, boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
 
 
 def _within(box: Box, others: list[Box]) -> bool:

@@ -180,8 +180,9 @@ class SketchBand(TenantOwned, table=True):
     """A part of a signature under which versions with the same part are found."""
 
     __tablename__ = "sketch_bands"
-    __table_args__ = (sa.Index("ix_sketch_bands_lookup", "collection_id", "hash", "version_id"),)
+    __table_args__ = (sa.Index("ix_sketch_bands_lookup", "tenant_id", "collection_id", "hash", "version_id"),)
 
+    tenant_id: str  # the index above begins with it: 20 rows a version need no other
     version_id: str = Field(primary_key=True, foreign_key="sketches.version_id")
     band: int = Field(primary_key=True)
     collection_id: str

@@ -50,8 +50,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(['version_id'], ['sketches.version_id'], name=op.f('fk_sketch_bands_version_id_sketches')),
         sa.PrimaryKeyConstraint('version_id', 'band', name=op.f('pk_sketch_bands')),
     )
-    op.create_index(op.f('ix_sketch_bands_tenant_id'), 'sketch_bands', ['tenant_id'])
-    op.create_index('ix_sketch_bands_lookup', 'sketch_bands', ['collection_id', 'hash', 'version_id'])
+    op.create_index('ix_sketch_bands_lookup', 'sketch_bands', ['tenant_id', 'collection_id', 'hash', 'version_id'])
 
     op.create_table(
         'job_dependencies',

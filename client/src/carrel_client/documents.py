@@ -91,10 +91,9 @@ class Documents:
         which the service fetches.
 
         Bring it again under the same `external_id` to replace it. Without one its content is its identity, or its URL. With
-        `dry_run` nothing is brought, and the answer is what it would cost; of a URL it is not known.
-
-        `if_match`: only if this is the document's `etag`; `create_only`: only if there is none: else VersionConflictError.
-        `after`: ids of jobs that must end first, and all succeed unless `after_policy` is "any_end".
+        `dry_run` nothing is brought, and the answer is what it would cost; of a URL it is not known. `if_match`: only if this
+        is the document's `etag`; `create_only`: only if there is none: else VersionConflictError. `after`: ids of jobs that
+        must end first, and all succeed unless `after_policy` is "any_end".
         """
         if sum(given is not None for given in (text, file, content, url)) != 1:
             raise CarrelClientError("Give exactly one of text, file, content and url.")
@@ -108,11 +107,9 @@ class Documents:
         }
         if after:
             fields |= {"after": list(after), "after_policy": after_policy}
-        if text is not None:
-            sent: dict[str, Any] = {"json": {**fields, "text": text, "format": format}}
-        elif url is not None:
-            sent = {"json": {**fields, "url": url}}
-        else:
+        given: dict[str, Any] = {"text": text, "format": format} if url is None else {"url": url}
+        sent: dict[str, Any] = {"json": {**fields, **given}}
+        if text is None and url is None:
             sent = _upload(fields, None if file is None else Path(file), content, file_name)
         sent["headers"] = {"If-Match": if_match, "If-None-Match": "*" if create_only else None}
         sent["params"] = {"dry_run": "true" if dry_run else None}

@@ -13,7 +13,7 @@ from config.errors import storable
 from config.profiles import STANDARD
 from config.settings import MAX_TOKENS
 from ingestion.catalogue import Shown
-from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
+from rag.retrieval.question import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
 from rag.tokens import count_tokens
 from tenants.context import Scope
 from tenants.tables import ApiKey, Tenant

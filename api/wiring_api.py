@@ -31,7 +31,7 @@ from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
-from rag.retrieval import Retriever
+from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
 from tenants.events import EventLog

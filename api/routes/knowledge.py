@@ -12,7 +12,7 @@ from api.schemas import CollectionIn, CollectionPatch, Page, QueryIn, QueryOut, 
 from api.usage_schemas import UsageOut
 from rag.corpus import Collection
 from rag.filters import parse
-from rag.retrieval import Question
+from rag.retrieval.question import Question
 from tenants.context import Scope
 
 routes = router("Knowledge")

@@ -14,6 +14,7 @@ from api.wiring import (
     Core,
     build_core,
     build_embedding,
+    build_reranking,
     build_sandbox,
     build_store,
     open_collections,
@@ -29,8 +30,10 @@ from ingestion.durable import DurableQueue
 from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
+from ingestion.passages import Passages
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
+from rag.rerank.stage import Reranking
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
@@ -57,12 +60,14 @@ class ApiServices:
     rates: RateLimiter
     collections: Collections
     documents: Documents
+    passages: Passages
     estimates: Estimates
     jobs: Jobs
     events: EventLog
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
+    reranking: Reranking | None
     store: VectorStore
     embedding: EmbeddingService
     queue: DurableQueue
@@ -72,6 +77,8 @@ class ApiServices:
     def close(self) -> None:
         self.readiness.close()
         self.estimates.close()
+        if self.reranking is not None:
+            self.reranking.reranker.close()
         self.embedding.close()
         self.store.close()
         self.queue.close()
@@ -86,7 +93,7 @@ def build_api(settings: Settings) -> ApiServices:
     embedding = build_embedding(settings)
     core = priced(core, embedding)
     collections = open_collections(core, embedding)
-    store = build_store(settings, **REQUEST_PATIENCE)
+    store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     queue, draining = DurableQueue(core.database), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
@@ -103,12 +110,14 @@ def build_api(settings: Settings) -> ApiServices:
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
         documents=documents,
+        passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue),
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
         draining=draining,
-        retriever=Retriever(core.database, collections, store, embedding),
+        retriever=Retriever(core.database, collections, store, embedding, clock=core.clock, reranking=reranking),
+        reranking=reranking,
         store=store,
         embedding=embedding,
         queue=queue,

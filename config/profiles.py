@@ -33,7 +33,7 @@ class Profile(BaseModel):
     overlap_tokens: int = Field(0, ge=0, le=4096)  #: at most, of a chunk with the one before it
     splitter: Literal["auto", "plain", "markdown"] = "auto"  #: auto: as the document's format says
     priority: Literal["high", "normal", "low"] = "normal"
-    rerank: bool = True  #: recorded, not yet used
+    rerank: bool = True  #: whether its passages are reranked, where a reranker is configured
     rewrite: bool = True  #: recorded, not yet used
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config.errors import InvalidInput
+from rag.arranging.wishes import NONE, Wishes
 from rag.filters import Filter
 
-MAX_QUESTION_CHARS, MAX_TOP_K, MAX_COLLECTIONS = 8_000, 100, 20
+MAX_QUESTION_CHARS, MAX_TOP_K, MAX_COLLECTIONS, MAX_PHRASINGS = 8_000, 100, 20, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +19,25 @@ class Question:
     collections: tuple[str, ...]
     top_k: int = 10
     filter: Filter | None = None
+    others: tuple[str, ...] = ()  #: further phrasings; a passage counts by the one that it is nearest to
+    wishes: Wishes = NONE
+    rerank: bool | None = None  #: None: as the profiles of the collections say
 
     def __post_init__(self) -> None:
-        if not self.text.strip():
+        if not all(text.strip() for text in self.phrasings):
             raise InvalidInput("A query needs text.", field="query")
-        if len(self.text) > MAX_QUESTION_CHARS:
+        if max(map(len, self.phrasings)) > MAX_QUESTION_CHARS:
             raise InvalidInput(f"A query has at most {MAX_QUESTION_CHARS} characters.", field="query", limit=MAX_QUESTION_CHARS)
+        if len(self.phrasings) > MAX_PHRASINGS:
+            raise InvalidInput(f"At most {MAX_PHRASINGS} phrasings.", field="queries", limit=MAX_PHRASINGS)
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise InvalidInput(f"`top_k` is 1 to {MAX_TOP_K}.", field="top_k", limit=MAX_TOP_K)
         if not 1 <= len(self.collections) <= MAX_COLLECTIONS:
             raise InvalidInput(f"1 to {MAX_COLLECTIONS} collections.", field="collections", limit=MAX_COLLECTIONS)
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        return (self.text, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,19 @@ class Passage:
     first_page: int | None
     last_page: int | None
     attributes: Mapping[str, Any]
+    version_id: str = ""
+    ordinal: int = 0  #: its place among the version's chunks
+    created_at: int = 0  #: when its version was brought, Unix milliseconds
+    warnings: tuple[str, ...] = ()  #: of its document, such as hidden text
+    relevance: float | None = None  #: what the score means, 0 to 1; None for a model that was not measured
+    boost: float = 0.0  #: that was asked for
+    rerank_score: float | None = None
+    neighbour_of: str | None = None  #: id of the passage beside which it stands, if it was not found itself
+
+    @property
+    def rank(self) -> float:
+        """By which passages are ordered."""
+        return (self.score if self.rerank_score is None else self.rerank_score) + self.boost
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +81,5 @@ class Answer:
     cached: int
     generations: Mapping[str, int]  #: of each collection, read before the search
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    rerank_tokens: int = 0  #: charged for reranking
+    degraded: tuple[str, ...] = ()  #: steps that were wanted and left out

@@ -6,20 +6,26 @@ that exists, in a collection that was asked for, with labels that the reader hol
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy.orm import Session
 
+from config.clock import Clock, system_clock
 from config.database import Database
-from config.errors import NotFound
+from config.errors import InvalidInput, NotFound
+from rag.arranging.arranger import Arranged, Arranger
+from rag.arranging.relevance import calibration_of
+from rag.arranging.thinning import thinned
 from rag.collections import DEFAULT, Collections, numeric_slots
 from rag.corpus import Collection
 from rag.embedding.service import Embedded, EmbeddingService
 from rag.filters import compile_filter
+from rag.rerank.stage import Reranking
 from rag.retrieval.hydration import hydrate
 from rag.retrieval.question import Answer, Passage, Question
-from rag.store.base import MAX_LIMIT, Search, Vector, VectorStore
+from rag.store.base import MAX_LIMIT, Hit, Search, TenantVectors, Vector, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf
 from rag.types import Meter, Reader
 
@@ -28,8 +34,19 @@ MAX_ROUNDS = 5  #: of asking for more when too many hits were dropped
 
 
 class Retriever:
-    def __init__(self, database: Database, collections: Collections, store: VectorStore, embedding: EmbeddingService) -> None:
+    def __init__(
+        self,
+        database: Database,
+        collections: Collections,
+        store: VectorStore,
+        embedding: EmbeddingService,
+        *,
+        clock: Clock = system_clock,
+        reranking: Reranking | None = None,
+    ) -> None:
         self.database, self.collections, self.store, self.embedding = database, collections, store, embedding
+        self.clock, self.reranking = clock, reranking
+        self.calibration = calibration_of(embedding.model.fingerprint)
 
     def for_tenant(self, scope: Reader, meter: Meter) -> TenantRetriever:
         return TenantRetriever(self, scope, meter)
@@ -40,6 +57,8 @@ class TenantRetriever:
         self._parts, self._scope, self._meter = retriever, scope, meter
 
     def query(self, question: Question, *, charge_id: str) -> Answer:
+        if question.wishes.min_relevance is not None and self._parts.calibration is None:
+            raise InvalidInput("The loaded model's scores were not measured: it has no relevance.", field="min_relevance")
         clock = [time.perf_counter()]
         try:
             found, condition = self._where(question)
@@ -49,11 +68,24 @@ class TenantRetriever:
             self._parts.collections.for_tenant(self._scope).ensure_default()
             found, condition = self._where(question)
         clock.append(time.perf_counter())
-        embedded = self._parts.embedding.embed_query(self._scope, self._meter, question.text, charge_id=charge_id)
+        embedded = self._parts.embedding.embed_queries(self._scope, self._meter, question.phrasings, charge_id=charge_id)
         clock.append(time.perf_counter())
-        passages = self._search(question, found, condition, embedded.vectors[0])
+        vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
+        reranking = self._reranking(question, found)
+        depth = question.wishes.depth(question.top_k, reranks=reranking.candidates if reranking else 0)
+        passages = self._search(question, found, condition, embedded.vectors, vectors, depth)
+        arranger = Arranger(self._parts.database, self._scope, self._meter)
+        arranged = arranger.arrange(question, passages, vectors, reranking, charge_id=charge_id)
         clock.append(time.perf_counter())
-        return _answer(passages, embedded, found, clock)
+        return _answer(arranged, embedded, found, clock)
+
+    def _reranking(self, question: Question, found: Sequence[Collection]) -> Reranking | None:
+        """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
+        if self._parts.reranking is None or question.rerank is False:
+            return None
+        profiles = self._parts.collections.profiles
+        wanted = question.rerank or all(profiles.get(row.profile).rerank for row in found)
+        return self._parts.reranking if wanted else None
 
     def _where(self, question: Question) -> tuple[Sequence[Collection], Condition | None]:
         with self._parts.database.read(self._scope) as session:
@@ -72,31 +104,48 @@ class TenantRetriever:
         return AllOf(tuple(parts)) if parts else None
 
     def _search(
-        self, question: Question, found: Sequence[Collection], condition: Condition | None, vector: Vector
+        self,
+        question: Question,
+        found: Sequence[Collection],
+        condition: Condition | None,
+        phrasings: Iterable[Vector],
+        vectors: TenantVectors,
+        depth: int,
     ) -> list[Passage]:
         """Ask for more as long as dropped hits leave the answer short and the engine may have others."""
-        vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
         names = {row.id: row.name for row in found}
-        limit = question.top_k + SPARE_HITS
+        limit = depth + SPARE_HITS
         for _ in range(MAX_ROUNDS):
-            search = Search(vector, limit, tuple(row.id for row in found), condition)
-            hits = vectors.search([search])[0]
+            legs = vectors.search([Search(vector, limit, tuple(names), condition) for vector in phrasings])
             with self._parts.database.read(self._scope) as session:
-                passages = hydrate(session, self._scope, {hit.id: hit.score for hit in hits}, names, question.filter)
-            if len(passages) >= question.top_k or len(hits) < limit or limit == MAX_LIMIT:
+                scores = best_of(legs)
+                passages = hydrate(session, self._scope, scores, names, question.filter, self._parts.calibration)
+            passages = thinned(passages, question.wishes, self._parts.clock())
+            had = len({passage.document_id for passage in passages}) if question.wishes.group else len(passages)
+            if had >= depth or all(len(hits) < limit for hits in legs) or limit == MAX_LIMIT:
                 break
             limit = min(limit * 8, MAX_LIMIT)
-        return passages[: question.top_k]
+        return passages
 
 
-def _answer(passages: list[Passage], embedded: Embedded, found: Sequence[Collection], clock: list[float]) -> Answer:
+def best_of(legs: Sequence[Sequence[Hit]]) -> dict[str, float]:
+    """Each point's best score. Not the sum, by which what is half near to all would pass what answers one."""
+    scores: dict[str, float] = {}
+    for hit in (hit for leg in legs for hit in leg):
+        scores[hit.id] = max(scores.get(hit.id, -math.inf), hit.score)
+    return scores
+
+
+def _answer(arranged: Arranged, embedded: Embedded, found: Sequence[Collection], clock: list[float]) -> Answer:
     stages = ("collections", "embedding", "search")
     timings = {name: round((clock[i + 1] - clock[i]) * 1000, 3) for i, name in enumerate(stages)}
     timings["model"] = round(embedded.model_s * 1000, 3)
     return Answer(
-        passages=tuple(passages),
+        passages=tuple(arranged.passages),
         charged=embedded.charged,
         cached=embedded.cached,
         generations={row.name: row.generation for row in found},
         timings_ms=timings,
+        rerank_tokens=arranged.rerank_tokens,
+        degraded=arranged.degraded,
     )

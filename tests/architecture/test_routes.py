@@ -68,6 +68,7 @@ def _name(value: object) -> str | None:
 #: POST routes whose answer is not recorded with an effect in one transaction, each with its reason.
 WITHOUT_AN_EFFECT = {
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
+    "/v1/context": "the same",
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",
     "/v1/jobs/{job_id}/retry": "a job has one successor at most, which answers every repetition",
     "/v1/admin/tenants/{tenant}/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
@@ -86,7 +87,7 @@ def test_every_post_has_its_effect_and_its_answer_in_one_transaction_or_a_reason
 
 
 def test_what_is_not_kept_for_repetitions_changes_nothing() -> None:
-    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {"/v1/query"}
+    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {"/v1/query", "/v1/context"}
 
 
 def test_every_post_offers_the_key() -> None:
@@ -175,7 +176,7 @@ def test_reading_never_needs_more_than_changing() -> None:
         if (
             path.startswith("/v1/")
             and not path.startswith("/v1/admin/")
-            and path not in ("/v1/query", "/v1/usage", "/v1/events")
+            and path not in ("/v1/query", "/v1/context", "/v1/usage", "/v1/events")
         ):
             assert scope == ("query" if method == "GET" else "ingest"), path
 

@@ -7,6 +7,7 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
+from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
 from carrel_client.client import Admin, Carrel, Collections, Documents, Keys, Tenants
 from carrel_client.errors import (
     APIError,
@@ -32,10 +33,8 @@ from carrel_client.models import (
     Job,
     Key,
     NewKey,
-    Passage,
     Profile,
     Progress,
-    QueryResult,
     Tenant,
     Token,
     Usage,
@@ -51,14 +50,17 @@ __all__ = [
     "CacheHoldings",
     "Carrel",
     "CarrelClientError",
+    "Citation",
     "Collection",
     "Collections",
     "ConflictError",
+    "Context",
     "Document",
     "Documents",
     "Estimate",
     "Event",
     "Events",
+    "Group",
     "InvalidRequestError",
     "Job",
     "JobFailedError",
@@ -68,6 +70,7 @@ __all__ = [
     "NewKey",
     "NotFoundError",
     "Passage",
+    "PassageView",
     "PermissionDeniedError",
     "Profile",
     "Progress",

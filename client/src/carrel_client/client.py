@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack, overload
 
+from carrel_client.asking import Asking
 from carrel_client.errors import CarrelClientError
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
@@ -24,7 +25,6 @@ from carrel_client.models import (
     Key,
     NewKey,
     Profile,
-    QueryResult,
     Tenant,
     Token,
     Usage,
@@ -36,7 +36,7 @@ from carrel_client.transport import path_of as _path
 DEFAULT_URL = "http://127.0.0.1:8321"
 
 
-class Carrel:
+class Carrel(Asking):
     """A client for one key. `api_key` and `base_url` default to CARREL_API_KEY and CARREL_URL."""
 
     def __init__(
@@ -57,22 +57,6 @@ class Carrel:
         self.events = Events(self._transport)
         self.collections = Collections(self._transport)
         self.admin = Admin(self._transport)
-
-    def query(
-        self,
-        query: str,
-        *,
-        collections: Sequence[str] | None = None,
-        top_k: int = 10,
-        filter: Mapping[str, Any] | None = None,
-    ) -> QueryResult:
-        """Find the passages that answer `query`, best first."""
-        body: dict[str, Any] = {"query": query, "top_k": top_k}
-        if collections is not None:
-            body["collections"] = list(collections)
-        if filter is not None:
-            body["filter"] = dict(filter)
-        return QueryResult.parse(self._transport.call("POST", "/v1/query", json=body, repeatable=True).json())
 
     def usage(self) -> Usage:
         """Tokens and money of this month: limit, used, held, in all, and by day and operation."""

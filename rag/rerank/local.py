@@ -25,10 +25,12 @@ class LocalReranker:
         try:
             import torch
             from sentence_transformers import CrossEncoder
+            from transformers.utils import logging as transformers_logging
         except ImportError as error:
             raise SetupError(
                 "Local reranking needs torch and sentence-transformers: pip install -c constraints.txt 'carrel-server[local]'."
             ) from error
+        transformers_logging.disable_progress_bar()
         self.name = name
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._model: Any = CrossEncoder(
@@ -37,7 +39,7 @@ class LocalReranker:
         if self._model.config.num_labels != 1:
             raise SetupError(f"CARREL_RERANK_MODEL: {name!r} gives {self._model.config.num_labels} values for a pair, not one.")
         self._sigmoid = torch.nn.Sigmoid()
-        self._tokenizer = _tokenizer(folder, self._model.max_length)
+        self._tokenizer = _tokenizer(folder, self._model.max_seq_length)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
 
     def count_tokens(self, query: str, texts: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ VENDORS = {
     "sentence_transformers": {
         *("rag/embedding/local/torch_runtime.py", "rag/embedding/local/conversion.py", "rag/rerank/local.py")
     },
-    "transformers": {"rag/embedding/local/torch_runtime.py"},
+    "transformers": {"rag/embedding/local/torch_runtime.py", "rag/rerank/local.py"},
     "openvino": {"rag/embedding/local/openvino_runtime.py", "rag/embedding/local/conversion.py"},
     "huggingface_hub": {"rag/embedding/local/models.py"},
     "diskcache": {"rag/embedding/cache_file.py"},

@@ -1,4 +1,4 @@
-"""After the search: what crowds is thinned, what is new or wanted is lifted, what is alike gives way, what stands beside comes."""
+"""After the search: what crowds is thinned, what is wanted is lifted, what is alike gives way, what stands beside comes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ from tests.world import TENANTS, World
 
 NOW = 1_800_000_000_000
 PAGE = "The reading room opens at nine and closes at five, and on feast days it stays shut for everybody but the keepers. " * 2
+
+
+JAPANESE = "図書館は九時に開きます。館内では飲食できません。"
 
 
 @pytest.fixture
@@ -82,7 +85,7 @@ def test_copies_fill_one_place_and_a_document_as_many_as_it_may(tmp_path: Path, 
     assert capped["long"] == 2
     assert max(capped.values()) == 2
     grouped = ask(world, one, PAGE, top_k=3, collapse=True, group=4)
-    assert [*dict.fromkeys(documents(grouped))][0].startswith("copy")
+    assert documents(grouped)[0].startswith("copy")
     assert Counter(documents(grouped))["long"] == 4
     assert len(set(documents(grouped))) == 3
     assert "copy 30" not in documents(ask(world, two, PAGE, top_k=100))

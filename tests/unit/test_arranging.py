@@ -70,11 +70,19 @@ def many_copies(world: World, count: int) -> None:
     world.run_jobs()
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.full)])
-def test_copies_fill_one_place_and_a_document_as_many_as_it_may(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("wishes", [Wishes(collapse=True), Wishes(per_document=3), Wishes(collapse=True, per_document=3)])
+def test_a_thousand_near_duplicates_fill_at_most_so_many_places(wishes: Wishes) -> None:
+    crowd = [passage(PAGE + f"Notice {n}.", version="crowd", ordinal=n, score=0.9) for n in range(1000)]
+    others = [passage(f"Lamp {n} of room {n * 7}.", version=f"other {n}", score=0.1) for n in range(5)]
+    kept = Counter(p.version_id for p in thinned(crowd + others, wishes, NOW))
+    assert kept["crowd"] == (1 if wishes.collapse else 3)
+    assert len(kept) == 6
+
+
+def test_copies_fill_one_place_and_a_document_as_many_as_it_may(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'carrel.db'}")
     world = World(database, MemoryStore(), tmp_path)
-    many_copies(world, count)
+    many_copies(world, 40)
     one, two = TENANTS
     plain = documents(ask(world, one, PAGE, top_k=20))
     assert all(name.startswith("copy") for name in plain)

@@ -59,15 +59,19 @@ def _url(settings: Settings) -> str:
     advice = "set CARREL_EMBEDDING_URL to the provider's base URL, such as https://api.openai.com/v1"
     if settings.embedding_url is None:
         raise SetupError(f"CARREL_EMBEDDING_RUNTIME is remote: {advice}.")
-    try:
-        parts = urlsplit(settings.embedding_url)
-        plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment or parts.username)
-        plain = plain and (parts.port is None or parts.port > 0)
-    except ValueError:
-        plain = False
-    if not plain:
+    if not plain_url(settings.embedding_url):
         raise SetupError(f"CARREL_EMBEDDING_URL is no plain http or https URL: {advice}. Keys go to CARREL_EMBEDDING_API_KEY.")
     return settings.embedding_url
+
+
+def plain_url(url: str) -> bool:
+    """Whether it is http or https, with a host and a path and nothing else."""
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment or parts.username)
+        return bool(plain and (parts.port is None or parts.port > 0))
+    except ValueError:
+        return False
 
 
 def _key(settings: Settings) -> str | None:

@@ -16,8 +16,6 @@ from config.settings import MAX_TOKENS
 from ingestion.catalogue import Shown
 from ingestion.job_rows import MAX_AFTER
 from ingestion.jobs import MAX_RETRIED
-from rag.retrieval import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
-from rag.tokens import count_tokens
 from tenants.context import Scope
 from tenants.tables import ApiKey, Tenant
 
@@ -98,17 +96,6 @@ class RetryIn(Input):
     error: Text | None = Field(None, description="Only those that ended with this error code.")
     through: Text | None = Field(None, description="None younger than this job: what fails again meanwhile is left.")
     limit: int = Field(MAX_RETRIED, ge=1, le=MAX_RETRIED)
-
-
-class QueryIn(Input):
-    query: Text = Field(min_length=1, max_length=MAX_QUESTION_CHARS, examples=["how long may I keep a book?"])
-    collections: list[Text] = Field(default_factory=lambda: ["default"], min_length=1, max_length=MAX_COLLECTIONS)
-    top_k: int = Field(10, ge=1, le=MAX_TOP_K)
-    filter: dict[str, Any] | None = Field(
-        None,
-        description="Over attributes: `key`, `op` (eq ne in nin exists gt gte lt lte), `value`; `and`, `or`, `not` nest.",
-        examples=[{"op": "and", "filters": [{"key": "year", "op": "gte", "value": 2020}]}],
-    )
 
 
 class TenantIn(Input):
@@ -203,53 +190,6 @@ class DeletedOut(BaseModel):
     id: str
     deleted: bool = Field(description="False while the job waits for others: until then the document stays.")
     job: JobOut
-
-
-class PassageOut(BaseModel):
-    """`text` is exactly characters `start` to `end` of the document's text."""
-
-    id: str
-    score: float
-    text: str
-    start: int
-    end: int
-    document_id: str
-    external_id: str
-    version: int
-    collection: str
-    title: str
-    source: str | None
-    headings: list[str]
-    first_page: int | None
-    last_page: int | None
-    attributes: dict[str, Any]
-    tokens: int = Field(description="Tokens of the text for a language model (o200k).")
-
-    @classmethod
-    def of(cls, passage: Passage) -> PassageOut:
-        fields = {name: getattr(passage, name) for name in cls.model_fields if name not in ("tokens", "headings")}
-        return cls(**fields, headings=list(passage.headings), tokens=count_tokens(passage.text))
-
-
-class QueryUsage(BaseModel):
-    embedding_tokens: int = Field(description="Charged for embedding the query.")
-    cached_tokens: int
-    context_tokens: int = Field(description="Tokens of all passages together (o200k).")
-
-
-class QueryOut(BaseModel):
-    passages: list[PassageOut]
-    usage: QueryUsage
-    timings_ms: dict[str, float] = Field(
-        description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`."
-    )
-
-    @classmethod
-    def of(cls, answer: Answer) -> QueryOut:
-        passages = [PassageOut.of(passage) for passage in answer.passages]
-        total = sum(passage.tokens for passage in passages)
-        usage = QueryUsage(embedding_tokens=answer.charged, cached_tokens=answer.cached, context_tokens=total)
-        return cls(passages=passages, usage=usage, timings_ms=dict(answer.timings_ms))
 
 
 class TenantOut(BaseModel):

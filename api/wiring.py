@@ -22,6 +22,8 @@ from rag.embedding.cache import DiskVectorCache
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.profiles import Profiles
+from rag.rerank.base import Reranker
+from rag.rerank.stage import Reranking
 from rag.store.base import VectorStore
 from rag.store.remote import EngineClient
 from tenants.budget import Ledger
@@ -79,6 +81,37 @@ def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> V
 
     key = settings.qdrant_api_key
     return QdrantStore.connect(settings.qdrant_url, key.get_secret_value() if key else None)
+
+
+def build_reranking(settings: Settings) -> Reranking | None:
+    """None without CARREL_RERANK_MODEL. What it runs on is imported for those who use it only."""
+    if settings.rerank_model is None:
+        if settings.rerank_url is not None:
+            raise SetupError("CARREL_RERANK_URL is set: set CARREL_RERANK_MODEL to the provider's name of the model.")
+        return None
+    reranker = _remote_reranker(settings) if settings.rerank_url is not None else _local_reranker(settings)
+    return Reranking(reranker, settings.rerank_deadline_seconds, settings.rerank_candidates)
+
+
+def _local_reranker(settings: Settings) -> Reranker:
+    from rag.embedding.local.models import resolve_model  # noqa: PLC0415
+    from rag.rerank.local import LocalReranker  # noqa: PLC0415
+
+    name = settings.rerank_model or ""
+    folder = resolve_model(name, allow_download=settings.allow_model_download, setting="CARREL_RERANK_MODEL")
+    return LocalReranker(folder, name=name, device=settings.embedding_device)
+
+
+def _remote_reranker(settings: Settings) -> Reranker:
+    from api.remote_embedding import plain_url  # noqa: PLC0415
+    from rag.rerank.remote import RemoteReranker  # noqa: PLC0415
+
+    if not plain_url(settings.rerank_url or ""):
+        raise SetupError("CARREL_RERANK_URL is no plain http or https URL. Keys go to CARREL_RERANK_API_KEY.")
+    key = settings.rerank_api_key
+    return RemoteReranker(
+        settings.rerank_url or "", key.get_secret_value().strip() if key else None, model=settings.rerank_model or ""
+    )
 
 
 def build_sandbox(settings: Settings) -> Sandbox:

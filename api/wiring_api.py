@@ -16,6 +16,7 @@ from api.wiring import (
     build_admission,
     build_core,
     build_embedding,
+    build_reranking,
     build_sandbox,
     build_store,
     disk_mark,
@@ -33,9 +34,11 @@ from ingestion.durable import DurableQueue
 from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
+from ingestion.passages import Passages
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
-from rag.retrieval import Retriever
+from rag.rerank.stage import Reranking
+from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
 from tenants.events import EventLog
@@ -63,12 +66,14 @@ class ApiServices:
     documents: Documents
     bulk: BulkDocuments
     bulk_turns: BulkTurns
+    passages: Passages
     estimates: Estimates
     jobs: Jobs
     events: EventLog
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
+    reranking: Reranking | None
     store: VectorStore
     embedding: EmbeddingService
     queue: DurableQueue
@@ -78,6 +83,8 @@ class ApiServices:
     def close(self) -> None:
         self.readiness.close()
         self.estimates.close()
+        if self.reranking is not None:
+            self.reranking.reranker.close()
         self.embedding.close()
         self.store.close()
         self.queue.close()
@@ -92,7 +99,7 @@ def build_api(settings: Settings) -> ApiServices:
     embedding = build_embedding(settings)
     core = priced(core, embedding)
     collections = open_collections(core, embedding)
-    store = build_store(settings, **REQUEST_PATIENCE)
+    store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
@@ -111,12 +118,14 @@ def build_api(settings: Settings) -> ApiServices:
         documents=documents,
         bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),
         bulk_turns=BulkTurns(),
+        passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue),
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
         draining=draining,
-        retriever=Retriever(core.database, collections, store, embedding),
+        retriever=Retriever(core.database, collections, store, embedding, clock=core.clock, reranking=reranking),
+        reranking=reranking,
         store=store,
         embedding=embedding,
         queue=queue,

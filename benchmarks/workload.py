@@ -12,8 +12,7 @@ from pathlib import Path
 from benchmarks.corpus import Text
 from benchmarks.harness import BenchmarkError, in_parallel
 from benchmarks.model_math import Encoder
-from carrel_client import Carrel
-from carrel_client.models import Passage
+from carrel_client import Carrel, Passage
 from config.settings import Settings
 from rag.embedding.hashing import DIMENSIONS, HashRuntime
 from rag.embedding.local.models import resolve_model

@@ -37,7 +37,7 @@ class Profile(BaseModel):
     parent_tokens: int = Field(0, ge=0, le=8192)  #: of the passage that a chunk stands for; 0: the chunk is the passage
     splitter: Splitter = "auto"  #: auto: as the document's format says
     priority: Literal["high", "normal", "low"] = "normal"
-    rerank: bool = True  #: recorded, not yet used
+    rerank: bool = True  #: whether its passages are reranked, where a reranker is configured
     rewrite: bool = True  #: recorded, not yet used
 
 

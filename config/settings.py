@@ -160,6 +160,22 @@ class Settings(BaseSettings):
     qdrant_url: str | None = Field(None, description="Base URL of a Qdrant server.")
     qdrant_api_key: SecretStr | None = Field(None, description="Key of that Qdrant server.")
 
+    rerank_model: str | None = Field(
+        None,
+        description="Cross-encoder that looks at the best candidates again: a folder, a name in the local hub cache, or at "
+        "CARREL_RERANK_URL the provider's name for it. None is no reranking.",
+    )
+    rerank_url: str | None = Field(
+        None, description="Whole URL of a rerank endpoint, such as `https://api.jina.ai/v1/rerank`; none runs the model here."
+    )
+    rerank_api_key: SecretStr | None = Field(None, description="Key of that endpoint, sent as a bearer token.")
+    rerank_candidates: int = Field(
+        30, ge=2, le=100, description="Passages that the reranker looks at, or `top_k` where that is more."
+    )
+    rerank_deadline_seconds: float = Field(
+        2.0, gt=0, le=60, description="Longest time that a question waits for it; then it is answered without."
+    )
+
     profiles_file: Path | None = Field(
         None, description="TOML file of the operator's own profiles for collections, over those that are built in."
     )

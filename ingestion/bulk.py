@@ -93,6 +93,7 @@ class TenantBulk(TenantDocuments):
                 if live := self._already(session, document, version, collection):
                     return live
                 known_text = self._has_content(session, document, version, checked)
+            self._parts.queue.require_room(session, self._context.tenant_id)
         if not known_text:
             self._require_budget(batch)
         batch.names.add(name)

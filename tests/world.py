@@ -39,7 +39,8 @@ from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.profiles import Profiles
-from rag.retrieval import Question, Retriever
+from rag.retrieval.question import Question
+from rag.retrieval.retriever import Retriever
 from rag.store.base import Point, TenantVectors, VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext

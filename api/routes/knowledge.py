@@ -7,12 +7,11 @@ from fastapi import Request, Response
 from api.collection_schemas import CollectionOut, ProfileOut, ProfilesOut
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
+from api.query_schemas import QueryIn, QueryOut
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import CollectionIn, CollectionPatch, Page, QueryIn, QueryOut, Text
+from api.schemas import CollectionIn, CollectionPatch, Page, Text
 from api.usage_schemas import UsageOut
 from rag.corpus import Collection
-from rag.filters import parse
-from rag.retrieval import Question
 from tenants.context import Scope
 
 routes = router("Knowledge")
@@ -26,16 +25,11 @@ routes = router("Knowledge")
     **scope(Scope.QUERY, retrieval=True),
 )
 async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> Response:
-    question = Question(
-        text=body.query,
-        collections=tuple(dict.fromkeys(body.collections)),
-        top_k=body.top_k,
-        filter=None if body.filter is None else parse(body.filter),
-    )
+    question = body.question()
     retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
 
     def ask() -> tuple[str, list[str]]:
-        answer = QueryOut.of(retriever.query(question, charge_id=charge_id))
+        answer = QueryOut.of(retriever.query(question, charge_id=charge_id), grouped=body.group_by is not None)
         return answer.model_dump_json(), [passage.id for passage in answer.passages]
 
     # Rendered here and in the thread: the framework would check and render it once more, on the event loop.

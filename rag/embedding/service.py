@@ -84,21 +84,24 @@ class EmbeddingService:
         return self.model.count_tokens(self._prompted(self.model.fingerprint.document_prompt, texts))
 
     def embed_query(self, scope: Scope, meter: Meter, text: str, *, charge_id: str) -> Embedded:
-        """One text whose tokens are known beforehand: one conditional debit, refunded if the model fails."""
+        return self.embed_queries(scope, meter, [text], charge_id=charge_id)
+
+    def embed_queries(self, scope: Scope, meter: Meter, queries: Sequence[str], *, charge_id: str) -> Embedded:
+        """Texts whose tokens are known beforehand: one conditional debit for all, refunded if the model fails."""
 
         def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
             if not missing:
                 return _Bought()
-            tokens = texts.sum(missing)
-            meter.debit(charge_id, tokens)
+            tokens = [texts.tokens[text] for text in missing]
+            meter.debit(charge_id, sum(tokens))
             try:
-                embedding = self.embedder.embed(missing, [tokens], tenant=scope.tenant_id, urgent=True)
+                embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, urgent=True)
             except Exception:
                 meter.refund(charge_id)
                 raise
-            return _Bought(tokens, _by_text(missing, embedding.vectors), embedding)
+            return _Bought(sum(tokens), _by_text(missing, embedding.vectors), embedding)
 
-        prompted = self._prompted(self.model.fingerprint.query_prompt, [text])
+        prompted = self._prompted(self.model.fingerprint.query_prompt, queries)
         embedded = self._embed(scope, prompted, self.model.count_tokens(prompted), buy)
         if not embedded.charged:
             meter.saved(embedded.cached, embedded.deduplicated, embedded.hits)

@@ -94,6 +94,9 @@ class TenantVectors(Protocol):
     def existing(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids, at most MAX_BATCH, that are points of this tenant."""
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The dense vectors of those of the ids, at most MAX_BATCH, that are points of this tenant."""
+
     def count(self) -> int: ...
 
 

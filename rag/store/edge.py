@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import qdrant_edge as edge
 
 from rag.store import base
-from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Space, StoreHealth
+from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Space, StoreHealth, Vector
 from rag.store.conditions import (
     KEYWORD_FIELDS,
     NUMBER_SLOTS,
@@ -234,8 +235,21 @@ class EdgeVectors:
         records, _ = self._shard.scroll(edge.ScrollRequest(limit=len(ids), filter=which, with_payload=False))
         return {str(record.id) for record in records}
 
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        base.check_ids(ids)
+        if not ids:
+            return {}
+        which = self._own(edge.HasIdCondition(set(ids)))
+        request = edge.ScrollRequest(limit=len(ids), filter=which, with_payload=base.HIT_FIELDS, with_vector=[DENSE])
+        records, _ = self._shard.scroll(request)
+        return {base.own_point(self._tenant, str(each.id), each.payload)[0]: _dense(each.vector) for each in records}
+
     def count(self) -> int:
         return self._shard.count(edge.CountRequest(exact=True, filter=self._own()))
+
+
+def _dense(vectors: Any) -> Vector:
+    return np.asarray(vectors[DENSE], np.float32)
 
 
 def _compile(condition: Condition) -> Any:

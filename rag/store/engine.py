@@ -45,6 +45,7 @@ _READS: dict[str, Callable[[EdgeVectors, dict[str, Any], bytes], Any]] = {
     "ids": lambda vectors, header, _body: vectors.ids(header["document"]),
     "page": lambda vectors, header, _body: vectors.page(header["after"], int(header["limit"])),
     "existing": lambda vectors, header, _body: sorted(vectors.existing(list(map(str, header["ids"])))),
+    "vectors": lambda vectors, header, _body: wire.pack_named(vectors.vectors(list(map(str, header["ids"])))),
     "count": lambda vectors, _header, _body: vectors.count(),
 }
 

@@ -14,6 +14,7 @@ from rag.store.base import (
     Space,
     SparseVector,
     StoreHealth,
+    Vector,
     check_ids,
     check_page,
     check_points,
@@ -100,9 +101,16 @@ class MemoryVectors:
         return [(point_id, own[point_id]) for point_id in page_of(own, after, limit)]
 
     def existing(self, ids: Sequence[str]) -> set[str]:
-        check_ids(ids)
         with self._lock:
-            return {point_id for point_id in ids if self._points.get(point_id, ("",))[0] == self._tenant}
+            return self._existing(ids)
+
+    def _existing(self, ids: Sequence[str]) -> set[str]:
+        check_ids(ids)
+        return {point_id for point_id in ids if self._points.get(point_id, ("",))[0] == self._tenant}
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        with self._lock:
+            return {point_id: self._points[point_id][1].dense for point_id in self._existing(ids)}
 
     def count(self) -> int:
         return len(self.ids())

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
 from config.errors import EngineUnavailable
 from rag.store import base
-from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Space, StoreHealth
+from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Space, StoreHealth, Vector
 from rag.store.conditions import (
     KEYWORD_FIELDS,
     NUMBER_SLOTS,
@@ -173,6 +174,21 @@ class QdrantVectors:
         which = self._own(models.HasIdCondition(has_id=list(ids)))
         records, _ = _reach(lambda: self._client.scroll(self._space.id, which, limit=len(ids), with_payload=False))
         return {str(record.id) for record in records}
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        base.check_ids(ids)
+        if not ids:
+            return {}
+        which = self._own(models.HasIdCondition(has_id=list(ids)))
+        records, _ = _reach(
+            lambda: self._client.scroll(
+                self._space.id, which, limit=len(ids), with_payload=base.HIT_FIELDS, with_vectors=[DENSE]
+            )
+        )
+        return {
+            base.own_point(self._tenant, str(record.id), record.payload)[0]: np.asarray(record.vector[DENSE], np.float32)
+            for record in records
+        }
 
     def count(self) -> int:
         return int(_reach(lambda: self._client.count(self._space.id, self._own(), exact=True)).count)

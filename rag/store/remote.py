@@ -11,7 +11,7 @@ from typing import Any
 
 from config.errors import EngineUnavailable
 from rag.store import wire
-from rag.store.base import Hit, InvalidPoint, Point, Search, Space, StoreHealth, check_points
+from rag.store.base import Hit, InvalidPoint, Point, Search, Space, StoreHealth, Vector, check_points
 from rag.types import Scope
 
 CONNECTIONS = 8
@@ -168,6 +168,9 @@ class EngineVectors:
 
     def existing(self, ids: Sequence[str]) -> set[str]:
         return set(self._client.call({**self._address, "op": "existing", "ids": list(ids)}))
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        return wire.unpack_named(self._client.call({**self._address, "op": "vectors", "ids": list(ids)}))
 
     def count(self) -> int:
         return int(self._client.call({**self._address, "op": "count"}))

@@ -7,8 +7,9 @@ No pickle: a frame can only ever become JSON values and numbers.
 
 from __future__ import annotations
 
+import base64
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,15 @@ def pack_searches(searches: Sequence[Search]) -> tuple[list[dict[str, Any]], byt
         for search in searches
     ]
     return header, _pack(search.query for search in searches)
+
+
+def pack_named(vectors: Mapping[str, Vector]) -> dict[str, str]:
+    """For an answer, which has no body: base64 is a quarter of what the numbers would be as JSON."""
+    return {name: base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode() for name, vector in vectors.items()}
+
+
+def unpack_named(packed: Mapping[str, str]) -> dict[str, Vector]:
+    return {name: np.frombuffer(base64.b64decode(raw), "<f4").astype(np.float32) for name, raw in packed.items()}
 
 
 def unpack_searches(header: list[dict[str, Any]], raw: bytes) -> list[Search]:

@@ -18,9 +18,11 @@ VERSIONS = "api/migrations/versions"
 VENDORS = {
     "qdrant_edge": {"rag/store/edge.py"},
     "qdrant_client": {"rag/store/qdrant.py"},
-    "torch": {"rag/embedding/local/torch_runtime.py", "rag/embedding/local/conversion.py"},
-    "sentence_transformers": {"rag/embedding/local/torch_runtime.py", "rag/embedding/local/conversion.py"},
-    "transformers": {"rag/embedding/local/torch_runtime.py"},
+    "torch": {"rag/embedding/local/torch_runtime.py", "rag/embedding/local/conversion.py", "rag/rerank/local.py"},
+    "sentence_transformers": {
+        *("rag/embedding/local/torch_runtime.py", "rag/embedding/local/conversion.py", "rag/rerank/local.py")
+    },
+    "transformers": {"rag/embedding/local/torch_runtime.py", "rag/rerank/local.py"},
     "openvino": {"rag/embedding/local/openvino_runtime.py", "rag/embedding/local/conversion.py"},
     "huggingface_hub": {"rag/embedding/local/models.py"},
     "diskcache": {"rag/embedding/cache_file.py"},
@@ -42,7 +44,7 @@ VENDORS = {
     "uvicorn": {"api/processes/api.py"},
     "httpcore2": {"ingestion/fetch/fetcher.py"},
     "idna": {"ingestion/fetch/addresses.py"},
-    "httpx2": {"client/src/carrel_client/transport.py", "rag/embedding/remote/client.py"},
+    "httpx2": {"client/src/carrel_client/transport.py", "rag/posting.py"},
 }
 
 #: Code that acts before a tenant is known or across tenants.

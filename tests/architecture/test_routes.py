@@ -69,6 +69,7 @@ def _name(value: object) -> str | None:
 WITHOUT_AN_EFFECT = {
     "/v1/bulk": "a line that is brought again changes nothing, which holds for each of a stream, however far it came",
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
+    "/v1/context": "the same",
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",
     "/v1/jobs/retry": "each job has one successor at most; repeated, it retries what is left",
     "/v1/jobs/{job_id}/retry": "a job has one successor at most, which answers every repetition",
@@ -88,7 +89,7 @@ def test_every_post_has_its_effect_and_its_answer_in_one_transaction_or_a_reason
 
 
 def test_what_is_not_kept_for_repetitions_changes_nothing() -> None:
-    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {"/v1/query"}
+    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {"/v1/query", "/v1/context"}
 
 
 def test_every_post_but_streams_offers_the_key() -> None:
@@ -181,7 +182,7 @@ def test_reading_never_needs_more_than_changing() -> None:
         if (
             path.startswith("/v1/")
             and not path.startswith("/v1/admin/")
-            and path not in ("/v1/query", "/v1/usage", "/v1/events")
+            and path not in ("/v1/query", "/v1/context", "/v1/usage", "/v1/events")
         ):
             assert scope == ("query" if method == "GET" else "ingest"), path
 

@@ -73,7 +73,7 @@ def test_the_client_offers_exactly_what_it_lists() -> None:
     assert offered == set(listed)
 
 
-@pytest.mark.parametrize("module", ["errors", "models"])
+@pytest.mark.parametrize("module", ["answers", "errors", "models"])
 def test_every_error_and_model_of_the_client_is_offered(module: str) -> None:
     own = importlib.import_module(f"carrel_client.{module}")
     public = {name for name, value in vars(own).items() if isinstance(value, type) and value.__module__ == own.__name__}

@@ -85,6 +85,20 @@ def test_a_tenant_sees_only_its_own_points(store: VectorStore) -> None:
     assert search(alice, condition=everything) == [mine.id]
 
 
+def test_vectors_are_given_back_to_their_tenant_alone(store: VectorStore) -> None:
+    alice, bob = store.for_tenant(ALICE, SPACE), store.for_tenant(BOB, SPACE)
+    mine, other, theirs = point([0.6, 0.8, 0, 0]), point(Y), point(X)
+    alice.upsert([mine, other])
+    bob.upsert([theirs])
+    found = alice.vectors([mine.id, theirs.id, str(uuid.uuid4())])
+    assert [*found] == [mine.id]
+    assert found[mine.id].dtype == np.float32
+    assert np.allclose(found[mine.id], mine.dense, atol=1e-6)
+    assert alice.vectors([]) == {}
+    with pytest.raises(InvalidPoint):
+        alice.vectors([mine.id] * 2001)
+
+
 def test_a_tenant_can_neither_replace_nor_delete_a_point_of_another(store: VectorStore) -> None:
     alice, bob = store.for_tenant(ALICE, SPACE), store.for_tenant(BOB, SPACE)
     mine = point(X)

@@ -32,6 +32,7 @@ _BOTH = (BY_COLLECTION, BY_LABELS)
 KINDS: Mapping[str, Kind] = {
     "document": Kind(404, bounded=_BOTH),
     "job": Kind(404, bounded=_BOTH),
+    "passage": Kind(404, bounded=_BOTH),
     "collection name": Kind(404, bounded=(BY_COLLECTION,)),
     "new collection name": Kind(None, like="collection name", bounded=(BY_COLLECTION,)),
     "tenant": Kind(404),
@@ -233,6 +234,54 @@ _DECLARED: tuple[Operation, ...] = (
         {"body": {"collections": [""], "filter": {"op": "gte", "value": 1}}},
         variant="number",
     ),
+    Operation(
+        "POST /v1/query",
+        "query",
+        200,
+        {
+            "body.query": "text",
+            "body.queries.0": "title",
+            "body.collections.0": "collection name",
+            "body.boosts.0.filter.key": "attribute key",
+            "body.boosts.0.filter.value": "attribute value",
+        },
+        {
+            "body": {
+                "queries": [""],
+                "collections": [""],
+                "top_k": 100,
+                "boosts": [{"filter": {"op": "eq"}, "weight": 0.1}],
+                "recency": {"weight": 0.1},
+                "diversity": {"collapse": True, "per_document": 2, "mmr": 0.5},
+                "expand": {"before": 1, "after": 1},
+                "group_by": "document",
+                "group_size": 2,
+                "rerank": True,
+                "min_relevance": None,
+            }
+        },
+        variant="arranged",
+    ),
+    Operation(
+        "POST /v1/context",
+        "query",
+        200,
+        {
+            "body.query": "text",
+            "body.queries.0": "title",
+            "body.collections.0": "collection name",
+            "body.filter.key": "attribute key",
+            "body.filter.value": "attribute value",
+        },
+        {
+            "body": {
+                **{"queries": [""], "collections": [""], "top_k": 100, "filter": {"op": "eq"}, "max_tokens": 100_000},
+                **{"tokenizer": "cl100k_base", "expand": {"after": 1}, "diversity": {}, "boosts": [], "recency": None},
+                **{"group_by": None, "group_size": 3, "rerank": False, "min_relevance": None},
+            }
+        },
+    ),
+    Operation("GET /v1/passages/{passage_id}", "query", 200, {"path.passage_id": "passage"}, {"query": {"around": "100"}}),
     Operation(
         "POST /v1/collections",
         "ingest",

@@ -68,14 +68,18 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
 
 
 def _calm(body: str) -> str:
-    """A query's answer without its timings and scores: another question has others."""
+    """A query's answer without its timings, scores and order: another question has others."""
     if '"timings_ms"' not in body:
         return body
     answer = json.loads(body)
     del answer["timings_ms"]
-    for passage in answer["passages"]:
-        del passage["score"]
-    answer["passages"].sort(key=lambda passage: str(passage["id"]))
+    if "citations" in answer:  # in another order the text has other tokens
+        del answer["text"], answer["tokens"], answer["usage"]["context_tokens"]
+    for kind in ("passages", "citations", "groups"):
+        for item in answer.get(kind) or ():
+            for name in ("score", "boost", "number", "context_start", "context_end"):
+                item.pop(name, None)
+        answer[kind] = sorted(json.dumps(item) for item in answer.get(kind) or ())
     return json.dumps(answer)
 
 

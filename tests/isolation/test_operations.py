@@ -14,7 +14,7 @@ from tests.isolation.principals import KINDS
 from tests.isolation.probes import given_away, texts
 from tests.isolation.world import World
 
-BOUNDED_AWAY = ("text", "title", "external id", "source", "attribute value", "document", "job", "chunk of the document")
+BOUNDED_AWAY = ("text", "title", "external id", "source", "attribute value", "document", "job", "passage")
 each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 
 

@@ -250,7 +250,6 @@ class World:
         """Names that no route shows, which nobody else may learn all the more."""
         columns = {
             "document_versions": ("id", "content_blob", "text_blob"),
-            "chunks": ("id",),
             "ledger": ("id",),
             "events": ("id",),
         }
@@ -263,8 +262,13 @@ class World:
                 for number, value in enumerate(value for row in rows for value in row if value):
                     member.own[f"{table}/{number}"] = str(value)
             chunks = SQLModel.metadata.tables["chunks"]
-            of_document = sa.select(chunks.c.id).where(chunks.c.document_id == member.own["document"])
-            member.own["chunk of the document"] = str(connection.scalar(of_document))
+            rows = connection.execute(
+                sa.select(chunks.c.id, chunks.c.document_id).where(chunks.c.tenant_id == member.tenant_id)
+            )
+            for number, (chunk_id, document_id) in enumerate(rows):
+                member.own[f"passage/{number}"] = str(chunk_id)
+                if document_id == member.own["document"]:
+                    member.own["passage"] = str(chunk_id)
         member.own["event"] = member.own["events/0"]
         member.own["earlier job"] = member.own["newest job"] = member.own["job"]
         member.own["etag"] = f'"{member.own["document"]}.1"'

@@ -45,7 +45,8 @@ from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
 from rag.profiles import Profiles
-from rag.retrieval import Question, Retriever
+from rag.retrieval.question import Question
+from rag.retrieval.retriever import Retriever
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.registry import TenantRegistry

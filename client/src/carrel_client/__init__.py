@@ -7,6 +7,7 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
+from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
 from carrel_client.client import Admin, Carrel, Keys, Tenants
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
@@ -38,10 +39,8 @@ from carrel_client.models import (
     Key,
     NearDuplicate,
     NewKey,
-    Passage,
     Profile,
     Progress,
-    QueryResult,
     Tenant,
     Token,
     Usage,
@@ -59,14 +58,17 @@ __all__ = [
     "CacheHoldings",
     "Carrel",
     "CarrelClientError",
+    "Citation",
     "Collection",
     "Collections",
     "ConflictError",
+    "Context",
     "Document",
     "Documents",
     "Estimate",
     "Event",
     "Events",
+    "Group",
     "InvalidRequestError",
     "Job",
     "JobFailedError",
@@ -77,6 +79,7 @@ __all__ = [
     "NewKey",
     "NotFoundError",
     "Passage",
+    "PassageView",
     "PermissionDeniedError",
     "Profile",
     "Progress",

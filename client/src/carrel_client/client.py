@@ -7,10 +7,11 @@ wherever they are made. Without one each call gets a key of its own, for its ret
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from carrel_client.asking import Asking
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
 from carrel_client.errors import CarrelClientError
@@ -18,7 +19,6 @@ from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     Key,
     NewKey,
-    QueryResult,
     Tenant,
     Token,
     Usage,
@@ -30,7 +30,7 @@ from carrel_client.transport import path_of as _path
 DEFAULT_URL = "http://127.0.0.1:8321"
 
 
-class Carrel:
+class Carrel(Asking):
     """A client for one key. `api_key` and `base_url` default to CARREL_API_KEY and CARREL_URL."""
 
     def __init__(
@@ -51,22 +51,6 @@ class Carrel:
         self.events = Events(self._transport)
         self.collections = Collections(self._transport)
         self.admin = Admin(self._transport)
-
-    def query(
-        self,
-        query: str,
-        *,
-        collections: Sequence[str] | None = None,
-        top_k: int = 10,
-        filter: Mapping[str, Any] | None = None,
-    ) -> QueryResult:
-        """Find the passages that answer `query`, best first."""
-        body: dict[str, Any] = {"query": query, "top_k": top_k}
-        if collections is not None:
-            body["collections"] = list(collections)
-        if filter is not None:
-            body["filter"] = dict(filter)
-        return QueryResult.parse(self._transport.call("POST", "/v1/query", json=body, repeatable=True).json())
 
     def usage(self) -> Usage:
         """Tokens and money of this month: limit, used, held, in all, and by day and operation."""

@@ -127,39 +127,6 @@ class BulkResult(Model):
 
 
 @dataclass(frozen=True)
-class Passage(Model):
-    """`text` is exactly characters `start` to `end` of the document's text."""
-
-    id: str
-    score: float
-    text: str
-    start: int
-    end: int
-    document_id: str
-    external_id: str
-    version: int
-    collection: str
-    title: str
-    source: str | None
-    headings: list[str]
-    first_page: int | None
-    last_page: int | None
-    attributes: dict[str, Any]
-    tokens: int
-
-
-@dataclass(frozen=True)
-class QueryResult(Model):
-    passages: list[Passage]
-    usage: dict[str, int]
-    timings_ms: dict[str, float]
-
-    @classmethod
-    def parse(cls, data: Mapping[str, Any]) -> QueryResult:
-        return cls([Passage.parse(item) for item in data["passages"]], data["usage"], data["timings_ms"])
-
-
-@dataclass(frozen=True)
 class Collection(Model):
     id: str
     name: str

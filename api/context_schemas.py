@@ -1,0 +1,76 @@
+"""A packed context and a passage in its text, as they are on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from api.query_schemas import PassageOut, QueryIn, QueryUsage
+from ingestion.passages import Shown
+from rag.packing.counting import TokenizerName
+from rag.packing.packing import MAX_BUDGET, Packed
+from rag.packing.rendering import Citation
+from rag.retrieval.question import MAX_TOP_K, Answer
+
+DEFAULT_BUDGET, DEFAULT_TOP_K = 2_000, 20
+
+
+class ContextIn(QueryIn):
+    top_k: int = Field(DEFAULT_TOP_K, ge=1, le=MAX_TOP_K, description="Passages that are tried, best first.")
+    max_tokens: int = Field(DEFAULT_BUDGET, ge=1, le=MAX_BUDGET, description="Of the whole text, which never has more.")
+    tokenizer: TokenizerName = Field(
+        "o200k_base", description="By which they are counted; `embedding` is that of the loaded embedding model."
+    )
+
+
+class CitationOut(PassageOut):
+    """`text` of the answer, from `context_start` to `context_end`, shows characters `start` to `end` of the document."""
+
+    number: int = Field(description="The `id` of the element in the text.")
+    context_start: int
+    context_end: int
+
+    @classmethod
+    def shown(cls, citation: Citation) -> CitationOut:
+        passage = citation.passage
+        shown: dict[str, Any] = {"start": citation.start, "end": citation.end}
+        shown["text"] = passage.text[citation.start - passage.start : citation.end - passage.start]
+        places = {name: getattr(citation, name) for name in ("number", "context_start", "context_end")}
+        return cls(**(cls.fields_of(passage) | shown | places))
+
+
+class ContextOut(BaseModel):
+    text: str
+    tokens: int = Field(description="Of the text, by `tokenizer`; never more than `max_tokens`.")
+    max_tokens: int
+    tokenizer: TokenizerName
+    citations: list[CitationOut]
+    left_out: int = Field(description="Passages that were found and did not fit.")
+    usage: QueryUsage
+    degraded: list[str] = Field(description="Steps that were wanted and left out: `rerank`.")
+    timings_ms: dict[str, float]
+
+    @classmethod
+    def of(cls, packed: Packed, answer: Answer, asked: ContextIn) -> ContextOut:
+        return cls(
+            text=packed.text,
+            tokens=packed.tokens,
+            max_tokens=asked.max_tokens,
+            tokenizer=asked.tokenizer,
+            citations=[CitationOut.shown(citation) for citation in packed.citations],
+            left_out=packed.left_out,
+            usage=QueryUsage.of(answer, packed.tokens),
+            degraded=list(answer.degraded),
+            timings_ms=dict(answer.timings_ms),
+        )
+
+
+class PassageViewOut(BaseModel):
+    passage: PassageOut
+    before: str = Field(description="Characters of the document right before the passage.")
+    after: str = Field(description="Characters right after it.")
+
+    @classmethod
+    def of(cls, shown: Shown) -> PassageViewOut:
+        return cls(passage=PassageOut.of(shown.passage), before=shown.before, after=shown.after)

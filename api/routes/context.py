@@ -1,0 +1,53 @@
+"""Passages made ready for a language model, and one passage in its place."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from api.context_schemas import ContextIn, ContextOut, PassageViewOut
+from api.idempotency import ChargeId
+from api.routing import Services, Tenant, in_thread, router, scope
+from api.schemas import Text
+from ingestion.passages import MAX_AROUND
+from rag.packing.counting import counter
+from rag.packing.packing import pack
+from tenants.context import Scope
+
+routes = router("Knowledge")
+Around = Annotated[int, Query(ge=0, le=MAX_AROUND, description="Characters before and after it, at most.")]
+
+
+@routes.post(
+    "/v1/context",
+    operation_id="create_context",
+    summary="Pack the passages that answer a question into a budget of tokens",
+    response_model=ContextOut,
+    **scope(Scope.QUERY, retrieval=True),
+)
+async def create_context(
+    body: ContextIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
+) -> Response:
+    question = body.question()
+    retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
+
+    def ask() -> tuple[str, list[str]]:
+        answer = retriever.query(question, charge_id=charge_id)
+        packed = pack(answer.passages, body.max_tokens, counter(body.tokenizer, services.embedding.model))
+        return ContextOut.of(packed, answer, body).model_dump_json(), [cited.passage.id for cited in packed.citations]
+
+    rendered, passages = await in_thread(ask)
+    request.state.audit = {"passages": passages}
+    return Response(rendered, media_type="application/json")
+
+
+@routes.get(
+    "/v1/passages/{passage_id}",
+    operation_id="get_passage",
+    summary="A passage inside the text that it was cut from",
+    **scope(Scope.QUERY),
+)
+async def get_passage(passage_id: Text, services: Services, tenant: Tenant, around: Around = 500) -> PassageViewOut:
+    handle = services.passages.for_tenant(tenant)
+    return PassageViewOut.of(await in_thread(lambda: handle.get(passage_id, around=around)))

@@ -1,0 +1,62 @@
+"""Questions: passages, contexts packed from them, and a passage in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack
+
+from carrel_client.answers import Context, PassageView, QueryResult
+from carrel_client.transport import Transport
+from carrel_client.transport import path_of as _path
+
+
+class Wishes(TypedDict, total=False):
+    """What a question can ask for besides its words; what is None is left to the service."""
+
+    queries: Sequence[str] | None  #: other phrasings
+    collections: Sequence[str] | None
+    filter: Mapping[str, Any] | None
+    diversity: Mapping[str, Any] | None  #: collapse, per_document, mmr
+    expand: Mapping[str, int] | None  #: before, after
+    boosts: Sequence[Mapping[str, Any]] | None  #: each a filter and a weight
+    recency: Mapping[str, float] | None  #: weight, half_life_days
+    min_relevance: float | None
+    group_by: str | None
+    group_size: int | None
+    rerank: bool | None
+
+
+class Asking:
+    """What `Carrel` can ask."""
+
+    _transport: Transport
+
+    def query(self, query: str, *, top_k: int = 10, **wishes: Unpack[Wishes]) -> QueryResult:
+        """Find the passages that answer `query`, best first."""
+        return QueryResult.parse(self._ask("/v1/query", query, {"top_k": top_k}, wishes))
+
+    def context(
+        self,
+        query: str,
+        *,
+        max_tokens: int = 2000,
+        tokenizer: str = "o200k_base",
+        top_k: int = 20,
+        **wishes: Unpack[Wishes],
+    ) -> Context:
+        """The passages that answer `query` as one text for a language model, of at most `max_tokens`, with citations.
+
+        `tokenizer`: "o200k_base", "cl100k_base", or "embedding", that of the service's embedding model.
+        """
+        body = {"max_tokens": max_tokens, "tokenizer": tokenizer, "top_k": top_k}
+        return Context.parse(self._ask("/v1/context", query, body, wishes))
+
+    def passage(self, passage_id: str, *, around: int = 500) -> PassageView:
+        """A passage inside its document's text, with up to `around` characters before and after it."""
+        answer = self._transport.call("GET", _path("/v1/passages", passage_id), params={"around": around})
+        return PassageView.parse(answer.json())
+
+    def _ask(self, path: str, query: str, body: Mapping[str, Any], wishes: Wishes) -> Any:
+        given = {name: value for name, value in wishes.items() if value is not None}
+        body = {"query": query, **body, **given}
+        return self._transport.call("POST", path, json=body, repeatable=True).json()

@@ -1,0 +1,1 @@
+"""Passages become one text for a language model, within a budget of its tokens."""

@@ -1,0 +1,87 @@
+"""What is asked and what is answered: the values that retrieval takes and gives, and their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from config.errors import InvalidInput
+from rag.arranging.wishes import NONE, Wishes
+from rag.filters import Filter
+from rag.parents import ParentKey
+
+MAX_QUESTION_CHARS, MAX_TOP_K, MAX_COLLECTIONS, MAX_PHRASINGS = 8_000, 100, 20, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    text: str
+    collections: tuple[str, ...]
+    top_k: int = 10
+    filter: Filter | None = None
+    others: tuple[str, ...] = ()  #: further phrasings; a passage counts by the one that it is nearest to
+    wishes: Wishes = NONE
+    rerank: bool | None = None  #: None: as the profiles of the collections say
+
+    def __post_init__(self) -> None:
+        if not all(text.strip() for text in self.phrasings):
+            raise InvalidInput("A query needs text.", field="query")
+        if max(map(len, self.phrasings)) > MAX_QUESTION_CHARS:
+            raise InvalidInput(f"A query has at most {MAX_QUESTION_CHARS} characters.", field="query", limit=MAX_QUESTION_CHARS)
+        if len(self.phrasings) > MAX_PHRASINGS:
+            raise InvalidInput(f"At most {MAX_PHRASINGS} phrasings.", field="queries", limit=MAX_PHRASINGS)
+        if not 1 <= self.top_k <= MAX_TOP_K:
+            raise InvalidInput(f"`top_k` is 1 to {MAX_TOP_K}.", field="top_k", limit=MAX_TOP_K)
+        if not 1 <= len(self.collections) <= MAX_COLLECTIONS:
+            raise InvalidInput(f"1 to {MAX_COLLECTIONS} collections.", field="collections", limit=MAX_COLLECTIONS)
+
+    @property
+    def phrasings(self) -> tuple[str, ...]:
+        return (self.text, *self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A cited piece of a document: `text` is exactly characters `start` to `end` of the version's text."""
+
+    id: str
+    score: float  #: cosine similarity, −1 to 1
+    text: str
+    start: int
+    end: int
+    document_id: str
+    external_id: str
+    version: int
+    collection: str
+    title: str
+    source: str | None
+    headings: tuple[str, ...]
+    first_page: int | None
+    last_page: int | None
+    attributes: Mapping[str, Any]
+    version_id: str = ""
+    ordinal: int = 0  #: its place among the version's chunks
+    created_at: int = 0  #: when its version was brought, Unix milliseconds
+    warnings: tuple[str, ...] = ()  #: of its document, such as hidden text
+    relevance: float | None = None  #: what the score means, 0 to 1; None for a model that was not measured
+    boost: float = 0.0  #: that was asked for
+    rerank_score: float | None = None
+    parent: ParentKey | None = None  #: of the chunk that was found, where its profile returns parents
+    neighbour_of: str | None = None  #: id of the passage beside which it stands, if it was not found itself
+
+    @property
+    def rank(self) -> float:
+        """By which passages are ordered."""
+        return (self.score if self.rerank_score is None else self.rerank_score) + self.boost
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    passages: tuple[Passage, ...]
+    charged: int
+    cached: int
+    generations: Mapping[str, int]  #: of each collection, read before the search
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    rerank_tokens: int = 0  #: charged for reranking
+    degraded: tuple[str, ...] = ()  #: steps that were wanted and left out

@@ -50,6 +50,7 @@ WITHOUT_A_TENANT = {
     "ingestion/reconciler.py",  # counts indexed chunks
     "ingestion/repair/blobs.py",  # a stored content does not say whose it is
     "ingestion/instances.py",  # processes belong to no tenant
+    "ingestion/taking.py",  # naming the tenants of jobs that a former version enqueued without
     "tenants/registry.py",
     "tenants/secrets.py",  # finding what a former master key sealed; each is changed in a session of its tenant
     "tenants/keys.py",

@@ -71,6 +71,11 @@ def _fill(database: Database, queue: DurableQueue) -> None:
     _enqueue(database, queue, "b", "b-6", NORMAL)
 
 
+def _in_order(taken: list[str], expected: list[str]) -> bool:
+    """But for neighbours: two jobs are in flight, and which of two threads comes first nobody decides."""
+    return len(taken) == len(expected) and all(abs(taken.index(job) - at) <= 1 for at, job in enumerate(expected))
+
+
 def test_tenants_take_turns_and_each_has_its_urgent_and_old_jobs_first(database: Database, queue: DurableQueue) -> None:
     """Whoever floods the queue with urgent jobs, and also where a former version enqueued them and named no tenants."""
     _fill(database, queue)
@@ -82,8 +87,8 @@ def test_tenants_take_turns_and_each_has_its_urgent_and_old_jobs_first(database:
         system._apply_caller_schema(connection)
         connection.execute(sa.update(system.tables.workflow_status).values(queue_partition_key=None))
     taken = _work_off(database, 27)
-    assert [job for job in taken if job[0] == "a"] == ["a-5", *flood, "a-2", "a-0", "a-4"]
-    assert [job for job in taken if job[0] == "b"] == ["b-3", "b-1", "b-6"]
+    assert _in_order([job for job in taken if job[0] == "a"], ["a-5", *flood, "a-2", "a-0", "a-4"])
+    assert _in_order([job for job in taken if job[0] == "b"], ["b-3", "b-1", "b-6"])
     assert taken.index("b-6") < 12, taken  # of two places each has one; 6 where every job takes as long as the others
 
 

@@ -77,7 +77,8 @@ def _started(database: Database, queue: DurableQueue) -> dict[str, int]:
     status = system.tables.workflow_status
     with database.system_write() as session, past_the_wall(session) as connection:
         system._apply_caller_schema(connection)
-        return dict(connection.execute(sa.select(status.c.workflow_uuid, status.c.started_at_epoch_ms)).tuples())
+        rows = connection.execute(sa.select(status.c.workflow_uuid, status.c.started_at_epoch_ms))
+        return {job: started for job, started in rows}  # noqa: C416  rows are no pairs to the type checker
 
 
 def test_tenants_take_turns_and_each_has_its_urgent_and_old_jobs_first(database: Database, queue: DurableQueue) -> None:

@@ -26,7 +26,7 @@ from ingestion.admission import Admission
 from ingestion.fair_gate import Places
 from ingestion.pipeline import Pipeline
 from ingestion.tables import DOCUMENTS, FETCHES, Job
-from ingestion.taking import UNDER_WAY, name_tenants, poll_cheaply, take_in_turns
+from ingestion.taking import name_tenants, poll_cheaply, take_in_turns, under_way
 from ingestion.workflow import ContextOfJob, Steps, process
 
 APPLICATION, APPLICATION_VERSION = "carrel", "1"
@@ -67,16 +67,18 @@ class DurableQueue:
 
     def _waiting(self, session: Session, tenant_id: str | None, most: int) -> int:
         """Jobs of the tenant, or of all, that nobody has taken yet, counted up to `most`."""
-        status = self._client._sys_db.tables.workflow_status
-        waiting = (
-            sa.select(sa.literal(1))
-            .where(status.c.queue_name.in_((DOCUMENTS, FETCHES)), status.c.status == "ENQUEUED", UNDER_WAY)
-            .where(status.c.queue_partition_key.is_not(None))
+        system = self._client._sys_db
+        status = system.tables.workflow_status
+        waiting = sa.select(sa.literal(1)).where(
+            status.c.queue_name.in_((DOCUMENTS, FETCHES)),
+            status.c.status == "ENQUEUED",
+            under_way(system),
+            status.c.queue_partition_key.is_not(None),
         )
         if tenant_id is not None:
             waiting = waiting.where(status.c.queue_partition_key == tenant_id)
         with past_the_wall(session) as connection:
-            self._client._sys_db._apply_caller_schema(connection)
+            system._apply_caller_schema(connection)
             return connection.scalar(sa.select(sa.func.count()).select_from(waiting.limit(most).subquery())) or 0
 
     def enqueue(self, session: Session, job: Job) -> None:

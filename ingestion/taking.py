@@ -18,8 +18,6 @@ from rag.fairness import FairClock
 
 TENANTS_AT_ONCE = 64  # that are considered when jobs are taken: others come the next time, 50 ms later
 NAMED_AT_ONCE = 1_000
-#: The condition of the queue's partial indexes, word by word: SQLite uses them for no other.
-UNDER_WAY = sa.text("status IN ('ENQUEUED', 'PENDING')")
 
 
 def poll_cheaply(system: Any) -> None:
@@ -73,7 +71,7 @@ class _Line:
 
     def __init__(self, system: Any, queue: str) -> None:
         self.clock, self._system, self._queue, self._after = FairClock(), system, queue, ""
-        self._statement = _tenants_of(system.tables.workflow_status)
+        self._statement = _tenants_of(system)
 
     def waiting(self) -> list[str]:
         with self._system.engine.connect() as connection:
@@ -82,11 +80,18 @@ class _Line:
         return found
 
 
-def _tenants_of(status: Any) -> sa.Select[tuple[str]]:
+def under_way(system: Any) -> sa.ColumnElement[bool]:
+    """The condition of the queue's partial indexes, word by word: SQLite uses them for no other."""
+    condition: sa.ColumnElement[bool] = system._in_flight_status_prover()
+    return condition
+
+
+def _tenants_of(system: Any) -> sa.Select[tuple[str]]:
     """From one tenant to the next through the index: as many steps as tenants, however many jobs each has."""
+    status = system.tables.workflow_status
     tenant = status.c.queue_partition_key
     first = sa.select(sa.func.min(tenant).label("tenant")).where(
-        status.c.queue_name == sa.bindparam("queue"), status.c.status == "ENQUEUED", UNDER_WAY
+        status.c.queue_name == sa.bindparam("queue"), status.c.status == "ENQUEUED", under_way(system)
     )
     found = first.where(tenant > sa.bindparam("after")).cte("tenants", recursive=True)
     following = first.where(tenant > found.c.tenant).scalar_subquery()
@@ -100,7 +105,8 @@ def name_tenants(database: Database, system: Any) -> None:
     mine = sa.update(status).where(status.c.workflow_uuid == sa.bindparam("job"))
     nameless = (
         sa.select(status.c.workflow_uuid)
-        .where(status.c.queue_name.in_((DOCUMENTS, FETCHES)), status.c.queue_partition_key.is_(None), UNDER_WAY)
+        .where(status.c.queue_name.in_((DOCUMENTS, FETCHES)), status.c.queue_partition_key.is_(None))
+        .where(status.c.status.in_(("ENQUEUED", "PENDING")))
         .where(status.c.workflow_uuid > sa.bindparam("after"))
         .order_by(status.c.workflow_uuid)
         .limit(NAMED_AT_ONCE)

@@ -275,7 +275,7 @@ class IngestModel(RuleBasedStateMachine):
             text, needed = expected.texts[expected.live]
             if labels is not None and not labels.issuperset(needed):
                 continue
-            for piece in self.chunker.split(text, markdown=False, title=""):
+            for piece in self.chunker.split(text, title=""):
                 passages[(name, expected.live, piece.start, piece.end, piece.text)] += 1
         return passages
 

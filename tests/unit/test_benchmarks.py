@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import __main__, ingest, memory, tenants
+from benchmarks import __main__, fairness, ingest, memory, tenants
 from benchmarks.corpus import Text, Writer, embedded_texts, spread
 from benchmarks.embed import _gemm_figures, mean_overlap
 from benchmarks.embedders import open_embedders
@@ -315,6 +315,25 @@ def test_ingest_compares_with_bare_embedding(tmp_path: Path) -> None:
     expected = figures["chunks_per_s"] / figures["bare_chunks_per_s"]
     assert figures["fraction_of_bare_embedding"] == pytest.approx(expected)
     assert figures["small_chunks_per_s"] > 0
+
+
+def test_a_fair_share_is_reckoned_from_the_time_alone() -> None:
+    plan = fairness.Plan(500, 5, 20, 40, 2, "hash", 1)
+    rounds = [
+        {"b": fairness.Waited(1, 3), "c": fairness.Waited(1, 6)},
+        {"b": fairness.Waited(2, 6), "c": fairness.Waited(1, 3)},
+    ]
+    found = fairness.figures(plan, rounds, {"on": [9, 90], "off": [10, 100]})
+    assert (found["small_tenants_over_fair_share"], found["alone_over_ungated"]) == (1.5, 0.9)
+    assert (found["small_tenant_alone_s"], found["small_tenant_flooded_s"]) == (1, 4.5)
+
+
+@pytest.mark.full
+def test_fairness_measures_a_flood(tmp_path: Path) -> None:
+    sizes = ("--flood", "150", "--small", "2", "--chunks-per-document", "5", "--alone", "10", "--repeats", "1")
+    figures = run(tmp_path, "fairness", *sizes, "--runtime", "hash")["figures"]
+    assert 0 < figures["small_tenants_over_fair_share"] < 5
+    assert figures["alone_over_ungated"] == pytest.approx(figures["alone_chunks_per_s"] / figures["ungated_chunks_per_s"])
 
 
 @pytest.mark.full

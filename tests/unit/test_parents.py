@@ -15,7 +15,7 @@ from config.profiles import BUILT_IN, Profile
 from rag.chunkers import Chunkers
 from rag.embedding.hashing import HashRuntime
 from rag.profiles import Chunking, Profiles
-from rag.retrieval import Passage, Question
+from rag.retrieval.question import Passage, Question
 from rag.store.memory import MemoryStore
 from tests.support import FreeMeter
 from tests.unit.test_chunking import texts
@@ -64,7 +64,7 @@ def test_the_parents_of_found_chunks_are_returned_each_once(world: World) -> Non
 
 def test_a_chunk_stands_for_itself_where_its_parent_is_no_longer_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _ask(world, MINE)
-    monkeypatch.setattr("rag.retrieval.parents_of", lambda session, passages: {})
+    monkeypatch.setattr("rag.retrieval.hydration.parents_of", lambda session, passages: {})
     chunks = _ask(world, MINE)
     assert [passage.id for passage in chunks] == [passage.id for passage in whole]
     assert all(chunk.text in parent.text for chunk, parent in zip(chunks, whole, strict=True))

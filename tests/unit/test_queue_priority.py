@@ -62,13 +62,19 @@ def _work_off(database: Database, count: int, *, fair: bool = True) -> list[str]
 
 
 def _fill(database: Database, queue: DurableQueue) -> None:
+    """Ids that sort by age, as real ones: SQLite tells the moments of enqueueing to the second."""
     waiting = [("a", LOW), ("b", NORMAL), ("a", NORMAL), ("b", HIGH), ("a", LOW), ("a", HIGH)]
     for number, (tenant, priority) in enumerate(waiting):
-        _enqueue(database, queue, tenant, f"{tenant}-{number}", priority)
-    queue._client.cancel_workflow("a-4")  # one that was lost, and is taken up anew
+        _enqueue(database, queue, tenant, f"{tenant}-{number:02}", priority)
+    queue._client.cancel_workflow("a-04")  # one that was lost, and is taken up anew
     with database.write(FakeScope("a")) as session:
-        assert queue.requeue(session, session.get_one(Job, "a-4"))
-    _enqueue(database, queue, "b", "b-6", NORMAL)
+        assert queue.requeue(session, session.get_one(Job, "a-04"))
+    _enqueue(database, queue, "b", "b-06", NORMAL)
+
+
+def _in_order(taken: list[str], expected: list[str]) -> bool:
+    """But for neighbours: two jobs are in flight, and which of two threads comes first nobody decides."""
+    return len(taken) == len(expected) and all(abs(taken.index(job) - at) <= 1 for at, job in enumerate(expected))
 
 
 def test_tenants_take_turns_and_each_has_its_urgent_and_old_jobs_first(database: Database, queue: DurableQueue) -> None:
@@ -82,11 +88,11 @@ def test_tenants_take_turns_and_each_has_its_urgent_and_old_jobs_first(database:
         system._apply_caller_schema(connection)
         connection.execute(sa.update(system.tables.workflow_status).values(queue_partition_key=None))
     taken = _work_off(database, 27)
-    assert [job for job in taken if job[0] == "a"] == ["a-5", *flood, "a-2", "a-0", "a-4"]
-    assert [job for job in taken if job[0] == "b"] == ["b-3", "b-1", "b-6"]
-    assert taken.index("b-6") < 12, taken  # of two places each has one; 6 where every job takes as long as the others
+    assert _in_order([job for job in taken if job[0] == "a"], ["a-05", *flood, "a-02", "a-00", "a-04"]), taken
+    assert _in_order([job for job in taken if job[0] == "b"], ["b-03", "b-01", "b-06"]), taken
+    assert taken.index("b-06") < 12, taken  # of two places each has one; 6 where every job takes as long as the others
 
 
 def test_without_turns_priority_and_age_decide_among_all(database: Database, queue: DurableQueue) -> None:
     _fill(database, queue)
-    assert _work_off(database, 7, fair=False) == ["b-3", "a-5", "b-1", "a-2", "b-6", "a-0", "a-4"]
+    assert _work_off(database, 7, fair=False) == ["b-03", "a-05", "b-01", "a-02", "b-06", "a-00", "a-04"]

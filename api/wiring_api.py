@@ -130,17 +130,23 @@ def build_api(settings: Settings) -> ApiServices:
         embedding=embedding,
         queue=queue,
         instances=instances,
-        readiness=Readiness(
-            checks(
-                database=core.database,
-                instances=instances,
-                store=store,
-                embedder=embedding.embedder,
-                data_dir=settings.data_dir,
-                mark=disk_mark(settings),
-                draining=draining,
-            )
-        ),
+        readiness=_readiness(core, instances, store, embedding, draining),
+    )
+
+
+def _readiness(
+    core: Core, instances: Instances, store: VectorStore, embedding: EmbeddingService, draining: threading.Event
+) -> Readiness:
+    return Readiness(
+        checks(
+            database=core.database,
+            instances=instances,
+            store=store,
+            embedder=embedding.embedder,
+            data_dir=core.settings.data_dir,
+            mark=disk_mark(core.settings),
+            draining=draining,
+        )
     )
 
 

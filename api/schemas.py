@@ -7,13 +7,14 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.collection_schemas import ChunkingOut
+from api.explain_schemas import ExplanationOut
 from api.job_schemas import JobOut
 from config.clock import isoformat
 from config.errors import storable
 from config.profiles import STANDARD
 from config.settings import MAX_TOKENS
 from ingestion.catalogue import Shown
-from rag.retrieval.question import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Passage
+from rag.retrieval.question import MAX_COLLECTIONS, MAX_QUESTION_CHARS, MAX_TOP_K, Answer, Mode, Passage
 from rag.tokens import count_tokens
 from tenants.context import Scope
 from tenants.tables import ApiKey, Tenant
@@ -82,6 +83,8 @@ class QueryIn(Input):
         description="Over attributes: `key`, `op` (eq ne in nin exists gt gte lt lte), `value`; `and`, `or`, `not` nest.",
         examples=[{"op": "and", "filters": [{"key": "year", "op": "gte", "value": 2020}]}],
     )
+    mode: Mode = Field("hybrid", description="By meaning and by words, or by one of them: `lexical` embeds nothing.")
+    explain: bool = Field(False, description="Say how the answer came to be.")
 
 
 class TenantIn(Input):
@@ -199,13 +202,21 @@ class QueryOut(BaseModel):
     timings_ms: dict[str, float] = Field(
         description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`."
     )
+    degraded: list[str] = Field(description="Legs that could not take part: `dense`, `lexical`.")
+    explanation: ExplanationOut | None = Field(description="With `explain`.")
 
     @classmethod
     def of(cls, answer: Answer) -> QueryOut:
         passages = [PassageOut.of(passage) for passage in answer.passages]
         total = sum(passage.tokens for passage in passages)
         usage = QueryUsage(embedding_tokens=answer.charged, cached_tokens=answer.cached, context_tokens=total)
-        return cls(passages=passages, usage=usage, timings_ms=dict(answer.timings_ms))
+        return cls(
+            passages=passages,
+            usage=usage,
+            timings_ms=dict(answer.timings_ms),
+            degraded=list(answer.degraded),
+            explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
+        )
 
 
 class TenantOut(BaseModel):

@@ -33,6 +33,10 @@ class Profile(BaseModel):
     overlap_tokens: int = Field(0, ge=0, le=4096)  #: at most, of a chunk with the one before it
     splitter: Literal["auto", "plain", "markdown"] = "auto"  #: auto: as the document's format says
     priority: Literal["high", "normal", "low"] = "normal"
+    fusion: Literal["score", "rrf"] = "score"  #: how the dense and the lexical leg become one ranking
+    dense_weight: float = Field(0.7, ge=0, le=1)  #: of 1; the rest is the lexical leg's
+    unspaced_dense_weight: float = Field(0.5, ge=0, le=1)  #: the same, of questions in scripts without blanks between words
+    candidates: int = Field(100, ge=10, le=1000)  #: of each leg
     rerank: bool = True  #: recorded, not yet used
     rewrite: bool = True  #: recorded, not yet used
 

@@ -17,6 +17,7 @@ from ingestion.jobs import JobQueue, add_job, emit_document
 from ingestion.tables import Job
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion
+from rag.lexical.counting import count_version
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 
@@ -91,10 +92,11 @@ class TenantCatalogue:
         with self._parts.database.write(self._context) as session:
             shown = self._shown(session, document_id)
             document = session.get_one(Document, shown.document.id, with_for_update=True)
+            former, document.live_version_id = document.live_version_id, None
             document.deleted_at = self._parts.clock()
-            document.live_version_id = None
             session.add(document)
             bump_generation(session, document.collection_id)
+            count_version(session, document.collection_id, tenant=document.tenant_id, live=None, ended=former)
             job = add_job(session, self._parts.clock, self._parts.queue, "delete", document, None)
             emit_document(session, self._parts.clock, "deleted", job, version=document.last_number)
             return job

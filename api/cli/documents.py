@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, table, tenant_client
 from api.cli.dry_run import estimate_files, show
+from api.cli.explaining import show_how
 from api.cli.jobs import time_left
 from carrel_client import APIError, Carrel, Job, JobFailedError, Passage, UsageAmounts
 from config.errors import storable
@@ -176,6 +177,8 @@ def query(
     tenant: TenantOption = None,
     collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Where to look; repeat it.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many passages.")] = 5,
+    mode: Annotated[str | None, typer.Option("--mode", help="hybrid (default), dense or lexical.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say how the answer came to be.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the passages that answer a question, with their sources.
@@ -183,7 +186,7 @@ def query(
     Example: carrel query "how long may I keep a book?" --tenant acme
     """
     with tenant_client(Settings(), tenant, ["query"]) as client:
-        result = client.query(question, collections=collection, top_k=top_k)
+        result = client.query(question, collections=collection, top_k=top_k, mode=mode, explain=explain)
     if as_json:
         print_json(result)
         return
@@ -191,6 +194,7 @@ def query(
         show_passage(rank, passage)
     if not result.passages:
         out.print("Nothing found.")
+    show_how(result)
 
 
 def show_passage(rank: int, passage: Passage) -> None:

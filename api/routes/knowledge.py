@@ -31,6 +31,8 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
         collections=tuple(dict.fromkeys(body.collections)),
         top_k=body.top_k,
         filter=None if body.filter is None else parse(body.filter),
+        mode=body.mode,
+        explain=body.explain,
     )
     retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
 

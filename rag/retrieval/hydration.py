@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +14,7 @@ from sqlmodel import col
 from config.database import ROWS_BY_KEY
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.filters import Filter, matches
+from rag.ranking import Ranked
 from rag.retrieval.question import Passage
 from rag.types import Reader
 
@@ -49,22 +52,39 @@ _LIVE_CHUNKS = (
 )
 
 
-def hydrate(
-    session: Session, scope: Reader, scores: Mapping[str, float], names: Mapping[str, str], filter_: Filter | None
-) -> list[Passage]:
-    """Passages of these scored chunks, best first, ties by id; `names`: of the collections that were asked for."""
-    passages = []
-    ids = list(scores)
-    for page in (ids[at : at + PAGE] for at in range(0, len(ids), PAGE)):
-        for row in session.execute(_LIVE_CHUNKS, {"ids": page}):
-            if row.collection_id in names and _may_see(scope, row, filter_):
-                passages.append(_passage(row, names[row.collection_id], scores[row.id]))
-    return sorted(passages, key=lambda passage: (-passage.score, passage.id))
+#: Why a hit is no passage: of a version that is not live, or that the reader may not see; or its stored values do not meet
+#: the filter. A reader is not told apart what the first two are.
+NOT_CURRENT, FILTERED = "not_current", "filter"
 
 
-def _may_see(scope: Reader, row: sa.Row[*tuple[Any, ...]], filter_: Filter | None) -> bool:
-    labelled = scope.labels is None or scope.labels.issuperset(row.labels)
-    return labelled and (filter_ is None or matches(filter_, row.attributes))
+@dataclass(frozen=True, slots=True)
+class Hydrator:
+    """`names`: of the collections that were asked for, by id."""
+
+    scope: Reader
+    names: Mapping[str, str]
+    filter: Filter | None
+
+    def passages(self, session: Session, ranked: Sequence[Ranked], dropped: Counter[str]) -> list[Passage]:
+        """Of these hits, in their order; the others are counted by why."""
+        ids = [hit.id for hit in ranked]
+        pages = (ids[at : at + PAGE] for at in range(0, len(ids), PAGE))
+        rows = {row.id: row for page in pages for row in session.execute(_LIVE_CHUNKS, {"ids": page})}
+        passages = []
+        for hit in ranked:
+            reason = self._reason(rows.get(hit.id))
+            if reason is None:
+                row = rows[hit.id]
+                passages.append(_passage(row, self.names[row.collection_id], hit.score))
+            else:
+                dropped[reason] += 1
+        return passages
+
+    def _reason(self, row: sa.Row[*tuple[Any, ...]] | None) -> str | None:
+        held = self.scope.labels
+        if row is None or row.collection_id not in self.names or not (held is None or held.issuperset(row.labels)):
+            return NOT_CURRENT
+        return None if self.filter is None or matches(self.filter, row.attributes) else FILTERED
 
 
 def _passage(row: sa.Row[*tuple[Any, ...]], collection: str, score: float) -> Passage:

@@ -65,13 +65,19 @@ class Carrel:
         collections: Sequence[str] | None = None,
         top_k: int = 10,
         filter: Mapping[str, Any] | None = None,
+        mode: str | None = None,
+        explain: bool = False,
     ) -> QueryResult:
-        """Find the passages that answer `query`, best first."""
+        """Find the passages that answer `query`, best first. `mode`: hybrid (default), dense or lexical."""
         body: dict[str, Any] = {"query": query, "top_k": top_k}
         if collections is not None:
             body["collections"] = list(collections)
         if filter is not None:
             body["filter"] = dict(filter)
+        if mode is not None:
+            body["mode"] = mode
+        if explain:
+            body["explain"] = True
         return QueryResult.parse(self._transport.call("POST", "/v1/query", json=body, repeatable=True).json())
 
     def usage(self) -> Usage:

@@ -121,10 +121,12 @@ class QueryResult(Model):
     passages: list[Passage]
     usage: dict[str, int]
     timings_ms: dict[str, float]
+    degraded: list[str] = field(default_factory=list)  #: legs that could not take part: dense, lexical
+    explanation: dict[str, Any] | None = None  #: how the answer came to be, if that was asked for
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> QueryResult:
-        return cls([Passage.parse(item) for item in data["passages"]], data["usage"], data["timings_ms"])
+        return super().parse({**data, "passages": [Passage.parse(item) for item in data["passages"]]})
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ class Profile(Model):
     priority: str  #: high, normal or low
     rerank: bool
     rewrite: bool
+    fusion: dict[str, Any] = field(default_factory=dict)  #: method, weights and candidates of queries
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,19 @@ class ChunkingOut(BaseModel):
     parent_tokens: int = Field(0, description="Of the passages returned in place of chunks; 0 returns chunks.")
 
 
+class FusionOut(BaseModel):
+    """How the dense and the lexical leg of a query become one ranking."""
+
+    method: Literal["score", "rrf"]
+    dense_weight: float = Field(description="Of 1; the rest is the lexical leg's.")
+    unspaced_dense_weight: float = Field(description="The same, of questions in scripts without blanks between words.")
+    candidates: int = Field(description="Of each leg, at least.")
+
+
 class ProfileOut(BaseModel):
     name: str
     chunking: ChunkingOut
+    fusion: FusionOut
     priority: Literal["high", "normal", "low"] = Field(description="Of its jobs: a higher one is taken first.")
     rerank: bool = Field(description="Recorded, not yet used.")
     rewrite: bool = Field(description="Recorded, not yet used.")

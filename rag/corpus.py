@@ -128,6 +128,8 @@ class Chunk(TenantOwned, table=True):
     tokens: int  #: of context and text, counted by the embedding model
     pipeline_version: int = PIPELINE_VERSION
     indexed: bool = False  #: whether its point is durably in the engine
+    #: Its lexical features, packed; None if its point has no lexical vector.
+    terms: bytes | None = Field(default=None, sa_type=sa.LargeBinary)
 
 
 class FormerText(TenantOwned, table=True):
@@ -187,3 +189,14 @@ class SketchBand(TenantOwned, table=True):
     band: int = Field(primary_key=True)
     collection_id: str
     hash: int = Field(sa_type=sa.BigInteger)
+
+
+class TermCounts(TenantOwned, table=True):
+    """In how many live chunks of a collection each feature is: rows that add up, merged as they become many."""
+
+    __tablename__ = "term_counts"
+
+    collection_id: str = Field(primary_key=True, foreign_key="collections.id")
+    #: The collection's generation of that change: never given twice, so what was read of a row can be kept.
+    number: int = Field(primary_key=True, sa_type=sa.BigInteger)
+    counts: bytes = Field(sa_type=sa.LargeBinary)

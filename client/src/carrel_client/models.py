@@ -148,6 +148,7 @@ class Profile(Model):
     priority: str  #: high, normal or low
     rerank: bool
     rewrite: bool
+    fusion: dict[str, Any] = field(default_factory=dict)  #: method, weights and candidates of queries
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ingestion.durable import DurableQueue
 from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
+from ingestion.placement import Placements
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
 from rag.retrieval import Retriever
@@ -56,6 +57,7 @@ class ApiServices:
     audit: AuditLog
     rates: RateLimiter
     collections: Collections
+    placements: Placements
     documents: Documents
     estimates: Estimates
     jobs: Jobs
@@ -102,6 +104,7 @@ def build_api(settings: Settings) -> ApiServices:
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
+        placements=Placements(core.database, collections, store, embedding.space),
         documents=documents,
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue),

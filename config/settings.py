@@ -151,6 +151,11 @@ class Settings(BaseSettings):
     )
     qdrant_url: str | None = Field(None, description="Base URL of a Qdrant server.")
     qdrant_api_key: SecretStr | None = Field(None, description="Key of that Qdrant server.")
+    qdrant_shard_keys: bool = Field(
+        False,
+        description="Whether collections may get a shard of their own on that server. It must run in distributed mode, and "
+        "spaces that were made without shard keys stay without.",
+    )
 
     dedicated_points: int = Field(
         20_000,

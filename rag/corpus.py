@@ -32,7 +32,9 @@ class Collection(TenantOwned, table=True):
     id: str = Field(primary_key=True)
     name: str
     space_id: str = Field(foreign_key="spaces.id")
-    placement: str = "shared"
+    #: Where its points are to lie: `shared` or `dedicated`. Where they do, the store knows.
+    placement: str = Field(default="shared", index=True)
+    placement_chosen: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  #: by an operator
     profile: str = STANDARD  #: by which documents are processed that are brought from now on
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)

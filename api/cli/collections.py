@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import AsJson, TenantOption, print_json, table, tenant_client
+from api.cli.common import AsJson, TenantOption, operator, print_json, table, tenant_client
 from carrel_client import Collection
 from config.settings import Settings
 
 collections = typer.Typer(no_args_is_help=True, help="Make collections and choose how their documents are processed.")
 
 COLUMNS = ["name", "id", "profile", "documents", "created"]
+PLACEMENT_COLUMNS = ["name", "placement", "chosen", "settled", "points"]
 PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "priority", "rerank", "rewrite"]
 
 
@@ -58,6 +59,23 @@ def update(
     with tenant_client(Settings(), tenant, ["ingest"]) as client:
         changed = client.collections.update(name, profile=profile)
     print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
+
+
+@collections.command("place")
+def place(
+    name: Annotated[str, typer.Argument(help="The collection.")],
+    placement: Annotated[str, typer.Argument(help="dedicated, shared, or auto: by its number of points.")],
+    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Tenant, by name or id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give a collection a shard of its own, or put it back. It stays in use while it is moved. For operators.
+
+    Example: carrel collection place contracts dedicated --tenant acme
+    """
+    with operator(Settings()) as client:
+        placed = client.admin.tenants.place(tenant, name, placement=placement)
+    row = [placed.collection, placed.placement, placed.chosen, placed.settled, placed.points]
+    print_json(placed) if as_json else table(PLACEMENT_COLUMNS, [row])
 
 
 @collections.command("profiles")

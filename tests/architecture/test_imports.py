@@ -49,6 +49,7 @@ VENDORS = {
 WITHOUT_A_TENANT = {
     "ingestion/reconciler.py",  # counts indexed chunks
     "ingestion/repair/blobs.py",  # a stored content does not say whose it is
+    "ingestion/placement.py",  # which collections are to lie by themselves, whoever's they are
     "ingestion/instances.py",  # processes belong to no tenant
     "tenants/registry.py",
     "tenants/secrets.py",  # finding what a former master key sealed; each is changed in a session of its tenant

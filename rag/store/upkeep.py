@@ -112,15 +112,19 @@ class Upkeep:
             layout = self._due(shard, home)
             if layout is None:
                 continue
-            before = shard.bytes()
-            told = {"space": home.space, "collection": home.collection, "points": shard.count(), "bytes_before": before}
-            done = await self._drive("a shard was rebuilt", moves.rebuild(self.store, shard, layout), told)
+            told = {"space": home.space, "collection": home.collection, "bytes_before": shard.bytes()}
+            done = await self._drive("a shard was rebuilt", self._rebuilt(shard, home, layout, told), told)
             if done:
                 self._seen.pop(shard, None)
             else:
                 self._seen[shard].not_before = self.clock() + RETRY_S
             return True
         return False
+
+    def _rebuilt(self, shard: Shard, home: Home, layout: Layout, told: dict[str, object]) -> Iterator[Step]:
+        yield from moves.rebuild(self.store, shard, layout)
+        after = next(found for found, known in self.store.homes() if known.key == home.key)
+        told |= {"points": after.count(), "indexed": after.indexed(), "bytes_after": after.bytes()}
 
     def _due(self, shard: Shard, home: Home) -> Layout | None:
         """How a shard is to be rebuilt, if it is time to."""

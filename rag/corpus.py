@@ -32,7 +32,9 @@ class Collection(TenantOwned, table=True):
     id: str = Field(primary_key=True)
     name: str
     space_id: str = Field(foreign_key="spaces.id")
-    placement: str = "shared"
+    #: Where its points are to lie: `shared` or `dedicated`. Where they do, the store knows.
+    placement: str = Field(default="shared", index=True)
+    placement_chosen: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  #: by an operator
     profile: str = STANDARD  #: by which documents are processed that are brought from now on
     near_duplicates: str = "keep"  #: what becomes of a document that nearly repeats another: keep, link or skip it
     near_threshold: float = 0.9  #: from which similarity on

@@ -140,6 +140,17 @@ class Collection(Model):
 
 
 @dataclass(frozen=True)
+class Placement(Model):
+    """Where a collection's vectors are to lie; `settled`: whether they do."""
+
+    collection: str
+    placement: str
+    chosen: bool
+    settled: bool
+    points: int
+
+
+@dataclass(frozen=True)
 class Profile(Model):
     """How the documents of a collection are processed."""
 

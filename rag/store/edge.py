@@ -303,7 +303,9 @@ class EdgeVectors:
             return {}
         which, fields = self._seen(edge.HasIdCondition(set(ids))), base.HIT_FIELDS
         records, _ = self._shard.scroll(limit=len(ids), filter=which, with_payload=fields, with_vector=[DENSE])
-        own = [(base.own_point(self._tenant, str(each.id), each.payload)[0], each.vector) for each in records]
+        own: list[tuple[str, Any]] = [
+            (base.own_point(self._tenant, str(one.id), one.payload)[0], one.vector) for one in records
+        ]
         return {point: np.asarray(vectors[DENSE], np.float32) for point, vectors in own}
 
     def count(self) -> int:

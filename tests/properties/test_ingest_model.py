@@ -20,7 +20,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlmodel import SQLModel, select
+from sqlmodel import SQLModel, col, select
 
 from config.clock import system_clock
 from config.database import Database

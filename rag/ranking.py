@@ -54,7 +54,7 @@ def fuse(legs: Sequence[Leg], fusion: Fusion, *, unspaced: bool = False) -> list
     for leg in legs:
         for rank, hit in enumerate(leg.hits, 1):
             places.setdefault(hit.id, {})[leg.name] = Place(rank, hit.score)
-    if len(legs) == 1:
+    if len(legs) < 2:
         scores = {chunk: of[legs[0].name].score for chunk, of in places.items()}
     else:
         dense, lexical = sorted(legs, key=lambda leg: leg.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 
-from rag.lexical.languages import STOP_WORDS, language_of, language_of_word, stem
+from rag.lexical.languages import STOP_WORDS, consonants, language_of, language_of_word, stem
 
 BESIDE = 0.5  #: what parts of identifiers, 4-grams and single characters weigh beside a word
 COMPOUNDING = frozenset({"de", "ar"})  #: languages that gain by 4-grams; English loses
@@ -112,8 +112,10 @@ def _word(word: str, language: str) -> Term:
         return Term()
     language = language_of_word(word, language)
     stemmed = stem(word, language)
-    grams = _grams(stemmed) if language in COMPOUNDING else ()
-    return Term((feature(stemmed),), tuple(feature(f"\1{gram}") for gram in grams))
+    beside = [feature(f"\1{gram}") for gram in _grams(stemmed)] if language in COMPOUNDING else []
+    if language == "ar" and len(bare := consonants(stemmed)) > 1:
+        beside.append(feature(f"\2{bare}"))
+    return Term((feature(stemmed),), tuple(beside))
 
 
 def _grams(word: str) -> Iterator[str]:

@@ -48,26 +48,34 @@ def encode_query(text: str, statistics: CollectionStatistics) -> SparseVector:
 
     A question is too short to tell its language by, so its words are read in each language that the collection has.
     """
-    wanted: dict[tuple[str, int], _Wanted] = {}
     languages = statistics.languages()[:MAX_LANGUAGES]
-    for run, repeats in _content(runs(text)).items():
-        for language in languages:
-            term = term_of(run, language)
-            for place, feature in enumerate(term.words):
-                wanted.setdefault((run, place), _Wanted(repeats)).features.add(feature)
-            for feature in term.beside:
-                wanted[run, -1 - feature] = _Wanted(BESIDE * repeats, {feature})
-    weights = _weigh([*wanted.values()], statistics)
+    wanted = [_wanted(run, repeats, languages) for run, repeats in _content(runs(text)).items()]
+    weights = _weigh(wanted, statistics)
     kept = sorted(weights, key=lambda feature: (-weights[feature], feature))[:MAX_FEATURES]
     return SparseVector(tuple(kept), tuple(weights[feature] for feature in kept))
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One word of a question, as each language makes a feature of it."""
+    """What one run of a question is looked up by."""
 
-    weight: float
-    features: set[int] = field(default_factory=set)
+    repeats: int
+    words: dict[int, set[int]] = field(default_factory=dict)  #: by place in the run: as each language makes a feature of it
+    beside: set[int] = field(default_factory=set)
+
+    @property
+    def features(self) -> set[int]:
+        return self.beside.union(*self.words.values())
+
+
+def _wanted(run: str, repeats: int, languages: Sequence[str]) -> _Wanted:
+    wanted = _Wanted(repeats)
+    for language in languages:
+        term = term_of(run, language)
+        for place, feature in enumerate(term.words):
+            wanted.words.setdefault(place, set()).add(feature)
+        wanted.beside.update(term.beside)
+    return wanted
 
 
 def _content(found: Sequence[str]) -> dict[str, int]:
@@ -82,14 +90,26 @@ def _content(found: Sequence[str]) -> dict[str, int]:
 
 
 def _weigh(wanted: Sequence[_Wanted], statistics: CollectionStatistics) -> dict[int, float]:
-    """Each feature's weight by Robertson's IDF; a word is as rare as its features are together."""
+    """Each feature's weight by Robertson's IDF, of those that the collection has."""
+    chunks = statistics.chunks
     features = sorted({feature for each in wanted for feature in each.features})
     found = dict(zip(features, statistics.frequencies(features).tolist(), strict=True))
-    chunks, weights = statistics.chunks, dict[int, float]()
+    weights: dict[int, float] = {}
+
+    def weigh(feature: int, weight: float) -> None:
+        if found[feature] > 0:
+            weights[feature] = max(weights.get(feature, 0.0), weight)
+
+    def rarity(count: int) -> float:
+        return math.log1p((chunks - min(count, chunks) + 0.5) / (min(count, chunks) + 0.5))
+
     for each in wanted:
-        there = [feature for feature in each.features if found[feature] > 0]
-        count = min(sum(found[feature] for feature in there), chunks)
-        idf = math.log1p((chunks - count + 0.5) / (count + 0.5))
-        for feature in there:
-            weights[feature] = max(weights.get(feature, 0.0), each.weight * idf)
+        # A word is as rare as its features are together: in a language that few chunks are in, every word is a rare one.
+        together = {place: sum(map(found.__getitem__, of)) for place, of in each.words.items()}
+        for place, of in each.words.items():
+            for feature in of:
+                weigh(feature, each.repeats * rarity(together[place]))
+        most = rarity(min(filter(None, together.values()), default=0))
+        for feature in each.beside:
+            weigh(feature, BESIDE * each.repeats * min(most, rarity(found[feature])))
     return weights

@@ -130,6 +130,14 @@ def _spelled(word: str, language: str) -> str:
     return _MARKS.sub("", word).translate(_ALEF_AND_ENDINGS) if language == "ar" else word
 
 
+_LONG_VOWELS = str.maketrans(dict.fromkeys("اويئؤء"))
+
+
+def consonants(word: str) -> str:
+    """Of an Arabic stem: most plurals change its long vowels and keep the rest, as `maktab` and `makātib`."""
+    return word.translate(_LONG_VOWELS)
+
+
 def fold(word: str) -> str:
     """Without the accents that are typed or left out at will; marks of scripts that cannot do without stay."""
     if word.isascii():

@@ -54,7 +54,7 @@ def _check(service: Service, table: list[Hostile]) -> None:
         end, said = _end(client, hostile)
         assert (hostile.name, end) == (hostile.name, hostile.end), said[:300]
         assert hostile.says in said, (hostile.name, said[:300])
-        assert time.monotonic() - began < 2 * MAX_S, hostile.name  # a parser that dies is tried once more
+        assert time.monotonic() - began < MAX_S, hostile.name
     assert service.child("worker") == worker
     assert _memory(service) - before < MAX_GROWTH
     assert [document.external_id for document in neighbour.documents.list()] == ["rules"]
@@ -66,4 +66,5 @@ def test_the_usual_attacks(service: Service) -> None:
 
 @pytest.mark.full
 def test_every_hostile_file_ends_as_declared(service: Service) -> None:
+    """Takes a machine that does nothing else: what is long is embedded honestly."""
     _check(service, TABLE)

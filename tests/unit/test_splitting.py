@@ -31,6 +31,11 @@ def _texts(tokenizer_json: str, text: str, cut: Cut, tokens: int, overlap: int =
 #: What must stay whole, and what may follow it.
 SENTENCES = [
     "J. R. Smith measured 3.5 m and left.",
+    "Dr. Ash saw vs. Elm (cf. Fig. 3, No. 12) what al. Oak measured.",
+    "Herr Prof. Esche nennt z.B. Abb. 4 und bzw. Ulme.",
+    "The answer was no.",
+    "They drew a fig.",
+    "Nobody knows Addr.",
     "He asked: “Is that so?” and went on.",
     "Nobody answered him...",
     "“It is!”",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.corpus import Writer
@@ -20,6 +20,14 @@ class Touched:
 
     inserted: list[tuple[int, int]]
     deleted: list[int]
+    headed: list[tuple[int, int]] = field(default_factory=list)  #: sections whose heading was changed
+
+    def embedded_tokens(self, pieces: Sequence[Piece], counts: Sequence[int]) -> int:
+        """Of the chunks that overlap an edit in what is embedded: those that `tokens` counts, and those whose path of headings,
+        which is embedded before their text, holds a changed one.
+        """
+        counted = zip(pieces, counts, strict=True)
+        return sum(count for piece, count in counted if self._overlaps(piece) or self._is_headed(piece))
 
     def tokens(self, pieces: Sequence[Piece], counts: Sequence[int]) -> int:
         """Of the chunks that overlap an edit: those whose span shares a character with text that was inserted, replaced or
@@ -32,6 +40,9 @@ class Touched:
     def _overlaps(self, piece: Piece) -> bool:
         inserted = any(start < piece.end and piece.start < end for start, end in self.inserted)
         return inserted or any(piece.start <= point < piece.end for point in self.deleted)
+
+    def _is_headed(self, piece: Piece) -> bool:
+        return any(start <= piece.start < end for start, end in self.headed)
 
 
 @dataclass
@@ -47,6 +58,11 @@ class _Block:
 
     sentences: list[_Sentence]
     is_heading: bool = False
+
+    @property
+    def level(self) -> int:
+        """Of a heading, from 1; of a paragraph, none."""
+        return self.sentences[0].text.index(" ") if self.is_heading else 0
 
 
 @dataclass
@@ -84,8 +100,9 @@ class EditedDocument:
 
     def rendered(self) -> tuple[str, Touched]:
         parts: list[str] = []
-        touched, at = Touched([], []), 0
+        touched, at, starts = Touched([], []), 0, list[int]()
         for number, block in enumerate(self.blocks):
+            starts.append(at + len(BLOCK) if number else at)
             for place, sentence in enumerate(block.sentences):
                 between = " " if place else BLOCK if number else ""
                 at += len(between)
@@ -95,7 +112,15 @@ class EditedDocument:
                     touched.inserted.append((at, at + len(sentence.text)))
                 parts += [between, sentence.text]
                 at += len(sentence.text)
+        touched.headed.extend(self._headed([*starts, at]))
         return "".join(parts), touched
+
+    def _headed(self, starts: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Each changed heading with what is beneath it, up to the next one that is no deeper."""
+        for number, block in enumerate(self.blocks):
+            if block.is_heading and block.sentences[0].is_new:
+                behind = range(number + 1, len(self.blocks))
+                yield starts[number], starts[next((n for n in behind if 0 < self.blocks[n].level <= block.level), -1)]
 
     def _kinds(self) -> list[Callable[[], None]]:
         kinds = [

@@ -85,10 +85,14 @@ class History:
 
 
 def _edited(history: History, runtime: str, seed: int) -> Figures:
-    """Tokens charged for each new version over those of its chunks that overlap an edit: through HTTP, until the job ended."""
+    """Tokens charged for each new version over those of its chunks that overlap an edit: through HTTP, until the job ended.
+
+    Two ways to count what overlaps: in what is embedded, headings included, as a changed heading changes what the model reads
+    of every chunk beneath it; and strictly, in the chunk's own text.
+    """
     tokenizer = tokenizer_of(runtime)
     writer, kinds = Writer(seed, tokenizer), {"plain": (False, False), "markdown": (True, True), "same_headings": (True, False)}
-    sums = {f"{what}_{kind}": 0 for what in ("charged", "touched") for kind in kinds}
+    sums = {f"{what}_{kind}": 0 for what in ("charged", "touched", "strict") for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="carrel-edits-") as data:
         with local_service(Path(data), **SERVICE, embedding_runtime=runtime) as service, service.tenant("one") as client:
             for number in shown(range(history.documents * len(kinds)), "documents", history.documents * len(kinds)):
@@ -96,18 +100,19 @@ def _edited(history: History, runtime: str, seed: int) -> Figures:
                 markdown, headings_change = kinds[kind]
                 document = EditedDocument.written(writer, seed + number, markdown=markdown, paragraphs=history.paragraphs)
                 document.headings_change = headings_change
-                for charged, touched in _versions(client, document, f"{kind}-{number}", history, tokenizer):
-                    sums[f"charged_{kind}"] += charged
-                    sums[f"touched_{kind}"] += touched
+                for version in _versions(client, document, f"{kind}-{number}", history, tokenizer):
+                    for what, tokens in zip(("charged", "touched", "strict"), version, strict=True):
+                        sums[f"{what}_{kind}"] += tokens
     ratios = {f"charged_over_touched_{kind}": sums[f"charged_{kind}"] / sums[f"touched_{kind}"] for kind in kinds}
-    charged, touched = (sums[f"{what}_plain"] + sums[f"{what}_markdown"] for what in ("charged", "touched"))
-    return {"charged_over_touched_chunks": charged / touched, **ratios}
+    ratios |= {f"charged_over_strict_{kind}": sums[f"charged_{kind}"] / sums[f"strict_{kind}"] for kind in kinds}
+    charged, touched, strict = (sums[f"{what}_plain"] + sums[f"{what}_markdown"] for what in ("charged", "touched", "strict"))
+    return {"charged_over_touched_chunks": charged / touched, "charged_over_strict_chunks": charged / strict, **ratios}
 
 
 def _versions(
     client: Carrel, document: EditedDocument, name: str, history: History, tokenizer_json: str
-) -> Iterator[tuple[int, int]]:
-    """Of each version but the first, tokens charged and tokens of the chunks that overlap an edit."""
+) -> Iterator[tuple[int, int, int]]:
+    """Of each version but the first, tokens charged, and of the chunks that overlap an edit: as embedded, and strictly."""
     chunker, tokenizer = Chunker(tokenizer_json), Tokenizer.from_str(tokenizer_json)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -124,7 +129,7 @@ def _versions(
         if job is None or job.chunks_total != len(pieces) or (not version and job.tokens_charged != sum(counts)):
             raise BenchmarkError(f"{name}: the service made other chunks than were counted here: {job}, {len(pieces)}.")
         if version:
-            yield job.tokens_charged, touched.tokens(pieces, counts)
+            yield job.tokens_charged, touched.embedded_tokens(pieces, counts), touched.tokens(pieces, counts)
 
 
 def _twice(stage: Stage, writer: Writer, tokenizer: str, chunks: int, name: str) -> tuple[float, float, int]:

@@ -30,6 +30,10 @@ class ParserDied(CarrelError):
     code, title = "parser_died", "Reading the document ended its process"
 
 
+class ParserTimedOut(ParserDied):
+    """It was ended by its limit of time, and would be again: the first time parks the document."""
+
+
 class Sandbox:
     def __init__(self, *, seconds: int, memory_bytes: int, max_chars: int, command: Sequence[str] = COMMAND) -> None:
         self._command = command
@@ -146,8 +150,9 @@ def _parsed(raw: bytes, order: Order, late: bool) -> Parsed:
             raise UnreadableDocument(str(outcome["refused"])[:MAX_REASON_CHARS])
         parsed = Parsed.of(outcome["parsed"])
     except (ValueError, TypeError, KeyError, RecursionError):
-        reason = f"took longer than {order.seconds} s" if late else "crashed or ran out of memory"
-        raise ParserDied(f"Reading the document {reason}.") from None
+        if late:
+            raise ParserTimedOut(f"Reading the document took longer than {order.seconds} s; split it.") from None
+        raise ParserDied("Reading the document crashed or ran out of memory.") from None
     if len(parsed.text) > order.max_chars:
         raise ParserDied("Reading the document gave more text than was asked for.")
     return parsed

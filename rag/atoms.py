@@ -23,6 +23,15 @@ LONG_WORD = 64  # characters; beyond it a word may be cut
 #: white space decides too; it is looked at and not taken, so that every character is read once.
 _END = re.compile(r"(?:([.!?…‽؟۔।॥።։။។]+)|([。！？｡．]+))[\"'”’»›)\]}」』】）]*(\s*)(?=(\S?))")
 _ENDS = frozenset(".!?…‽؟۔।॥።։။។。！？｡．:;\"'”’»›)]}」』】）")
+#: Behind which a full stop ends no sentence, in the languages of Western Europe; none that often stands at the end of one
+#: ("etc", "Inc", "usw"). Those of the second list only before a number: "no" and "art" are words too.
+_ANYWHERE = (
+    "dr mr mrs ms mx prof rev hon gen col capt lt vs e.g i.e cf al approx hr fr dipl ing z.b d.h u.a bzw vgl sog ca mme mlle "
+    "sr sra srta dott sig p.ej p.ex bijv dhr mevr"
+)
+_NUMBERED = "no nos nr nrs fig figs eq eqs sec secs ch chap vol vols p pp art arts tab abb abs kap bd s núm pág págs cap"
+_ABBREVIATIONS, _BEFORE_A_NUMBER = frozenset(_ANYWHERE.split()), frozenset(_NUMBERED.split())
+_LONGEST = max(map(len, _ABBREVIATIONS | _BEFORE_A_NUMBER)) + 2  # with a bracket before it, and what tells a longer word
 _WORD = re.compile(r"\S+")
 _SLICE = re.compile(r"\w{1,32}[^\w\s]{0,8}|[^\w\s]{1,32}")
 
@@ -101,15 +110,22 @@ def _sentences(line: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_end(line: str, match: re.Match[str]) -> bool:
-    """As Unicode's rules have it, lower case goes on with the sentence; and so does what follows an initial."""
+    """As Unicode's rules have it, lower case goes on with the sentence; so does what follows an initial or abbreviation."""
     if not match[3]:
         return False
     at = match.start()
     before = line[max(0, at - 2) : at]
     if before.endswith(" "):
         return True  # a mark that stands alone is set so in texts without capitals
-    initial = match[1] == "." and before[-1:].isupper() and not before[:-1].isalpha()
-    return not initial and not match[4].islower()
+    if match[4].islower():
+        return False
+    initial = before[-1:].isupper() and not before[:-1].isalpha()
+    return match[1] != "." or not (initial or _is_abbreviation(line[max(0, at - _LONGEST) : at], match[4]))
+
+
+def _is_abbreviation(before: str, after: str) -> bool:
+    word = before.rpartition(" ")[2].lstrip("([“‘«\"'").casefold()
+    return word in _ABBREVIATIONS or (word in _BEFORE_A_NUMBER and after.isdigit())
 
 
 def words(text: str, start: int = 0, end: int | None = None, level: int = START) -> Iterator[Atom]:

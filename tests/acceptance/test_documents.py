@@ -90,6 +90,20 @@ def test_the_same_content_twice_is_one_document_and_free(service: Service) -> No
     assert carrel.usage().used == charged > 0
 
 
+def test_the_same_content_under_another_name_costs_its_tenant_nothing(service: Service) -> None:
+    charged = []
+    for _, carrel in (service.tenant(), service.tenant()):
+        for name in ("first.txt", "second.txt"):
+            brought = carrel.documents.create(content=LOANS.encode(), file_name=name, external_id=name)
+            job = brought.wait()
+            assert job is not None
+            charged.append((job.chunks_total, job.tokens_charged))
+        assert carrel.usage().used == charged[-2][1]
+        assert len([*carrel.documents.list()]) == 2
+    assert charged[0] == charged[2] > (0, 0)  # the other tenant pays for itself
+    assert charged[1] == charged[3] == (charged[0][0], 0)
+
+
 def test_a_new_version_replaces_the_old_and_pays_for_what_changed(service: Service) -> None:
     _, carrel = service.tenant()
     kept = "\n\n".join(f"Room {number} is open until eight in the evening. " * 15 for number in range(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -26,6 +27,11 @@ EVERY_DAY = {
 def _memory(service: Service) -> int:
     text = Path(f"/proc/{service.child('worker')}/statm").read_text()
     return int(text.split()[1]) * 4096
+
+
+def _crowding() -> float:
+    """How many times longer everything may take because others use the machine too."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _end(client: Carrel, hostile: Hostile) -> tuple[str, str]:
@@ -54,7 +60,7 @@ def _check(service: Service, table: list[Hostile]) -> None:
         end, said = _end(client, hostile)
         assert (hostile.name, end) == (hostile.name, hostile.end), said[:300]
         assert hostile.says in said, (hostile.name, said[:300])
-        assert time.monotonic() - began < 2 * MAX_S, hostile.name  # a parser that dies is tried once more
+        assert time.monotonic() - began < MAX_S * _crowding(), hostile.name
     assert service.child("worker") == worker
     assert _memory(service) - before < MAX_GROWTH
     assert [document.external_id for document in neighbour.documents.list()] == ["rules"]

@@ -16,7 +16,7 @@ from ingestion.jobs import Jobs, TenantJobs, Wanted
 from ingestion.leases import Lease
 from ingestion.pipeline import BATCH_CHUNKS
 from ingestion.readers.base import Parsed
-from ingestion.sandbox import ParserDied
+from ingestion.sandbox import ParserDied, ParserTimedOut
 from ingestion.tables import Job
 from ingestion.workflow import Outcome, process
 from rag.corpus import Document, DocumentVersion
@@ -35,6 +35,8 @@ class Fatal(InProcessReader):
     def read(self, path: Path, media_type: str) -> Parsed:
         if b"poison" in path.read_bytes():
             raise ParserDied("The reader crashed.")
+        if b"endless" in path.read_bytes():
+            raise ParserTimedOut("The reader took too long.")
         return super().read(path, media_type)
 
 
@@ -71,6 +73,15 @@ def test_documents_that_end_their_reader_are_parked_and_listed(world: World) -> 
     assert {job.id for job in _dead(world, name=OTHERS)}.isdisjoint(job.id for job in dead)
     deaths = [version.parser_deaths for version in world.all(MINE, DocumentVersion) if version.state == "failed"]
     assert deaths == [2, 2]
+
+
+def test_a_reader_that_ran_out_of_time_is_not_tried_again(world: World) -> None:
+    for name in TENANTS:
+        world.bring(name, "endless", "endless")
+    world.run_jobs()
+    for name in TENANTS:
+        assert len(_dead(world, Wanted(error_code="document_parked"), name)) == 3
+        assert sorted(version.parser_deaths for version in world.all(name, DocumentVersion)) == [0, 1, 2, 2]
 
 
 def test_an_explicit_retry_counts_deaths_anew(world: World) -> None:

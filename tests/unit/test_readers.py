@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,41 @@ def test_html_never_yields_what_cannot_be_stored(content: str) -> None:
 )
 def test_html_without_text_is_refused(content: str) -> None:
     assert "no text" in _refusal(content, HTML)
+
+
+def test_a_list_is_numbered_from_where_it_says() -> None:
+    items = "<li>a<li><li>b<ul><li>c</ul>d<li>e<br>f"
+    parsed = _read(f"<ol start=9>{items}</ol><ol>{items}</ol><ol start=x><li>g</ol>")
+    assert [line.strip() for line in parsed.text.splitlines() if line[:1].isdigit()] == (
+        ["9. a", "11. b", "12. e", "1. a", "3. b", "4. e", "1. g"]
+    )
+
+
+@pytest.mark.parametrize("part", ["<li>x", "<tr><td>x<td>y", "<li><b>x</b>"])
+def test_a_page_is_read_in_linear_time(part: str) -> None:
+    """Twice the page may take three times as long, not four."""
+    seconds = []
+    for count in (3_000, 6_000):
+        page = f"<ol>{part * count}" if "li" in part else f"<table>{part * count}"
+        began = time.process_time()
+        assert _read(page).text.count("x") == count
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 3 * seconds[0] + 0.1
+
+
+def test_nested_marks_are_looked_through_once() -> None:
+    seconds = []
+    for mark in ("", "aria-hidden=true class=cookie-banner"):
+        page = f"<div {mark}>" * 200 + "<b>x</b>" * 4_000 + "x" * 6_000 + "<p>y"
+        began = time.process_time()
+        assert _read(page).text.endswith("y")
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 2 * seconds[0] + 0.1
+
+
+def test_a_page_is_read_to_the_depth_that_is_promised() -> None:
+    assert _read("<div>" * 490 + "inmost").text == "inmost"
+    assert "deeper than 500" in _refusal("<div>" * 501 + "x", HTML)
 
 
 def _pdf(*pages: str, title: str = "") -> bytes:

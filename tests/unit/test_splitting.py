@@ -11,7 +11,7 @@ import pytest
 from benchmarks.corpus import Writer
 from benchmarks.edits import EditedDocument, Touched
 from ingestion.media import LANGUAGES as KNOWN
-from rag.chunking import MARKDOWN, PLAIN, Chunker, Cut, Piece, Sizes
+from rag.chunking import MARKDOWN, MAX_CHARS, PLAIN, Chunker, Cut, Piece, Sizes
 from rag.grammars import GRAMMARS
 from rag.merging import WINDOW
 from rag.syntax import LANGUAGES
@@ -31,6 +31,11 @@ def _texts(tokenizer_json: str, text: str, cut: Cut, tokens: int, overlap: int =
 #: What must stay whole, and what may follow it.
 SENTENCES = [
     "J. R. Smith measured 3.5 m and left.",
+    "Dr. Ash saw vs. Elm (cf. Fig. 3, No. 12) what al. Oak measured.",
+    "Herr Prof. Esche nennt z.B. Abb. 4 und bzw. Ulme.",
+    "The answer was no.",
+    "They drew a fig.",
+    "Nobody knows Addr.",
     "He asked: “Is that so?” and went on.",
     "Nobody answered him...",
     "“It is!”",
@@ -243,6 +248,24 @@ def test_a_chunk_is_touched_by_what_lies_in_it() -> None:
     assert Touched([(22, 23)], [31]).tokens(pieces, counts) == 100
 
 
+def test_a_changed_heading_touches_what_is_embedded_beneath_it(chunker: Chunker, tokenizer_json: str) -> None:
+    document = EditedDocument.written(Writer(7, tokenizer_json), 7, markdown=True, paragraphs=60)
+    before = _embedded(chunker, document.rendered()[0], MARKDOWN)
+    strict = embedded = 0
+    for _ in range(6):
+        document.edit(0)
+        document._change_heading()
+        text, edits = document.rendered()
+        pieces = [*chunker.split(text, MARKDOWN, title="")]
+        counts = [chunker.count(piece.embedded) for piece in pieces]
+        changed = {piece.embedded for piece in pieces} - before
+        beneath = [piece for piece in pieces if edits.embedded_tokens([piece], [1])]
+        assert all(piece.embedded in changed for piece in beneath)
+        strict, embedded = strict + edits.tokens(pieces, counts), embedded + edits.embedded_tokens(pieces, counts)
+        before |= changed
+    assert 0 < strict < embedded
+
+
 def test_edits_are_seeded_and_marked_where_they_are(tokenizer_json: str) -> None:
     def history() -> list[tuple[str, Touched]]:
         document = EditedDocument.written(Writer(3, tokenizer_json), 3, markdown=True, paragraphs=20)
@@ -293,6 +316,17 @@ def test_no_text_takes_quadratic_time(chunker: Chunker, name: str, kind: str) ->
         seconds.append(time.process_time() - began)
         assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(text.split())
     assert seconds[1] < 3 * seconds[0] + 0.3
+
+
+@pytest.mark.parametrize("unit", ["a", "&", "&" * 5_000 + " ", "\u0301", "\ufdfa"])
+def test_no_text_longer_than_a_chunk_is_counted(tokenizer_json: str, unit: str) -> None:
+    """What a tokenizer holds of a text is hundreds of times as large as the text."""
+    chunker, counted = Chunker(tokenizer_json), list[int]()
+    count = chunker._counts
+    chunker._counts = lambda texts: counted.extend(map(len, texts)) or count(texts)  # type: ignore[func-returns-value, method-assign]
+    text = unit * (50_000 // len(unit))
+    assert "".join(piece.text for piece in chunker.split(text, title="")) == text.replace(" ", "")
+    assert max(counted) <= MAX_CHARS
 
 
 @pytest.mark.full

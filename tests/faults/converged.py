@@ -16,8 +16,8 @@ from sqlmodel import col, select
 from config.clock import system_clock
 from config.database import Database
 from config.settings import Settings
-from ingestion.tables import Job
-from rag.corpus import Chunk, Document, DocumentVersion, SpaceRow, VersionChunk
+from ingestion.tables import Job, JobDependency
+from rag.corpus import Chunk, Document, DocumentVersion, FormerText, Sketch, SketchBand, SpaceRow, VersionChunk
 from rag.store.base import Space
 from rag.store.remote import EngineClient
 from tenants.context import TenantContext
@@ -82,6 +82,7 @@ class Inside:
             with self.database.read(self.context(truth.tenant)) as session:
                 named |= self._check_documents(session, truth)
                 _check_sums(session)
+                _check_remains(session)
                 chunks = _check_chunks(session)
             assert self.points(truth.tenant) == chunks
         assert {path.name for path in (self.folder / "blobs").glob("??/*")} == named
@@ -121,6 +122,17 @@ def _check_chunks(session: Session) -> list[str]:
     assert {place.version_id for place in places} == live
     assert sorted({place.chunk_id for place in places}) == ids
     return ids
+
+
+def _check_remains(session: Session) -> None:
+    """What is kept beside documents belongs to one that is there, and no job waits for another that has ended."""
+    documents, live = set(session.scalars(select(col(Document.id)))), col(DocumentVersion.state) == "live"
+    assert set(session.scalars(select(col(FormerText.document_id)))) <= documents, "texts of deleted documents are still named"
+    sketched = set(session.scalars(select(col(Sketch.version_id))))
+    assert sketched <= set(session.scalars(select(col(DocumentVersion.id)).where(live))), "sketches of what is not live"
+    assert set(session.scalars(select(col(SketchBand.version_id)))) == sketched
+    assert session.scalars(select(JobDependency)).all() == []
+    assert session.scalars(select(col(Job.id)).where(col(Job.held).is_(True))).all() == []
 
 
 def _check_sums(session: Session) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +21,8 @@ from ingestion.beats import Beats
 from ingestion.leases import Lease
 from ingestion.media import PDF, TEXT
 from ingestion.progress import progress_of
-from ingestion.sandbox import Sandbox
+from ingestion.readers.base import Order
+from ingestion.sandbox import Sandbox, _drain
 from ingestion.tables import Job
 from rag.embedding import runtime as runtimes
 from rag.embedding.batcher import Batcher
@@ -167,18 +170,45 @@ def test_a_step_tells_what_the_model_does_meanwhile(database: Database, tmp_path
     world.close()
 
 
-@pytest.mark.usefixtures("at_once")
-def test_the_pages_of_a_pdf_are_told_as_they_are_read(tmp_path: Path) -> None:
+def test_a_child_writes_a_line_for_each_page_of_a_pdf(tmp_path: Path) -> None:
     paths = {PDF: tmp_path / "long.pdf", TEXT: tmp_path / "blank.txt"}
     paths[PDF].write_bytes(pdf(40))
     paths[TEXT].write_bytes(b"\n" * 40 + b"one line")
     sandbox = Sandbox(seconds=20, memory_bytes=512 * 2**20, max_chars=10**6)
     try:
-        told: dict[str, list[int]] = {PDF: [], TEXT: []}
-        found = {kind: sandbox.read(path, kind, told[kind].append) for kind, path in paths.items()}
+        answers = {kind: sandbox._ask(Order(kind, 10**6, 20, 512 * 2**20), paths[kind], lambda _: None)[0] for kind in paths}
+        assert len(sandbox.read(paths[PDF], PDF).pages) == 40
     finally:
         sandbox.close()
-    assert len(found[PDF].pages) == 40
-    assert told[PDF] == sorted(told[PDF])
-    assert 0 < max(told[PDF]) <= 40
-    assert told[TEXT] == []
+    assert answers[PDF].startswith(b"\n" * 40 + b"{")
+    assert answers[TEXT].startswith(b"{")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_lines_before_an_answer_are_pages_and_those_in_it_are_not() -> None:
+    reader, writer = os.pipe()
+    told: list[int] = []
+
+    def note(pages: int) -> None:
+        told.append(pages)
+        os.write(writer, {1: b"\n\n", 3: b"\n{}"}[pages])
+        if pages == 3:
+            os.write(writer, b"\n\n")
+            os.close(writer)
+
+    os.write(writer, b"\n")
+    try:
+        assert _drain(reader, time.monotonic() + 20, 1000, note) == b"\n\n\n\n{}\n\n"
+    finally:
+        os.close(reader)
+    assert told == [1, 3]
+
+
+def test_lines_without_end_are_cut_off() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"\n" * 2000)
+    try:
+        assert _drain(reader, time.monotonic() + 20, 1000, lambda _: None) == b""
+    finally:
+        os.close(reader)
+        os.close(writer)

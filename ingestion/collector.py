@@ -13,12 +13,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from config.database import Database
 from ingestion import duplicates
 from ingestion.blobs import BlobStore
 from ingestion.job_rows import JobQueue
+from ingestion.tables import Job
 from rag.chunking import embedded_text
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, FormerText, SpaceRow, VersionChunk
 from rag.embedding.service import EmbeddingService
@@ -55,20 +57,25 @@ class Collector:
         old = sa.func.coalesce(col(DocumentVersion.ended_at), 0) < self._clock() - self._keep_ms
         return sa.or_(col(DocumentVersion.state).in_(("superseded", "skipped")), sa.and_(ended, sa.or_(replaced, old)))
 
-    def collect(self, context: TenantContext, collection_id: str, document_id: str, version_id: str | None) -> None:
-        """`version_id`: the job's own, whose blobs go with a deleted document even if its row is gone already."""
+    def collect(self, context: TenantContext, collection_id: str, document_id: str, version_id: str | None) -> bool:
+        """Return whether the document is gone. `version_id`: the job's own, whose blobs go with a deleted document even if its
+        row is gone already.
+        """
         with self._database.read(context) as session:
             document = session.get(Document, document_id)
             vectors = self._store.for_tenant(context, _space_of(session, collection_id))
-        if document is None or document.deleted_at is not None:
+            at_work = session.scalars(_at_work(document_id, version_id)).first() is not None
+        gone = document is None or document.deleted_at is not None
+        if gone:
             vectors.delete_document(document_id)
             self._forget_vectors(context, document_id)
-            self._purge(context, document_id)
+            self._purge(context, document_id, keep_names=at_work)
             self._blobs.delete_owned(version_id or "")
         else:
             self._drop_dead_versions(context, document_id)
             self._drop_unused_chunks(context, document_id, vectors)
         self._release_linked(context, document_id)
+        return gone
 
     def _release_linked(self, context: TenantContext, document_id: str) -> None:
         """What was found through the document's former version is read again: a transaction and a job for each."""
@@ -99,14 +106,21 @@ class Collector:
         with self._database.read(context) as session:
             return session.execute(statement).all()
 
-    def _purge(self, context: TenantContext, document_id: str) -> None:
+    def _purge(self, context: TenantContext, document_id: str, *, keep_names: bool) -> None:
+        """`keep_names`: another job of the document may yet put a vector into the cache, and die before it can erase it. It is
+        collected after that, and finds there what to erase.
+        """
         with self._database.write(context) as session:
             session.get(Document, document_id, with_for_update=True)
             versions = session.scalars(select(DocumentVersion).where(col(DocumentVersion.document_id) == document_id)).all()
             ids = [version.id for version in versions]
             duplicates.forget_sketches(session, select(col(DocumentVersion.id)).where(col(DocumentVersion.id).in_(ids)))
             session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id).in_(ids)), execution_options=_NO_SYNC)
-            for table in (Chunk, FormerText):
+            if keep_names:
+                chunks = session.scalars(select(col(Chunk.id)).where(col(Chunk.document_id) == document_id)).all()
+                for at in range(0, len(chunks), PAGE):
+                    self._note_former(session, context, document_id, chunks[at : at + PAGE])
+            for table in (Chunk,) if keep_names else (Chunk, FormerText):
                 session.execute(sa.delete(table).where(col(table.document_id) == document_id), execution_options=_NO_SYNC)
             session.execute(
                 sa.delete(DocumentVersion).where(col(DocumentVersion.document_id) == document_id),
@@ -175,6 +189,24 @@ class Collector:
 ENDED = ("superseded", "failed", "cancelled", "skipped")
 _TEXTS = sa.select(col(Chunk.id), col(Chunk.context), col(Chunk.text)).order_by(col(Chunk.id)).limit(PAGE)
 _NO_SYNC = {"synchronize_session": False}
+
+
+def _at_work(document_id: str, version_id: str | None) -> SelectOfScalar[str]:
+    """Jobs of other versions that have not come to their end, and may be embedding something."""
+    others = (col(Job.version_id) != (version_id or ""), col(Job.kind) == "ingest", col(Job.stage) != "done")
+    return select(col(Job.id)).where(col(Job.document_id) == document_id, *others).limit(1)
+
+
+def forget_names(session: Session, document_id: str, job_id: str) -> None:
+    """In the transaction that ends a job of a document that is gone: the names of its texts, if no other job is left.
+
+    All of them are held first, in one order: of two that end at once the later one sees the other's end.
+    """
+    jobs = select(Job).where(col(Job.document_id) == document_id).order_by(col(Job.id)).with_for_update()
+    found = session.scalars(jobs.execution_options(populate_existing=True)).all()
+    if all(job.id == job_id or job.kind != "ingest" or job.stage == "done" for job in found):
+        names = sa.delete(FormerText).where(col(FormerText.document_id) == document_id)
+        session.execute(names, execution_options=_NO_SYNC)
 
 
 def _has_remains() -> sa.ColumnElement[bool]:

@@ -20,11 +20,13 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
+from config.errors import LeaseLost
 from ingestion import duplicates
+from ingestion.beats import Beats
 from ingestion.blobs import BlobStore
 from ingestion.catalogue import bump_generation, tombstone
 from ingestion.chunk_rows import INDEXED, FilterFields, numbers_of
-from ingestion.collector import Collector
+from ingestion.collector import Collector, forget_names
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetching import Fetching
 from ingestion.job_rows import JobQueue, emit_document, emit_job, release_waiting
@@ -121,8 +123,9 @@ class Pipeline:
         self._fetching = Fetching(database, clock, blobs, fetcher)
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
         self._ledger, self._collector, self._queue = ledger, collector, queue
+        self._beats = Beats(database, clock)
         count = embedding.count_tokens
-        self._reading = Reading(database, clock, blobs, sandbox, chunkers, count, max_chunks=max_chunks)
+        self._reading = Reading(database, clock, blobs, sandbox, chunkers, count, max_chunks=max_chunks, beats=self._beats)
 
     def take_up(self, context: TenantContext, job_id: str) -> Lease | None:
         return take_up(self._database, self._clock, context, job_id)
@@ -138,7 +141,7 @@ class Pipeline:
     def embed_batch(self, lease: Lease, number: int) -> None:
         """Embed and index a batch."""
         batch, paid = self._embed(lease, number)
-        with self._unless_gone(lease, batch), self._database.write(lease.context) as session:
+        with self._unless_lost(lease, batch), self._database.write(lease.context) as session:
             self._count(session, work(session, lease), batch, paid)
 
     def complete(self, lease: Lease, number: int) -> bool | None:
@@ -147,7 +150,7 @@ class Pipeline:
         None: what it nearly repeats is gone, and it is to be read again.
         """
         batch, paid = self._embed(lease, number) if number >= 0 else (None, None)
-        with self._unless_gone(lease, batch), self._database.write(lease.context) as session:
+        with self._unless_lost(lease, batch), self._database.write(lease.context) as session:
             found = work(session, lease)
             if batch is not None and paid is not None:
                 self._count(session, found, batch, paid)
@@ -162,7 +165,9 @@ class Pipeline:
             return batch, Paid(meter.charged(hold_id), 0, 0)
         texts = [embedded_text(chunk.context, chunk.text) for chunk in batch.missing]
         tokens = [chunk.tokens for chunk in batch.missing]
-        embedded: Embedded = self._embedding.embed_batch(lease.context, meter, texts, hold_id=hold_id, tokens=tokens)
+        embedded: Embedded = self._embedding.embed_batch(
+            lease.context, meter, texts, hold_id=hold_id, tokens=tokens, note=lambda done: self._beats.tokens(lease, done)
+        )
         encoded = {chunk.id: encode_chunk(chunk.context, chunk.text) for chunk in batch.missing}
         pairs = zip(batch.missing, embedded.vectors, strict=True)
         vectors = self._store.for_tenant(lease.context, self._embedding.space)
@@ -172,13 +177,17 @@ class Pipeline:
         return batch, Paid(embedded.charged, known, embedded.deduplicated, embedded.hits)
 
     @contextmanager
-    def _unless_gone(self, lease: Lease, batch: Batch | None) -> Iterator[None]:
-        """Of a document that was deleted while its batch was embedded, the collector knows the chunks no more."""
+    def _unless_lost(self, lease: Lease, batch: Batch | None) -> Iterator[None]:
+        """Of a deleted document the last of its jobs erases what was embedded meanwhile; but whoever took this one over may
+        have done that before this batch was written."""
         try:
             yield
-        except DocumentGone:
+        except LeaseLost:
             texts = [embedded_text(chunk.context, chunk.text) for chunk in (batch.missing if batch else ())]
-            self._embedding.forget(lease.context, self._embedding.cache_keys(lease.context, texts))
+            with self._database.read(lease.context) as session:
+                document = session.get(Document, lease.document_id)
+            if document is None or document.deleted_at is not None:
+                self._embedding.forget(lease.context, self._embedding.cache_keys(lease.context, texts))
             raise
 
     def _batch(self, lease: Lease, number: int) -> Batch:
@@ -203,7 +212,7 @@ class Pipeline:
         done = min(job.chunks_total, batch.done)
         if job.chunks_done >= done:
             return
-        job.chunks_done, job.tokens_done = done, job.tokens_done + batch.tokens
+        job.chunks_done, job.tokens_done, job.tokens_ahead = done, job.tokens_done + batch.tokens, 0
         job.tokens_charged += paid.charged
         job.tokens_cached += paid.cached
         job.updated_at = self._clock()
@@ -250,8 +259,10 @@ class Pipeline:
             if job.stage != "done":
                 job.stage, job.updated_at = "collecting", self._clock()
                 session.add(job)
-        self._collector.collect(lease.context, lease.collection_id, lease.document_id, lease.version_id or None)
+        gone = self._collector.collect(lease.context, lease.collection_id, lease.document_id, lease.version_id or None)
         with self._database.write(lease.context) as session:
+            if gone:
+                forget_names(session, lease.document_id, lease.job_id)
             job = owned(session, lease)
             if lease.kind == "delete" and job.state == "running":
                 emit_document(session, self._clock, "purged", job)

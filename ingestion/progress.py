@@ -15,7 +15,7 @@ _BEFORE = {"waiting": 0.0, "fetching": 0.01, "reading": 0.01, "embedding": 0.05,
 class Progress:
     documents_done: int  #: 1 when the document is live, or gone if it was to be deleted
     documents_total: int
-    pages: int  #: of a paged format, once it is read
+    pages: int  #: of a paged format, as far as it is read
     chunks_done: int
     chunks_total: int  #: 0 until the document is split
     tokens_done: int
@@ -32,7 +32,7 @@ def progress_of(job: Job, now: int) -> Progress:
         pages=job.pages,
         chunks_done=min(job.chunks_done, job.chunks_total),
         chunks_total=job.chunks_total,
-        tokens_done=min(job.tokens_done, job.tokens_total),
+        tokens_done=_tokens_done(job),
         tokens_total=job.tokens_total,
         fraction=_fraction(job),
         eta_seconds=_eta_s(job, now),
@@ -47,7 +47,7 @@ def _fraction(job: Job) -> float:
     begun = _BEFORE.get(job.stage, 0.0)  # a worker of a newer version can be at a stage that this one does not know
     if job.stage != "embedding":
         return begun
-    done, total = (job.tokens_done, job.tokens_total) if job.tokens_total else (job.chunks_done, job.chunks_total)
+    done, total = (_tokens_done(job), job.tokens_total) if job.tokens_total else (job.chunks_done, job.chunks_total)
     return begun + (_BEFORE["collecting"] - begun) * (min(done / total, 1.0) if total else 0.0)
 
 
@@ -55,7 +55,12 @@ def _eta_s(job: Job, now: int) -> float | None:
     """At the pace since embedding began. Waiting for a worker and reading are not foretold."""
     if job.state in ENDED:
         return 0.0
-    if job.embedding_at is None or job.tokens_done <= 0 or now <= job.embedding_at:
+    done = _tokens_done(job)
+    if job.embedding_at is None or done <= 0 or now <= job.embedding_at:
         return None
-    missing = max(0, job.tokens_total - job.tokens_done)
-    return round((now - job.embedding_at) / 1000 * missing / job.tokens_done, 1)
+    return round((now - job.embedding_at) / 1000 * (job.tokens_total - done) / done, 1)
+
+
+def _tokens_done(job: Job) -> int:
+    """With what is embedded of the batch under way."""
+    return min(job.tokens_done + job.tokens_ahead, job.tokens_total)

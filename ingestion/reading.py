@@ -16,6 +16,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import DocumentParked, UnreadableDocument
 from ingestion import duplicates
+from ingestion.beats import Beats
 from ingestion.blobs import BlobStore
 from ingestion.chunk_rows import ChunkRow, chunk_row, claim_slots, payload_digest, place_row
 from ingestion.fair_gate import FairGate, Places
@@ -69,8 +70,10 @@ class Reading:
         count_tokens: Callable[[Sequence[str]], list[int]],
         *,
         max_chunks: int,
+        beats: Beats | None = None,
     ) -> None:
         self._database, self._clock, self._blobs, self._sandbox = database, clock, blobs, sandbox
+        self._beats = beats or Beats(database, clock)
         self._chunkers, self._count_tokens, self._max_chunks = chunkers, count_tokens, max_chunks
         self._readers = FairGate(Places(READERS))
 
@@ -145,9 +148,12 @@ class Reading:
         self._sandbox.close()
 
     def _parse(self, lease: Lease, version: DocumentVersion) -> Parsed:
+        def note(pages: int) -> None:
+            self._beats.pages(lease, pages)
+
         while True:
             try:
-                return self._sandbox.read(self._blobs.path(version.content_blob), version.media_type)
+                return self._sandbox.read(self._blobs.path(version.content_blob), version.media_type, note)
             except ParserDied as error:
                 deaths = self._count_death(lease)
                 log.warning("parser died", extra={"version": version.id, "deaths": deaths, "reason": error.detail})

@@ -10,17 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from config.errors import CarrelError, UnreadableDocument
-from ingestion.readers.base import Order, Parsed
+from ingestion.readers.base import PAGE_READ, Order, Parsed
 from ingestion.readers.confinement import CONFINEMENT, Confinement
 
+TOLD_S = 0.5  # at most so often, how many pages are read
 GRACE_S = 5.0  # after which a child that should be dead by its own limits is given up
 SLACK_BYTES = 8 * 1024 * 1024  # page offsets and names around the text
 MAX_REASON_CHARS = 1_000
+Note = Callable[[int], None]
 COMMAND = (sys.executable, "-I", "-m", "ingestion.readers.zygote")
 
 
@@ -42,25 +44,27 @@ class Sandbox:
         self._zygote: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
-    def read(self, path: Path, media_type: str) -> Parsed:
-        """Raise UnreadableDocument with a reason for the owner, or ParserDied."""
+    def read(self, path: Path, media_type: str, note: Note = lambda _pages: None) -> Parsed:
+        """`note` is told now and then how many pages are read. Raise UnreadableDocument with a reason for the owner, or
+        ParserDied.
+        """
         order = Order(media_type, self._max_chars, self._seconds, self._memory_bytes)
         began = time.monotonic()
-        raw, channel = self._ask(order, path)
+        raw, channel = self._ask(order, path, note)
         if not raw and _is_cut(channel):  # the zygote was lost, for which no document is to blame: once more
             began = time.monotonic()
-            raw, channel = self._ask(order, path)
+            raw, channel = self._ask(order, path, note)
         return _parsed(raw, order, time.monotonic() - began >= self._seconds)
 
     def confinement(self) -> Confinement:
         """What the kernel refuses to a child of this machine; raise ParserDied if no child answers."""
         order = Order(CONFINEMENT, 0, self._seconds, self._memory_bytes)
-        raw, _ = self._ask(order, Path(os.devnull))
+        raw, _ = self._ask(order, Path(os.devnull), lambda _pages: None)
         if not raw:
             raise ParserDied("No child of the parsers could be started.")
         return Confinement(**json.loads(raw)["confinement"])
 
-    def _ask(self, order: Order, path: Path) -> tuple[bytes, socket.socket]:
+    def _ask(self, order: Order, path: Path, note: Note) -> tuple[bytes, socket.socket]:
         """The child's answer, empty if it gave none, and the zygote's channel that the order went through."""
         reader, writer = os.pipe()
         try:
@@ -70,7 +74,7 @@ class Sandbox:
                 finally:
                     os.close(writer)
             limit = 6 * self._max_chars + SLACK_BYTES
-            return _drain(reader, time.monotonic() + self._seconds + GRACE_S, limit), channel
+            return _drain(reader, time.monotonic() + self._seconds + GRACE_S, limit, note), channel
         finally:
             os.close(reader)
 
@@ -130,15 +134,23 @@ def _is_cut(channel: socket.socket) -> bool:
     return channel.fileno() < 0 or bool(select.select([channel], [], [], 0)[0])
 
 
-def _drain(reader: int, deadline: float, limit: int) -> bytes:
-    """Read until every holder of the pipe's other end is gone, which is when the child is."""
-    parts = bytearray()
+def _drain(reader: int, deadline: float, limit: int, note: Note) -> bytes:
+    """Read until every holder of the pipe's other end is gone, which is when the child is.
+
+    Before it answers, the child writes a blank line for each page that it has read: of JSON these are no part.
+    """
+    parts, pages, told_at = bytearray(), 0, time.monotonic()
     while (left := deadline - time.monotonic()) > 0 and len(parts) < limit:
         if select.select([reader], [], [], left)[0]:
             part = os.read(reader, 1 << 20)
             if not part:
                 return bytes(parts)
+            if pages == len(parts):
+                pages += len(part) - len(part.lstrip(PAGE_READ))
             parts += part
+            if pages == len(parts) and time.monotonic() - told_at >= TOLD_S:
+                note(pages)
+                told_at = time.monotonic()
     return b""
 
 

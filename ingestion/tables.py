@@ -46,6 +46,7 @@ class Job(TenantOwned, table=True):
     chunks_done: int = 0
     tokens_total: int = 0  #: of all chunks, as the model counts them
     tokens_done: int = 0
+    tokens_ahead: int = 0  #: of the batch under way, embedded but not yet kept: an estimate, for whoever looks
     tokens_charged: int = 0
     tokens_cached: int = 0
     error_code: str | None = None

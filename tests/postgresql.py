@@ -31,6 +31,12 @@ ON_SQLITE = pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)  # mar
 APP, PASSWORD = "carrel_app", "carrel"
 RUN = "CARREL_TEST_RUN"  # set by the first process of a test run, inherited by its workers
 QUICK = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nmax_connections = 400\n"
+#: Beside others on one machine: a log of 64 MB at the most instead of 1 GB, 16 MB of buffers instead of 128, and no segments
+#: in /dev/shm, of which a container may have 64 MB.
+SMALL = (
+    "max_wal_size = 64MB\nmin_wal_size = 32MB\nwal_level = minimal\nmax_wal_senders = 0\nshared_buffers = 16MB\n"
+    "dynamic_shared_memory_type = mmap\nmax_parallel_workers_per_gather = 0\njit = off\n"
+)
 GUARD = """cat; pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
 while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done; rm -rf "$0" """
 
@@ -117,7 +123,7 @@ def _start(data: Path) -> str:
     bundled = get_server(data, cleanup_mode=None, start=False)
     bundled.ensure_pgdata_inited()
     with (data / "postgresql.conf").open("a") as settings:
-        settings.write(QUICK)
+        settings.write(QUICK + SMALL)
     bundled.start()
     atexit.unregister(bundled._cleanup)  # the guard ends it, with the folder that this would look into
     url: str = bundled.get_uri()

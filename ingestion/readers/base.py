@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BLOCK = "\n\n"
+PAGE_READ = b"\n"  #: what a child writes for a page that it has read, before its answer
 HIDDEN_TEXT = "hidden_text"  #: code of a warning: the content holds text that a reader does not see
 _MARKUP = re.compile(r"^( {0,3})(#{1,6}(?=[ \t])|```|~~~)", re.MULTILINE)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pypdfium2 as pdfium
 
 from ingestion.readers.base import HIDDEN_TEXT, CannotRead, Parsed
@@ -12,7 +14,8 @@ MAX_PAGES = 5_000
 MAX_NAMED = 20  # pages in a warning
 
 
-def read_pdf(content: bytes, max_chars: int) -> Parsed:
+def read_pdf(content: bytes, max_chars: int, page_read: Callable[[], None] = lambda: None) -> Parsed:
+    """`page_read` is called after each page: of all formats this is the one whose pages can take seconds together."""
     try:
         document = pdfium.PdfDocument(content)
     except pdfium.PdfiumError as error:
@@ -33,6 +36,7 @@ def read_pdf(content: bytes, max_chars: int) -> Parsed:
         starts.append(offset)
         texts.append(text)
         offset += len(text) + len(PAGE_BREAK)
+        page_read()
         if offset > max_chars:
             raise CannotRead(f"The PDF's text is longer than {max_chars} characters.")
     title = (document.get_metadata_dict().get("Title") or "").replace("\0", "").strip()

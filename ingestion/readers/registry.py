@@ -93,11 +93,11 @@ def load(media_type: str) -> Reader | None:
     return late() if late else READERS.get(media_type)
 
 
-def read(content: bytes, media_type: str, *, max_chars: int) -> Parsed:
+def read(content: bytes, media_type: str, *, max_chars: int, page_read: Callable[[], None] = lambda: None) -> Parsed:
     reader = load(media_type)
     if reader is None:
         raise CannotRead(f"There is no reader for {media_type}.")
-    parsed = reader(content, max_chars)
+    parsed = read_pdf(content, max_chars, page_read) if media_type == PDF else reader(content, max_chars)
     if len(parsed.text) > max_chars:
         raise CannotRead(f"The text has {len(parsed.text)} characters, at most {max_chars} are taken.")
     if not parsed.text.strip().strip(BYTE_ORDER_MARK):

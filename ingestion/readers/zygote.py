@@ -26,7 +26,7 @@ from dataclasses import asdict
 
 from ingestion.media import BINARY
 from ingestion.readers import confinement, registry
-from ingestion.readers.base import CannotRead, Order, Parsed
+from ingestion.readers.base import PAGE_READ, CannotRead, Order, Parsed
 from ingestion.readers.confinement import CONFINEMENT
 
 PR_SET_PDEATHSIG = 1
@@ -58,20 +58,26 @@ def _child(order: Order, source: int, answer: int, *, namespaces: bool) -> None:
         _die_with_parent()
         _limit(order)
         confined = confinement.confine(namespaces=namespaces)
-        outcome = {"confinement": asdict(confined)} if order.media_type == CONFINEMENT else _read(order, source)
-        left = memoryview(json.dumps(outcome, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        while left:
-            left = left[os.write(answer, left) :]
+        outcome = {"confinement": asdict(confined)} if order.media_type == CONFINEMENT else _read(order, source, answer)
+        _write(answer, json.dumps(outcome, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     finally:
         os._exit(0)  # nothing of the parent's clean-up may run here
 
 
-def _read(order: Order, source: int) -> dict[str, object]:
+def _write(answer: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(answer, left) :]
+
+
+def _read(order: Order, source: int, answer: int) -> dict[str, object]:
     try:
         size = os.lseek(source, 0, os.SEEK_END)
         os.lseek(source, 0, os.SEEK_SET)
         content = os.read(source, size)  # at once: where memory is short, it fails before anything is read
-        parsed: Parsed = registry.read(content, order.media_type, max_chars=order.max_chars)
+        parsed: Parsed = registry.read(
+            content, order.media_type, max_chars=order.max_chars, page_read=lambda: _write(answer, PAGE_READ)
+        )
         return {"parsed": asdict(parsed)}
     except CannotRead as error:
         return {"refused": str(error)}

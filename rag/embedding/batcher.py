@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from config.errors import ModelUnavailable
-from rag.embedding.runtime import Embedding, EmbeddingRuntime, Matrix
+from rag.embedding.runtime import Embedding, EmbeddingRuntime, Matrix, Note, await_all
 from rag.fairness import FairClock
 
 
@@ -29,11 +29,13 @@ class _Request:
         self._vectors = np.empty((len(texts), dimensions), np.float32)
         self._left, self._seconds = len(texts), 0.0
         self.waiting = len(texts)  #: texts that no batch has taken yet
+        self.embedded = 0  #: tokens
 
     def fill(self, places: Sequence[int], vectors: Matrix, seconds: float) -> None:
         self._vectors[list(places)] = vectors
         self._left -= len(places)
         self._seconds += seconds
+        self.embedded += sum(self.tokens[place] for place in places)
         if self._left == 0:
             self.answer.set_result(Embedding(self._vectors, self._seconds))
 
@@ -126,7 +128,15 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="embedding-model", daemon=True)
         self._thread.start()
 
-    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, tenant: str = "", urgent: bool = False) -> Embedding:
+    def embed(
+        self,
+        texts: Sequence[str],
+        tokens: Sequence[int],
+        *,
+        tenant: str = "",
+        urgent: bool = False,
+        note: Note | None = None,
+    ) -> Embedding:
         """As `Embedder` says; whatever the model raised is raised here."""
         width = self.model.fingerprint.dimensions
         if not texts:
@@ -137,6 +147,8 @@ class Batcher:
                 raise ModelUnavailable("The embedding model is shut down.")
             (self._urgent if urgent else self._bulk).add(request)
             self._something.notify()
+        if note is not None:
+            await_all([request.answer], note, lambda: request.embedded)
         return request.answer.result()
 
     def close(self) -> None:

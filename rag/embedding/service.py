@@ -11,7 +11,7 @@ import numpy as np
 
 from rag.embedding.cache import CacheStats, VectorCache, as_stored, cache_key
 from rag.embedding.flights import Flight, Flights
-from rag.embedding.runtime import Embedder, Embedding, Matrix, PartlyEmbedded
+from rag.embedding.runtime import Embedder, Embedding, Matrix, Note, PartlyEmbedded
 from rag.store.base import Vector
 from rag.types import Meter, Scope
 
@@ -108,9 +108,17 @@ class EmbeddingService:
         return embedded
 
     def embed_batch(
-        self, scope: Scope, meter: Meter, texts: Sequence[str], *, hold_id: str, tokens: Sequence[int] | None = None
+        self,
+        scope: Scope,
+        meter: Meter,
+        texts: Sequence[str],
+        *,
+        hold_id: str,
+        tokens: Sequence[int] | None = None,
+        note: Note | None = None,
     ) -> Embedded:
-        """One batch of a job. `hold_id` is the same whenever the same batch is tried again; `tokens` of each text, if known.
+        """One batch of a job. `hold_id` is the same whenever the same batch is tried again; `tokens` of each text, if known;
+        `note` as an `Embedder` says.
 
         `charged` is what the ledger says, whichever run paid. Savings are not counted here: the caller does that once it has
         kept the vectors.
@@ -119,7 +127,7 @@ class EmbeddingService:
         def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
             if not missing:  # an earlier run may have paid
                 return _Bought(meter.charged(hold_id))
-            return self._buy_held(scope, meter, hold_id, texts, missing)
+            return self._buy_held(scope, meter, hold_id, texts, missing, note)
 
         prompted = self._prompted(self.model.fingerprint.document_prompt, texts)
         counts = self.model.count_tokens(prompted) if tokens is None else tokens
@@ -163,11 +171,13 @@ class EmbeddingService:
         if bought.error is not None:
             raise bought.error
 
-    def _buy_held(self, scope: Scope, meter: Meter, hold_id: str, texts: _Texts, missing: Sequence[str]) -> _Bought:
+    def _buy_held(
+        self, scope: Scope, meter: Meter, hold_id: str, texts: _Texts, missing: Sequence[str], note: Note | None
+    ) -> _Bought:
         tokens = [texts.tokens[text] for text in missing]
         held = meter.hold(hold_id, sum(tokens), started=True)  # False: an earlier run paid, and died before it kept the vectors
         try:
-            embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id)
+            embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, note=note)
         except PartlyEmbedded as error:
             vectors = _by_text(missing, error.done)
             if held and vectors:

@@ -114,7 +114,7 @@ def _bring_folder(service: Service, folder: Path, first: int, count: int, longes
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_a_long_stream_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
-    with running_service(tmp_path / "data", embedding_runtime="hash") as service:
+    with running_service(tmp_path / "data", embedding_runtime="hash", queue_tenant_jobs=30_000) as service:
         worker = service.child("worker")
         assert worker is not None
         os.kill(worker, signal.SIGSTOP)  # what is taken in waits, so that nothing but the taking in is measured

@@ -17,8 +17,18 @@ from config.clock import system_clock
 from config.database import Database
 from config.settings import Settings
 from ingestion.repair.terms import recount
-from ingestion.tables import Job
-from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
+from ingestion.tables import Job, JobDependency
+from rag.corpus import (
+    Chunk,
+    Collection,
+    Document,
+    DocumentVersion,
+    FormerText,
+    Sketch,
+    SketchBand,
+    SpaceRow,
+    VersionChunk,
+)
 from rag.lexical.counting import read_counts_of
 from rag.lexical.statistics import total
 from rag.store.base import Space
@@ -85,6 +95,7 @@ class Inside:
             with self.database.read(self.context(truth.tenant)) as session:
                 named |= self._check_documents(session, truth)
                 _check_sums(session)
+                _check_remains(session)
                 chunks = _check_chunks(session)
             assert self.points(truth.tenant) == chunks
         assert {path.name for path in (self.folder / "blobs").glob("??/*")} == named
@@ -126,6 +137,17 @@ def _check_chunks(session: Session) -> list[str]:
     for collection in session.scalars(select(col(Collection.id))):
         assert total([*read_counts_of(session, collection).values()]) == recount(session, collection)
     return ids
+
+
+def _check_remains(session: Session) -> None:
+    """What is kept beside documents belongs to one that is there, and no job waits for another that has ended."""
+    documents, live = set(session.scalars(select(col(Document.id)))), col(DocumentVersion.state) == "live"
+    assert set(session.scalars(select(col(FormerText.document_id)))) <= documents, "texts of deleted documents are still named"
+    sketched = set(session.scalars(select(col(Sketch.version_id))))
+    assert sketched <= set(session.scalars(select(col(DocumentVersion.id)).where(live))), "sketches of what is not live"
+    assert set(session.scalars(select(col(SketchBand.version_id)))) == sketched
+    assert session.scalars(select(JobDependency)).all() == []
+    assert session.scalars(select(col(Job.id)).where(col(Job.held).is_(True))).all() == []
 
 
 def _check_sums(session: Session) -> None:

@@ -96,9 +96,9 @@ class CountingEmbedder:
     def __init__(self, embedder: Any) -> None:
         self._embedder, self.tokens = embedder, 0
 
-    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, tenant: str, urgent: bool = False) -> Embedding:
+    def embed(self, texts: Sequence[str], tokens: Sequence[int], **asked: Any) -> Embedding:
         self.tokens += sum(tokens)
-        answer: Embedding = self._embedder.embed(texts, tokens, tenant=tenant, urgent=urgent)
+        answer: Embedding = self._embedder.embed(texts, tokens, **asked)
         return answer
 
     def __getattr__(self, name: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from config.database import Database
 from config.logs import JsonLines
+from ingestion.admission import Admission
 from ingestion.pipeline import Pipeline
 from ingestion.workflow import ContextOfJob, MemoryQueue, Steps, process
 from rag.embedding.cache import CacheStats, cache_key
@@ -15,7 +16,7 @@ from rag.types import Scope
 
 
 class InlineQueue(MemoryQueue):
-    def __init__(self, _database: Database) -> None:
+    def __init__(self, _database: Database, _admission: Admission | None = None) -> None:
         super().__init__()
 
     def close(self) -> None:

@@ -71,7 +71,7 @@ def _die() -> None:
 class InProcessReader:
     """Reads without the sandbox, which has tests of its own and would cost a fork a document here."""
 
-    def read(self, path: Path, media_type: str) -> Parsed:
+    def read(self, path: Path, media_type: str, *_note: object) -> Parsed:
         parsed = read(path.read_bytes(), media_type, max_chars=10**6)
         return replace(parsed, text=parsed.text + "\n")  # as of other formats, the text is another blob than the content
 

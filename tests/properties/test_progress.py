@@ -32,6 +32,7 @@ jobs = st.builds(
     chunks_done=counts,
     tokens_total=counts,
     tokens_done=counts,
+    tokens_ahead=counts,
     embedding_at=st.none() | times,
 )
 
@@ -57,11 +58,14 @@ def test_an_ended_job_is_at_its_end_and_no_other_is(job: Job, now: int) -> None:
         assert progress.eta_seconds == 0
 
 
-@given(job=jobs, more=st.integers(1, 10**6), now=times)
-def test_more_tokens_are_never_less_progress_nor_a_longer_wait(job: Job, more: int, now: int) -> None:
-    job.tokens_total = max(job.tokens_total, job.tokens_done + more)
+@given(job=jobs, more=st.integers(0, 10**6), ahead=st.booleans(), now=times)
+def test_more_tokens_are_never_less_progress_nor_a_longer_wait(job: Job, more: int, ahead: bool, now: int) -> None:
+    job.tokens_total = max(job.tokens_total, job.tokens_done + job.tokens_ahead + more)
     before = progress_of(job, now)
-    job.tokens_done += more
+    if ahead:
+        job.tokens_ahead += more
+    else:  # the batch is counted: at least what was told of it
+        job.tokens_done, job.tokens_ahead = job.tokens_done + job.tokens_ahead + more, 0
     after = progress_of(job, now)
     assert after.fraction >= before.fraction
     if before.eta_seconds is not None:
@@ -95,6 +99,7 @@ def test_the_estimate_is_the_pace_so_far(done: int, missing: int, elapsed_ms: in
 def test_without_a_pace_there_is_no_estimate(job: Job, now: int) -> None:
     assume(job.state not in ENDED)
     unknown = (("embedding_at", None), ("embedding_at", now), ("embedding_at", now + 1), ("tokens_done", 0))
+    job.tokens_ahead = 0
     for name, value in unknown:
         given = Job(**{**job.model_dump(), name: value})
         assert progress_of(given, now).eta_seconds is None

@@ -32,7 +32,7 @@ DEAD = Wanted(dead=True)
 class Fatal(InProcessReader):
     """Dies of contents that say so."""
 
-    def read(self, path: Path, media_type: str) -> Parsed:
+    def read(self, path: Path, media_type: str, *_note: object) -> Parsed:
         if b"poison" in path.read_bytes():
             raise ParserDied("The reader crashed.")
         if b"endless" in path.read_bytes():

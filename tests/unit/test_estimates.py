@@ -47,7 +47,7 @@ class WatchedReader(InProcessReader):
     def __post_init__(self) -> None:
         self.go_on.set()
 
-    def read(self, path: Path, media_type: str) -> Parsed:
+    def read(self, path: Path, media_type: str, *_note: object) -> Parsed:
         self.reads += 1
         self.began.release()
         assert self.go_on.wait(30)

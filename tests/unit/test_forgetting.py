@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from config.database import Database
+from config.errors import LeaseLost
+from rag.chunking import embedded_text
 from rag.corpus import Document, FormerText
 from rag.embedding.cache import DiskVectorCache
+from rag.embedding.hashing import HashRuntime
 from rag.store.memory import MemoryStore
 from tests.world import World, text_of
 
@@ -72,3 +75,83 @@ def test_what_is_embedded_while_its_document_is_deleted_is_not_kept(world: World
     monkeypatch.setattr(world.embedding, "embed_batch", deleted_meanwhile)
     world.run_jobs()
     assert held(world, "ash") == 0
+    assert world.all("ash", FormerText) == []
+
+
+def test_what_a_worker_put_there_as_its_last_act_goes_with_the_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document's delete comes to its end while a batch is at the model; the worker caches the batch, and dies."""
+    for name in ("ash", "elm"):
+        world.bring(name, "kept", text_of(name, 5, 2))
+        world.run_jobs()
+    kept, others = held(world, "ash"), held(world, "elm")
+    document = world.bring("ash", "one", text_of("ash", 1, 3))
+    ingest = world.queue.waiting[0]
+    embed = world.embedding.embed_batch
+
+    def dies(*given: Any, **named: Any) -> Any:
+        world.of("ash").delete(document)
+        world.queue.waiting.remove(ingest) if ingest in world.queue.waiting else None
+        monkeypatch.undo()
+        world.run_jobs()
+        assert world.all("ash", Document)[0].external_id == "kept"
+        assert held(world, "ash") == kept
+        embed(*given, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.embedding, "embed_batch", dies)
+    with pytest.raises(KeyboardInterrupt):
+        world.run_jobs()
+    assert held(world, "ash") > kept
+    assert world.all("ash", FormerText) != []
+    world.run_jobs()
+    assert held(world, "ash") == kept
+    assert world.all("ash", FormerText) == []
+    assert held(world, "elm") == others
+
+
+def test_what_a_late_owner_embedded_of_a_deleted_document_is_not_kept(world: World) -> None:
+    document = world.bring("ash", "one", text_of("ash", 1, 3))
+    late = world.pipeline.take_up(world.contexts["ash"], world.queue.waiting[0][1])
+    assert late is not None
+    world.pipeline.read(late)
+    count = world.pipeline._embed
+
+    def overtaken(*given: Any) -> Any:
+        found = count(*given)
+        world.cache.forget(world.contexts["ash"])
+        world.of("ash").delete(document)
+        world.run_jobs()
+        world.cache.put(world.contexts["ash"], world.embedding.space, dict.fromkeys(_texts(found), found_vector(world)))
+        return found
+
+    world.pipeline._embed = overtaken  # type: ignore[method-assign]
+    with pytest.raises(LeaseLost):
+        world.pipeline.complete(late, 0)
+    assert held(world, "ash") == 0
+    assert world.all("ash", FormerText) == []
+
+
+def _texts(found: Any) -> list[str]:
+    return [embedded_text(chunk.context, chunk.text) for chunk in found[0].missing]
+
+
+def found_vector(world: World) -> Any:
+    return HashRuntime().embed(["any"])[0]
+
+
+def test_of_two_jobs_of_a_deleted_document_the_last_forgets_the_names(world: World) -> None:
+    document = world.bring("ash", "one", text_of("ash", 1, 3))
+    world.bring("ash", "one", text_of("ash", 2, 3))
+    leases = [world.pipeline.take_up(world.contexts["ash"], job_id) for _, job_id in [*world.queue.waiting]]
+    world.queue.waiting.clear()
+    for lease in leases:
+        assert lease is not None
+        world.pipeline.read(lease)
+    world.of("ash").delete(document)
+    world.run_jobs()
+    names = world.all("ash", FormerText)
+    assert names != []
+    for lease, left in zip(leases, (names, []), strict=True):
+        world.pipeline.fail(lease, "document_deleted", None)
+        world.pipeline.collect(lease)
+        assert [row.key for row in world.all("ash", FormerText)] == [row.key for row in left]

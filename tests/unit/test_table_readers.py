@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from datetime import datetime, time, timedelta
+from typing import Any
 
 import openpyxl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingestion.media import CSV, TSV, XLSX
+from ingestion.readers import sheets
 from ingestion.readers.base import CannotRead
 from ingestion.readers.registry import read
+from ingestion.readers.xlsx import _meaning, _opened
 from tests.documents import repacked, saved, workbook
 
 MAX = 100_000
@@ -58,6 +62,92 @@ def test_a_sheet_that_lies_about_its_size_is_read() -> None:
     lying = sheet.replace(b'ref="A1:C4"', b'ref="A1:XFD1048576"')
     assert lying != sheet
     assert "four weeks" in read(repacked(content, {"xl/worksheets/sheet1.xml": lying}), XLSX, max_chars=MAX).text
+
+
+def _sheet(rows: str) -> str:
+    """What is read of a sheet with this XML between its first and last row."""
+    content = workbook()
+    name = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        sheet = archive.read(name).decode()
+    head, tail = sheet.partition("<sheetData>")[0], sheet.partition("</sheetData>")[2]
+    made = f"{head}<sheetData>{rows}</sheetData>{tail}".encode()
+    text = read(repacked(content, {name: made}), XLSX, max_chars=MAX).text
+    return text.partition("# Days")[0].strip().removeprefix("# Loans").strip()
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ('<c t="inlineStr"><is><t>a</t></is></c><c t="inlineStr"><is><r><t>b</t></r><r><t> c</t></r></is></c>', "a | b c"),
+        ('<c t="inlineStr"><is><t>\u6771</t><rPh sb="0" eb="1"><t>spoken</t></rPh></is></c>', "\u6771"),
+        ('<c r="C1"><v>3</v></c><c r="A1"><v>1</v></c><c><v>2</v></c>', "1 | 2 | 3"),
+        ("<c><f>1+1</f><v>2</v></c><c><f>x</f><v/></c><c><v>0.1000</v></c><c><v>1e3</v></c>", "2 | 0.1 | 1000"),
+        ('<c t="e"><v>#N/A</v></c><c t="str"><v>made</v></c><c t="b"><v>0</v></c>', "#N/A | made | FALSE"),
+        ('<c t="d"><v>2026-03-01T09:30:00</v></c><c><v>007</v></c>', "2026-03-01 09:30:00 | 7"),
+    ],
+)
+def test_every_kind_of_cell_is_read(cells: str, expected: str) -> None:
+    assert _sheet(f"<row>{cells}</row>") == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ('<row><c r="BZZ1"><v>1</v></c></row>', "columns"),
+        ('<row><c r="ABCDEFGH1"><v>1</v></c></row>', "columns"),
+        ("<row><c><v>1</v></row>", "damaged"),
+        ("<row><c><v>&more;</v></c></row>", "damaged"),
+    ],
+)
+def test_sheets_that_are_none_are_refused(rows: str, reason: str) -> None:
+    with pytest.raises(CannotRead, match=reason):
+        _sheet(rows)
+
+
+def test_no_part_may_declare_a_document_type_whatever_it_is_called() -> None:
+    texts = b'<!DOCTYPE sst [<!ENTITY a "b">]><sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"/>'
+    with pytest.raises(CannotRead, match="document type"):
+        sheets.strings(io.BytesIO(texts))
+
+
+CELL = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**15), 10**15),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(categories=["L", "N", "P", "Zs"], exclude_characters="=_"), max_size=8),
+    st.datetimes(datetime(1905, 1, 1), datetime(2200, 1, 1)),
+    st.times(),
+    st.timedeltas(timedelta(0), timedelta(days=99)),
+)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.lists(CELL, min_size=1, max_size=5), min_size=1, max_size=6))
+def test_values_mean_what_openpyxl_says(table: list[list[Any]]) -> None:
+    book = openpyxl.Workbook()
+    for row in table:
+        book.active.append(["kept", *row])
+    content = saved(book)
+    opened = openpyxl.load_workbook(io.BytesIO(content))
+    told = [[" ".join(_shown(value).split()) for value in row] for row in opened.active.iter_rows(values_only=True)]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        meaning = _meaning(archive, _opened(content))
+        with archive.open("xl/worksheets/sheet1.xml") as source:
+            found = [[" ".join(text.split()) for text in row] for row in sheets.rows(source, meaning)]
+    width = max(map(len, told))
+    assert [row + [""] * (width - len(row)) for row in found] == told
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "TRUE", False: "FALSE"}[value]
+    if isinstance(value, datetime):
+        return value.isoformat(" ").removesuffix(" 00:00:00")
+    if isinstance(value, float):
+        return format(value, ".15g")
+    return value.isoformat() if isinstance(value, time) else str(value)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

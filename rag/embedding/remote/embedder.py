@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from rag.embedding.remote.gate import Gate
 from rag.embedding.remote.model import RemoteModel
 from rag.embedding.remote.pacing import Pacer
 from rag.embedding.remote.sender import Call, Ended, Sender
-from rag.embedding.runtime import Embedding, Matrix, PartlyEmbedded
+from rag.embedding.runtime import Embedding, Matrix, Note, PartlyEmbedded, await_all
 
 WAITING = 64  # batches of jobs that wait at the gate, which knows whose turn it is; more than that wait before it
 
@@ -90,7 +90,15 @@ class RemoteEmbedder:
         resent = f"{now.resent} of {now.requests} requests sent again, {now.pressed} answered 429"
         return f"{breaker}; {resent}, left alone {now.breaker_openings} times; {now.allowed} at once"
 
-    def embed(self, texts: Sequence[str], tokens: Sequence[int], *, tenant: str = "", urgent: bool = False) -> Embedding:
+    def embed(
+        self,
+        texts: Sequence[str],
+        tokens: Sequence[int],
+        *,
+        tenant: str = "",
+        urgent: bool = False,
+        note: Note | None = None,
+    ) -> Embedding:
         """As `Embedder` says. Also raises ProviderRefused for what no repetition mends."""
         call = Call(self._readable(texts, tokens), tokens, tenant, urgent, self._clock() + self._limits.deadline_s)
         batches = plan(tokens, count=self._limits.batch_count, most_tokens=self._limits.batch_tokens)
@@ -98,7 +106,7 @@ class RemoteEmbedder:
             for batch in batches:
                 self._send(call, batch)
         else:
-            self._send_all(call, batches)
+            self._send_all(call, batches, note)
         if call.error is not None:
             raise _partly(call, call.error)
         return Embedding(self._matrix(call), call.seconds, call.resent)
@@ -109,12 +117,12 @@ class RemoteEmbedder:
         self._pool.shutdown(wait=False)
         self._client.close()
 
-    def _send_all(self, call: Call, batches: Sequence[Batch]) -> None:
+    def _send_all(self, call: Call, batches: Sequence[Batch], note: Note | None) -> None:
         try:
             sendings = [self._pool.submit(self._send, call, batch) for batch in batches]
         except RuntimeError as error:
             raise ModelUnavailable("The embedding provider is no longer asked: the service stops.") from error
-        wait(sendings)
+        await_all(sendings, note, lambda: sum(call.tokens[place] for place in [*call.done]))
         for sending in sendings:
             sending.result()
 

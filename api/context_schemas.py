@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from api.explain_schemas import ExplanationOut
 from api.query_schemas import PassageOut, QueryIn, QueryUsage
 from ingestion.passages import Shown
 from rag.packing.counting import TokenizerName
@@ -48,8 +49,9 @@ class ContextOut(BaseModel):
     citations: list[CitationOut]
     left_out: int = Field(description="Passages that were found and did not fit.")
     usage: QueryUsage
-    degraded: list[str] = Field(description="Steps that were wanted and left out: `rerank`.")
+    degraded: list[str] = Field(description="What could not take part: `dense`, `lexical`, `rerank`.")
     timings_ms: dict[str, float]
+    explanation: ExplanationOut | None = Field(None, description="With `explain`.")
 
     @classmethod
     def of(cls, packed: Packed, answer: Answer, asked: ContextIn) -> ContextOut:
@@ -63,6 +65,7 @@ class ContextOut(BaseModel):
             usage=QueryUsage.of(answer, packed.tokens),
             degraded=list(answer.degraded),
             timings_ms=dict(answer.timings_ms),
+            explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
         )
 
 

@@ -164,7 +164,7 @@ _DECLARED: tuple[Operation, ...] = (
             "line.attributes.kind": "attribute value",
             "line.labels.0": "label",
         },
-        {"line": {"format": "markdown", "labels": [""]}, "query": {"max_errors": "5"}},
+        {"line": {"format": "markdown", "labels": [""], "after": [], "after_policy": "any_end"}, "query": {"max_errors": "5"}},
         but={BY_LABELS: 403},
     ),
     Operation(  # its job is refused: no test fetches anything from outside
@@ -259,6 +259,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "group_size": 2,
                 "rerank": True,
                 "min_relevance": None,
+                **{"mode": "lexical", "explain": True},
             }
         },
         variant="arranged",
@@ -278,7 +279,7 @@ _DECLARED: tuple[Operation, ...] = (
             "body": {
                 **{"queries": [""], "collections": [""], "top_k": 100, "filter": {"op": "eq"}, "max_tokens": 100_000},
                 **{"tokenizer": "cl100k_base", "expand": {"after": 1}, "diversity": {}, "boosts": [], "recency": None},
-                **{"group_by": None, "group_size": 3, "rerank": False, "min_relevance": None},
+                **{"group_by": None, "group_size": 3, "rerank": False, "min_relevance": None, "mode": "dense", "explain": True},
             }
         },
     ),

@@ -87,6 +87,7 @@ class Context(Model):
     usage: dict[str, int]
     timings_ms: dict[str, float]
     degraded: list[str] = field(default_factory=list)
+    explanation: dict[str, Any] | None = None
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Context:

@@ -51,6 +51,8 @@ class CollectionOut(BaseModel):
     profile: str
     near_duplicates: Duplicates
     near_threshold: float
+    semantic_cache: bool
+    semantic_threshold: float
     created_at: str
 
     @classmethod

@@ -120,11 +120,25 @@ class QueryUsage(BaseModel):
         )
 
 
+class ReuseOut(BaseModel):
+    similarity: float = Field(description="Cosine of this question and the one that was answered.")
+
+    @classmethod
+    def of(cls, answer: Answer) -> ReuseOut | None:
+        return None if answer.similarity is None else cls(similarity=answer.similarity)
+
+
+CACHED = "Whether this was answered before, from the same state of the collections; it is what a search would find."
+SEMANTIC = "Set where another question's answer was given, because the collections' `semantic_cache` allows it."
+
+
 class QueryOut(BaseModel):
     passages: list[PassageOut]
     groups: list[GroupOut] | None = Field(None, description="With `group_by`: the documents, best first.")
     usage: QueryUsage
     degraded: list[str] = Field(default_factory=list, description="Steps that were wanted and left out: `rerank`.")
+    cached: bool = Field(False, description=CACHED)
+    semantic_cache: ReuseOut | None = Field(None, description=SEMANTIC)
     timings_ms: dict[str, float] = Field(
         description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`."
     )
@@ -138,6 +152,8 @@ class QueryOut(BaseModel):
             groups=_groups(passages) if grouped else None,
             usage=QueryUsage.of(answer, total),
             degraded=list(answer.degraded),
+            cached=answer.reused,
+            semantic_cache=ReuseOut.of(answer),
             timings_ms=dict(answer.timings_ms),
         )
 

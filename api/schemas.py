@@ -79,14 +79,20 @@ class CollectionIn(Input):
         "keep", description="A document that nearly repeats another is kept, linked to it, or skipped."
     )
     near_threshold: float = Field(0.9, ge=0.8, le=1, description="From which similarity on; 1 is equal.")
+    semantic_cache: bool = Field(
+        False, description="Answer a question as another one was that is near to it. Near is not equal: mind the risk."
+    )
+    semantic_threshold: float = Field(0.95, ge=0.9, le=1, description="From which cosine of the two questions on.")
 
 
 class CollectionPatch(Input):
-    """What is given holds for documents that are brought from now on."""
+    """What is given holds from now on; documents that were brought stay as they are."""
 
     profile: Text | None = Field(None, description="The others keep their chunks.")
     near_duplicates: Duplicates | None = None
     near_threshold: float | None = Field(None, ge=0.8, le=1)
+    semantic_cache: bool | None = None
+    semantic_threshold: float | None = Field(None, ge=0.9, le=1)
 
 
 class RetryIn(Input):

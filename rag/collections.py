@@ -79,6 +79,8 @@ class TenantCollections:
         profile: str = STANDARD,
         near_duplicates: str = "keep",
         near_threshold: float = 0.9,
+        semantic_cache: bool = False,
+        semantic_threshold: float = 0.95,
         record: Callable[[Session, Collection], None] | None = None,
     ) -> Collection:
         """`record` writes something of the new collection in its transaction, last."""
@@ -95,6 +97,8 @@ class TenantCollections:
             profile=profile,
             near_duplicates=near_duplicates,
             near_threshold=near_threshold,
+            semantic_cache=semantic_cache,
+            semantic_threshold=semantic_threshold,
             created_at=self._clock(),
         )
         try:
@@ -113,11 +117,19 @@ class TenantCollections:
         profile: str | None = None,
         near_duplicates: str | None = None,
         near_threshold: float | None = None,
+        semantic_cache: bool | None = None,
+        semantic_threshold: float | None = None,
     ) -> tuple[Collection, int]:
-        """What is given holds for what is brought from now on; what was brought stays as it is."""
+        """What is given holds from now on; documents that were brought stay as they are."""
         if profile is not None:
             self._profiles.get(profile)
-        changes = {"profile": profile, "near_duplicates": near_duplicates, "near_threshold": near_threshold}
+        changes = {
+            "profile": profile,
+            "near_duplicates": near_duplicates,
+            "near_threshold": near_threshold,
+            "semantic_cache": semantic_cache,
+            "semantic_threshold": semantic_threshold,
+        }
         given = {field: value for field, value in changes.items() if value is not None}
         if not given:
             raise InvalidInput(f"Give at least one of {', '.join(changes)}.", field="profile")

@@ -36,6 +36,8 @@ class Collection(TenantOwned, table=True):
     profile: str = STANDARD  #: by which documents are processed that are brought from now on
     near_duplicates: str = "keep"  #: what becomes of a document that nearly repeats another: keep, link or skip it
     near_threshold: float = 0.9  #: from which similarity on
+    semantic_cache: bool = False  #: whether a question may be answered as another one was that is near to it
+    semantic_threshold: float = 0.95  #: from which cosine of the two on
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)

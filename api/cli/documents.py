@@ -37,6 +37,8 @@ def query(
         show_passage(rank, passage)
     if not result.passages:
         out.print("Nothing found.")
+    if result.semantic_cache:
+        out.print(f"[dim]Answered as another question was, of similarity {result.semantic_cache['similarity']:.3f}.[/dim]")
 
 
 def show_passage(rank: int, passage: Passage) -> None:

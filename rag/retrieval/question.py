@@ -85,3 +85,5 @@ class Answer:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     rerank_tokens: int = 0  #: charged for reranking
     degraded: tuple[str, ...] = ()  #: steps that were wanted and left out
+    reused: bool = False  #: whether it was computed before, from the same collections at the same generations
+    similarity: float | None = None  #: where it answered another question then: the cosine of the two

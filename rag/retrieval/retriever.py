@@ -23,6 +23,7 @@ from rag.corpus import Collection
 from rag.embedding.service import Embedded, EmbeddingService
 from rag.filters import compile_filter
 from rag.rerank.stage import Reranking
+from rag.result_cache import Known, ResultCache
 from rag.retrieval.hydration import hydrate
 from rag.retrieval.question import Answer, Passage, Question
 from rag.store.base import MAX_LIMIT, Hit, Search, TenantVectors, Vector, VectorStore
@@ -43,9 +44,11 @@ class Retriever:
         *,
         clock: Clock = system_clock,
         reranking: Reranking | None = None,
+        results: ResultCache | None = None,
     ) -> None:
         self.database, self.collections, self.store, self.embedding = database, collections, store, embedding
         self.clock, self.reranking = clock, reranking
+        self.results = results or ResultCache(0)
         self.calibration = calibration_of(embedding.model.fingerprint)
 
     def for_tenant(self, scope: Reader, meter: Meter) -> TenantRetriever:
@@ -67,9 +70,15 @@ class TenantRetriever:
                 raise
             self._parts.collections.for_tenant(self._scope).ensure_default()
             found, condition = self._where(question)
+        asked = self._parts.results.asked(self._scope, question, found)
+        if (known := asked.known()) is not None:
+            self._meter.saved(known.tokens, 0, len(question.phrasings))
+            return _known_answer(known, None, found, clock)
         clock.append(time.perf_counter())
         embedded = self._parts.embedding.embed_queries(self._scope, self._meter, question.phrasings, charge_id=charge_id)
         clock.append(time.perf_counter())
+        if (known := asked.like(embedded.vectors)) is not None:
+            return _known_answer(known, embedded, found, clock)
         vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
         reranking = self._reranking(question, found)
         depth = question.wishes.depth(question.top_k, reranks=reranking.candidates if reranking else 0)
@@ -77,7 +86,8 @@ class TenantRetriever:
         arranger = Arranger(self._parts.database, self._scope, self._meter)
         arranged = arranger.arrange(question, passages, vectors, reranking, charge_id=charge_id)
         clock.append(time.perf_counter())
-        return _answer(arranged, embedded, found, clock)
+        answer = _answer(arranged, embedded, found, clock)
+        return asked.keep(answer, embedded.vectors, embedded.tokens)
 
     def _reranking(self, question: Question, found: Sequence[Collection]) -> Reranking | None:
         """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
@@ -136,16 +146,33 @@ def best_of(legs: Sequence[Sequence[Hit]]) -> dict[str, float]:
     return scores
 
 
-def _answer(arranged: Arranged, embedded: Embedded, found: Sequence[Collection], clock: list[float]) -> Answer:
+def _known_answer(known: Known, embedded: Embedded | None, found: Sequence[Collection], clock: list[float]) -> Answer:
+    """`embedded`: None where the question itself was known, whose tokens cost nothing."""
+    clock += [time.perf_counter()] * (4 - len(clock))
+    return Answer(
+        passages=known.passages,
+        charged=embedded.charged if embedded else 0,
+        cached=embedded.cached if embedded else known.tokens,
+        generations={row.name: row.generation for row in found},
+        timings_ms=_timings(clock, embedded.model_s if embedded else 0.0),
+        reused=True,
+        similarity=known.similarity,
+    )
+
+
+def _timings(clock: Sequence[float], model_s: float) -> dict[str, float]:
     stages = ("collections", "embedding", "search")
     timings = {name: round((clock[i + 1] - clock[i]) * 1000, 3) for i, name in enumerate(stages)}
-    timings["model"] = round(embedded.model_s * 1000, 3)
+    return timings | {"model": round(model_s * 1000, 3)}
+
+
+def _answer(arranged: Arranged, embedded: Embedded, found: Sequence[Collection], clock: list[float]) -> Answer:
     return Answer(
         passages=tuple(arranged.passages),
         charged=embedded.charged,
         cached=embedded.cached,
         generations={row.name: row.generation for row in found},
-        timings_ms=timings,
+        timings_ms=_timings(clock, embedded.model_s),
         rerank_tokens=arranged.rerank_tokens,
         degraded=arranged.degraded,
     )

@@ -45,6 +45,7 @@ from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
 from rag.profiles import Profiles
+from rag.result_cache import ResultCache
 from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
 from tenants.budget import Ledger
@@ -116,7 +117,7 @@ class IngestModel(RuleBasedStateMachine):
         self.documents = Documents(
             self.database, system_clock, collections, self.blobs, self.queue, self.ledger, DocumentLimits(10**6)
         )
-        self.retriever = Retriever(self.database, collections, self.engine, self.embedding)
+        self.retriever = Retriever(self.database, collections, self.engine, self.embedding, results=ResultCache(1 << 20))
         self.pipeline = Pipeline(
             self.database,
             system_clock,

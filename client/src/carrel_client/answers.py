@@ -56,6 +56,8 @@ class QueryResult(Model):
     timings_ms: dict[str, float]
     groups: list[Group] | None = None  #: with `group_by`
     degraded: list[str] = field(default_factory=list)  #: steps that were wanted and left out
+    cached: bool = False  #: whether it was answered before, from the same state of the collections
+    semantic_cache: dict[str, float] | None = None  #: `similarity` to another question, whose answer this is
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> QueryResult:
@@ -86,6 +88,8 @@ class Context(Model):
     usage: dict[str, int]
     timings_ms: dict[str, float]
     degraded: list[str] = field(default_factory=list)
+    cached: bool = False
+    semantic_cache: dict[str, float] | None = None
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Context:

@@ -137,6 +137,8 @@ class Collection(Model):
     profile: str = "standard"
     near_duplicates: str = "keep"  #: or link, or skip
     near_threshold: float = 0.9
+    semantic_cache: bool = False  #: whether near questions share answers
+    semantic_threshold: float = 0.95
 
 
 @dataclass(frozen=True)

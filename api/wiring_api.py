@@ -35,6 +35,7 @@ from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
+from ingestion.placement import Placements
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
 from rag.rerank.stage import Reranking
@@ -64,6 +65,7 @@ class ApiServices:
     audit: AuditLog
     rates: RateLimiter
     collections: Collections
+    placements: Placements
     documents: Documents
     bulk: BulkDocuments
     bulk_turns: BulkTurns
@@ -116,6 +118,7 @@ def build_api(settings: Settings) -> ApiServices:
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
+        placements=Placements(core.database, collections, store, embedding.space),
         documents=documents,
         bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),
         bulk_turns=BulkTurns(),

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from api.local import LocalService, local_service
-from benchmarks.report import Report
+from benchmarks.report import Figures, Report
 from benchmarks.workload import SERVICE
 from carrel_client import Carrel
 
 PARALLEL = 8
 TOP_K = 100
+MODES = {"hybrid": "", "dense": "dense_", "lexical": "lexical_"}  # with what stands before their figures
 Qrels = Mapping[str, Mapping[str, int]]
 
 
@@ -56,8 +59,8 @@ def run(folder: Path, runtime: str, precision: str) -> Report:
             began = time.monotonic()
             chunks = _ingest(clients, dataset.documents)
             seconds = time.monotonic() - began
-            rankings = _ask(clients, dataset.queries)
-    figures = {f"dense_{name}": value for name, value in score(rankings, dataset.qrels).items()}
+            rankings = {mode: _ask(clients, dataset.queries, mode) for mode in MODES}
+    figures = _figures(rankings, dataset.qrels)
     ingest = {"documents": len(dataset.documents), "chunks": chunks, "ingest_s": seconds, "chunks_per_s": chunks / seconds}
     return Report("quality", {**figures, "queries": len(dataset.queries), **ingest})
 
@@ -84,13 +87,35 @@ def _ingest(clients: Mapping[str, Carrel], documents: Iterable[Mapping[str, Any]
         return sum(pool.map(bring, documents))
 
 
-def _ask(clients: Mapping[str, Carrel], queries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _ask(clients: Mapping[str, Carrel], queries: Sequence[Mapping[str, Any]], mode: str) -> dict[str, list[str]]:
     def ask(query: Mapping[str, Any]) -> tuple[str, list[str]]:
-        passages = clients[_group(query)].query(query["text"], top_k=TOP_K).passages
+        passages = clients[_group(query)].query(query["text"], top_k=TOP_K, mode=mode).passages
         return query["id"], list(dict.fromkeys(passage.external_id for passage in passages))
 
     with ThreadPoolExecutor(PARALLEL) as pool:
         return dict(pool.map(ask, queries))
+
+
+def _figures(rankings: Mapping[str, Mapping[str, Sequence[str]]], qrels: Qrels) -> Figures:
+    """Of the fused ranking and of each leg; and how likely a difference as large would be if fusing made none."""
+    figures: Figures = {}
+    for mode, prefix in MODES.items():
+        figures |= {f"{prefix}{name}": value for name, value in score(rankings[mode], qrels).items()}
+    for leg in ("dense", "lexical"):
+        figures[f"p_vs_{leg}"] = paired_p(*(_each(rankings[mode], qrels) for mode in ("hybrid", leg)))
+    return figures
+
+
+def _each(rankings: Mapping[str, Sequence[str]], qrels: Qrels) -> list[float]:
+    return [ndcg(rankings[query], qrels[query], 10) for query in sorted(rankings)]
+
+
+def paired_p(first: Sequence[float], second: Sequence[float], *, rounds: int = 10_000, seed: int = 1) -> float:
+    """Of Fisher's randomisation test, two-sided: how often swapping the two at random differs as much."""
+    differences = np.asarray(first) - np.asarray(second)
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (rounds, len(differences)))
+    beyond = np.abs(signs @ differences) >= abs(differences.sum()) - 1e-12
+    return float((beyond.sum() + 1) / (rounds + 1))
 
 
 def score(rankings: Mapping[str, Sequence[str]], qrels: Qrels) -> dict[str, float]:

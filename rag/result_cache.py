@@ -15,6 +15,7 @@ from operator import attrgetter
 import numpy as np
 
 from rag.corpus import Collection
+from rag.embedding.service import Embedded
 from rag.result_shelves import Kept, Shelves, States
 from rag.retrieval.question import Answer, Passage, Question
 from rag.store.base import Vector
@@ -71,8 +72,8 @@ class Asked:
 
     def __init__(self, cache: ResultCache, scope: Reader, question: Question, found: Sequence[Collection]) -> None:
         self._cache, self._tenant_id = cache, scope.tenant_id
-        # With recency an answer depends on the time that it is given at.
-        self._cached = cache.max_bytes > 0 and question.wishes.recency is None
+        # With recency an answer depends on the time that it is given at, and an explanation tells of a search.
+        self._cached = cache.max_bytes > 0 and question.wishes.recency is None and not question.explain
         if not self._cached:
             return
         labels = None if scope.labels is None else sorted(scope.labels)
@@ -94,10 +95,11 @@ class Asked:
             return None
         return self._cache.nearest(self._tenant_id, self._group, self._states, _unit(vectors[0]), self._least)
 
-    def keep(self, answer: Answer, vectors: Vector, tokens: int) -> Answer:
+    def keep(self, answer: Answer, embedded: Embedded | None) -> Answer:
         """Unless it is less than what was asked for."""
         if self._cached and not answer.degraded:
-            alike = (None, None) if self._least is None else (self._group, _unit(vectors[0]))
+            tokens = embedded.tokens if embedded else 0
+            alike = (self._group, _unit(embedded.vectors[0])) if embedded and self._least is not None else (None, None)
             self._cache.put(self._tenant_id, self._key, Kept(answer.passages, tokens, self._states, *alike))
         return answer
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import AsJson, TenantOption, print_json, table, tenant_client
+from api.cli.common import AsJson, TenantOption, operator, print_json, table, tenant_client
 from carrel_client import Collection
 from config.settings import Settings
 
@@ -22,6 +22,7 @@ SemanticCache = Annotated[
     typer.Option("--semantic-cache/--no-semantic-cache", help="Answer a question as another one was that is near to it."),
 ]
 SemanticThreshold = Annotated[float | None, typer.Option("--semantic-threshold", help="How near: 0.9 to 1, else 0.95.")]
+PLACEMENT_COLUMNS = ["name", "placement", "chosen", "settled", "points"]
 PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "parent", "priority", "rerank", "rewrite"]
 
 
@@ -91,6 +92,23 @@ def update(
             semantic_threshold=semantic_threshold,
         )
     print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
+
+
+@collections.command("place")
+def place(
+    name: Annotated[str, typer.Argument(help="The collection.")],
+    placement: Annotated[str, typer.Argument(help="dedicated, shared, or auto: by its number of points.")],
+    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Tenant, by name or id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give a collection a shard of its own, or put it back. It stays in use while it is moved. For operators.
+
+    Example: carrel collection place contracts dedicated --tenant acme
+    """
+    with operator(Settings()) as client:
+        placed = client.admin.tenants.place(tenant, name, placement=placement)
+    row = [placed.collection, placed.placement, placed.chosen, placed.settled, placed.points]
+    print_json(placed) if as_json else table(PLACEMENT_COLUMNS, [row])
 
 
 @collections.command("profiles")

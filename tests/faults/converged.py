@@ -16,8 +16,11 @@ from sqlmodel import col, select
 from config.clock import system_clock
 from config.database import Database
 from config.settings import Settings
+from ingestion.repair.terms import recount
 from ingestion.tables import Job
-from rag.corpus import Chunk, Document, DocumentVersion, SpaceRow, VersionChunk
+from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
+from rag.lexical.counting import read_counts_of
+from rag.lexical.statistics import total
 from rag.store.base import Space
 from rag.store.remote import EngineClient
 from tenants.context import TenantContext
@@ -120,6 +123,8 @@ def _check_chunks(session: Session) -> list[str]:
     live = set(session.scalars(select(col(DocumentVersion.id)).where(col(DocumentVersion.state) == "live")))
     assert {place.version_id for place in places} == live
     assert sorted({place.chunk_id for place in places}) == ids
+    for collection in session.scalars(select(col(Collection.id))):
+        assert total([*read_counts_of(session, collection).values()]) == recount(session, collection)
     return ids
 
 

@@ -20,7 +20,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlmodel import SQLModel, select
+from sqlmodel import SQLModel, col, select
 
 from config.clock import system_clock
 from config.database import Database
@@ -34,16 +34,19 @@ from ingestion.jobs import Jobs
 from ingestion.pipeline import Pipeline
 from ingestion.readers.base import Parsed
 from ingestion.readers.registry import read
+from ingestion.repair.terms import recount
 from ingestion.submission import Submission
 from ingestion.workflow import MemoryQueue, Step, Steps, process
 from rag.chunkers import Chunkers
 from rag.chunking import Chunker
 from rag.collections import Collections
-from rag.corpus import Chunk, VersionChunk
+from rag.corpus import Chunk, Collection, VersionChunk
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
+from rag.lexical.counting import read_counts_of
+from rag.lexical.statistics import total
 from rag.profiles import Profiles
 from rag.result_cache import ResultCache
 from rag.retrieval.question import Question
@@ -311,6 +314,8 @@ class IngestModel(RuleBasedStateMachine):
         with self.database.read(context) as session:
             chunks = sorted(row.id for row in session.scalars(select(Chunk)))
             places = len([*session.scalars(select(VersionChunk))])
+            for collection in session.scalars(select(col(Collection.id))):
+                assert total([*read_counts_of(session, collection).values()]) == recount(session, collection)
         assert points == chunks
         assert places == len(chunks) == expected.total()
         live = sum(document.live > 0 for model in self.model for document in model.values())

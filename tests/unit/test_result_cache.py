@@ -15,6 +15,7 @@ from rag.arranging.wishes import Recency, Wishes
 from rag.filters import parse
 from rag.result_cache import ResultCache
 from rag.result_shelves import MAX_COMPARED, Kept, Shelf, Shelves
+from rag.retrieval import retriever
 from rag.retrieval.question import Answer, Question
 from rag.store.base import Vector
 from rag.store.memory import MemoryStore
@@ -146,11 +147,8 @@ def test_an_answer_that_began_before_a_newer_one_was_seen_is_not_kept() -> None:
 
 
 def test_a_degraded_answer_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rag.retrieval import retriever  # noqa: PLC0415
-
-    whole = retriever._answer
-    monkeypatch.setattr(retriever, "_answer", lambda *args: replace(whole(*args), degraded=("rerank",)))
-    ask(world, ASH)
+    monkeypatch.setattr(retriever, "_uncounted", lambda *_: True)
+    assert ask(world, ASH).degraded == ("lexical",)
     monkeypatch.undo()
     assert not ask(world, ASH).reused
 

@@ -89,6 +89,7 @@ class CollectionOut(BaseModel):
     near_threshold: float
     semantic_cache: bool
     semantic_threshold: float
+    keep_versions_days: int
     created_at: str
 
     @classmethod

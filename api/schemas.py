@@ -72,6 +72,9 @@ class DocumentIn(Input):
     )
 
 
+MAX_KEPT_DAYS = 3650
+
+
 class CollectionIn(Input):
     name: Text = Field(examples=["handbook"])
     profile: Text = Field(STANDARD, description="How its documents are processed: one of `GET /v1/profiles`.")
@@ -83,6 +86,9 @@ class CollectionIn(Input):
         False, description="Answer a question as another one was that is near to it. Near is not equal: mind the risk."
     )
     semantic_threshold: float = Field(0.95, ge=0.9, le=1, description="From which cosine of the two questions on.")
+    keep_versions_days: int = Field(
+        0, ge=0, le=MAX_KEPT_DAYS, description="How long replaced versions are kept, for questions `as_of` then."
+    )
 
 
 class CollectionPatch(Input):
@@ -93,6 +99,7 @@ class CollectionPatch(Input):
     near_threshold: float | None = Field(None, ge=0.8, le=1)
     semantic_cache: bool | None = None
     semantic_threshold: float | None = Field(None, ge=0.9, le=1)
+    keep_versions_days: int | None = Field(None, ge=0, le=MAX_KEPT_DAYS)
 
 
 class RetryIn(Input):

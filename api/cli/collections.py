@@ -22,6 +22,9 @@ SemanticCache = Annotated[
     typer.Option("--semantic-cache/--no-semantic-cache", help="Answer a question as another one was that is near to it."),
 ]
 SemanticThreshold = Annotated[float | None, typer.Option("--semantic-threshold", help="How near: 0.9 to 1, else 0.95.")]
+KeepVersions = Annotated[
+    int | None, typer.Option("--keep-versions-days", help="How long replaced versions can be asked for: 0 to 3650, else 0.")
+]
 PLACEMENT_COLUMNS = ["name", "placement", "chosen", "settled", "points"]
 PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "parent", "priority", "rerank", "rewrite"]
 
@@ -40,6 +43,7 @@ def create(
     near_threshold: NearThreshold = None,
     semantic_cache: SemanticCache = None,
     semantic_threshold: SemanticThreshold = None,
+    keep_versions_days: KeepVersions = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,6 +59,7 @@ def create(
             near_threshold=near_threshold,
             semantic_cache=semantic_cache,
             semantic_threshold=semantic_threshold,
+            keep_versions_days=keep_versions_days,
         )
     print_json(made) if as_json else table(COLUMNS, [_row(made)])
 
@@ -75,10 +80,11 @@ def update(
     near_threshold: NearThreshold = None,
     semantic_cache: SemanticCache = None,
     semantic_threshold: SemanticThreshold = None,
+    keep_versions_days: KeepVersions = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose another profile, what becomes of near-duplicates, or whether near questions share answers, from now on.
+    """Choose another profile, or what becomes of near-duplicates, near questions or former versions, from now on.
 
     Example: carrel collection update contracts --profile precise --tenant acme
     """
@@ -90,6 +96,7 @@ def update(
             near_threshold=near_threshold,
             semantic_cache=semantic_cache,
             semantic_threshold=semantic_threshold,
+            keep_versions_days=keep_versions_days,
         )
     print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
 

@@ -31,8 +31,9 @@ from rag.ranking import Fusion, Leg, Ranked, best_of, fuse
 from rag.rerank.stage import Reranking
 from rag.result_cache import Known, ResultCache
 from rag.retrieval.explanation import ExplainedPassage, Explanation
-from rag.retrieval.hydration import Hydrator
+from rag.retrieval.hydration import Hydrator, Moment
 from rag.retrieval.legs import Legs
+from rag.retrieval.past import require_kept
 from rag.retrieval.question import Answer, Passage, Question
 from rag.retrieval.stopwatch import Stopwatch
 from rag.store.base import MAX_LIMIT, SparseVector, TenantVectors, VectorStore
@@ -154,6 +155,8 @@ class TenantRetriever:
     def _where(self, question: Question) -> _Where:
         with self._parts.database.read(self._scope) as session:
             found = self._parts.collections.for_tenant(self._scope).find_all(session, question.collections)
+            if question.as_of is not None:
+                require_kept(found, question.as_of, self._parts.clock())
             statistics = {} if question.mode == "dense" else self._parts.statistics.of(session, found)
             return _Where(found, self._condition(session, question, found), statistics)
 
@@ -185,7 +188,7 @@ class TenantRetriever:
         self, question: Question, legs: Sequence[Legs], fusion: Fusion, vectors: TenantVectors, depth: int, watch: Stopwatch
     ) -> _Found:
         """Ask for more as long as dropped hits leave the answer short and the engine may have others."""
-        hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration)
+        hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration, Moment(question.as_of))
         unspaced = [has_unspaced(text) for text in question.phrasings]
         found = _Found(limit=max(fusion.candidates, 2 * depth) + SPARE_HITS)
         while True:

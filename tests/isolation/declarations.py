@@ -295,6 +295,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "near_threshold": 0.95,
                 "semantic_cache": True,
                 "semantic_threshold": 0.9,
+                "keep_versions_days": 30,
             }
         },
     ),
@@ -310,6 +311,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "near_threshold": 0.8,
                 "semantic_cache": False,
                 "semantic_threshold": 1,
+                "keep_versions_days": 0,
             }
         },
     ),

@@ -41,7 +41,11 @@ class TenantPassages:
         self._parts, self._context = parts, context
 
     def get(self, passage_id: str, *, around: int, version: int | None = None) -> Shown:
-        """As the live version has it, or another one that is kept. With up to `around` characters before and after it. NotFound alike for what is missing, foreign or out of bounds."""
+        """With up to `around` characters before and after it.
+
+        `version`: as that one has it, if it is kept, and not the live one.
+        NotFound alike for what is missing, foreign or out of bounds.
+        """
         for last in (False, True):
             with self._parts.database.read(self._context) as session:
                 passage, blob = self._find(session, passage_id, Moment(version=version))

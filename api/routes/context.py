@@ -19,9 +19,7 @@ routes = router("Knowledge")
 Around = Annotated[int, Query(ge=0, le=MAX_AROUND, description="Characters before and after it, at most.")]
 
 
-Version = Annotated[
-    int | None, Query(ge=1, le=2**31 - 1, description="As this version has it, if it is kept; else the live one.")
-]
+Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="As that version has it, if it is kept.")]
 
 
 @routes.post(

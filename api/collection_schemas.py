@@ -87,6 +87,9 @@ class CollectionOut(BaseModel):
     profile: str
     near_duplicates: Duplicates
     near_threshold: float
+    semantic_cache: bool
+    semantic_threshold: float
+    keep_versions_days: int
     created_at: str
 
     @classmethod

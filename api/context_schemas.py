@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.explain_schemas import ExplanationOut
-from api.query_schemas import PassageOut, QueryIn, QueryUsage
+from api.query_schemas import CACHED, SEMANTIC, PassageOut, QueryIn, QueryUsage, ReuseOut
 from ingestion.passages import Shown
 from rag.packing.counting import TokenizerName
 from rag.packing.packing import MAX_BUDGET, Packed
@@ -50,6 +50,8 @@ class ContextOut(BaseModel):
     left_out: int = Field(description="Passages that were found and did not fit.")
     usage: QueryUsage
     degraded: list[str] = Field(description="What could not take part: `dense`, `lexical`, `rerank`.")
+    cached: bool = Field(False, description=CACHED)
+    semantic_cache: ReuseOut | None = Field(None, description=SEMANTIC)
     timings_ms: dict[str, float]
     explanation: ExplanationOut | None = Field(None, description="With `explain`.")
 
@@ -64,6 +66,8 @@ class ContextOut(BaseModel):
             left_out=packed.left_out,
             usage=QueryUsage.of(answer, packed.tokens),
             degraded=list(answer.degraded),
+            cached=answer.reused,
+            semantic_cache=ReuseOut.of(answer),
             timings_ms=dict(answer.timings_ms),
             explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
         )

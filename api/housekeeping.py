@@ -62,6 +62,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("jobs of the dead", lambda: take_over(services), 0.0),
         Chore("placements", services.placer.run_once, PLACE_EVERY_S),
         Chore("finished jobs", services.worker.purge_finished, PURGE_EVERY_S),
+        Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),
     ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from api.arranging_schemas import ArrangingIn
 from api.explain_schemas import ExplanationOut
@@ -24,6 +25,8 @@ from rag.retrieval.question import (
 )
 from rag.tokens import count_tokens
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
 
 class QueryIn(Input, ArrangingIn):
     query: Text | None = Field(None, min_length=1, max_length=MAX_QUESTION_CHARS, examples=["how long may I keep a book?"])
@@ -34,6 +37,10 @@ class QueryIn(Input, ArrangingIn):
     )
     collections: list[Text] = Field(default_factory=lambda: ["default"], min_length=1, max_length=MAX_COLLECTIONS)
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
+    as_of: AwareDatetime | None = Field(
+        None,
+        description="Answer as of then, from versions that the collections keep: ISO 8601 with its zone, or Unix milliseconds.",
+    )
     filter: dict[str, Any] | None = Field(
         None,
         description="Over attributes: `key`, `op` (eq ne in nin exists gt gte lt lte), `value`; `and`, `or`, `not` nest.",
@@ -56,6 +63,7 @@ class QueryIn(Input, ArrangingIn):
             filter=None if self.filter is None else parse(self.filter),
             wishes=self.wishes(),
             rerank=self.rerank,
+            as_of=None if self.as_of is None else (self.as_of - _EPOCH) // dt.timedelta(milliseconds=1),
             mode=self.mode,
             explain=self.explain,
         )
@@ -96,7 +104,8 @@ class PassageOut(BaseModel):
     @staticmethod
     def fields_of(passage: Passage) -> dict[str, Any]:
         fields = {name: getattr(passage, name) for name in _OF_PASSAGE}
-        return fields | {"url": f"/v1/passages/{passage.id}", "tokens": count_tokens(passage.text)}
+        url = f"/v1/passages/{passage.id}" + (f"?version={passage.version}" if passage.former else "")
+        return fields | {"url": url, "tokens": count_tokens(passage.text)}
 
 
 _OF_PASSAGE = tuple(name for name in PassageOut.model_fields if name not in ("tokens", "url"))
@@ -127,11 +136,25 @@ class QueryUsage(BaseModel):
         )
 
 
+class ReuseOut(BaseModel):
+    similarity: float = Field(description="Cosine of this question and the one that was answered.")
+
+    @classmethod
+    def of(cls, answer: Answer) -> ReuseOut | None:
+        return None if answer.similarity is None else cls(similarity=answer.similarity)
+
+
+CACHED = "Whether this was answered before, from the same state of the collections; it is what a search would find."
+SEMANTIC = "Set where another question's answer was given, because the collections' `semantic_cache` allows it."
+
+
 class QueryOut(BaseModel):
     passages: list[PassageOut]
     groups: list[GroupOut] | None = Field(None, description="With `group_by`: the documents, best first.")
     usage: QueryUsage
     degraded: list[str] = Field(default_factory=list, description="What could not take part: `dense`, `lexical`, `rerank`.")
+    cached: bool = Field(False, description=CACHED)
+    semantic_cache: ReuseOut | None = Field(None, description=SEMANTIC)
     timings_ms: dict[str, float] = Field(
         description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`."
     )
@@ -146,6 +169,8 @@ class QueryOut(BaseModel):
             groups=_groups(passages) if grouped else None,
             usage=QueryUsage.of(answer, total),
             degraded=list(answer.degraded),
+            cached=answer.reused,
+            semantic_cache=ReuseOut.of(answer),
             timings_ms=dict(answer.timings_ms),
             explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
         )

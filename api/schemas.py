@@ -72,6 +72,9 @@ class DocumentIn(Input):
     )
 
 
+MAX_KEPT_DAYS = 3650
+
+
 class CollectionIn(Input):
     name: Text = Field(examples=["handbook"])
     profile: Text = Field(STANDARD, description="How its documents are processed: one of `GET /v1/profiles`.")
@@ -79,14 +82,24 @@ class CollectionIn(Input):
         "keep", description="A document that nearly repeats another is kept, linked to it, or skipped."
     )
     near_threshold: float = Field(0.9, ge=0.8, le=1, description="From which similarity on; 1 is equal.")
+    semantic_cache: bool = Field(
+        False, description="Answer a question as another one was that is near to it. Near is not equal: mind the risk."
+    )
+    semantic_threshold: float = Field(0.95, ge=0.9, le=1, description="From which cosine of the two questions on.")
+    keep_versions_days: int = Field(
+        0, ge=0, le=MAX_KEPT_DAYS, description="How long replaced versions are kept, for questions `as_of` then."
+    )
 
 
 class CollectionPatch(Input):
-    """What is given holds for documents that are brought from now on."""
+    """What is given holds from now on; documents that were brought stay as they are."""
 
     profile: Text | None = Field(None, description="The others keep their chunks.")
     near_duplicates: Duplicates | None = None
     near_threshold: float | None = Field(None, ge=0.8, le=1)
+    semantic_cache: bool | None = None
+    semantic_threshold: float | None = Field(None, ge=0.9, le=1)
+    keep_versions_days: int | None = Field(None, ge=0, le=MAX_KEPT_DAYS)
 
 
 class RetryIn(Input):

@@ -25,7 +25,7 @@ from api.wiring import (
     priced,
     url_policy,
 )
-from config.settings import Settings
+from config.settings import MIB, Settings
 from ingestion.blobs import BlobStore
 from ingestion.bulk import BulkDocuments
 from ingestion.catalogue import DocumentLimits
@@ -39,6 +39,7 @@ from ingestion.placement import Placements
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
 from rag.rerank.stage import Reranking
+from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
@@ -127,7 +128,15 @@ def build_api(settings: Settings) -> ApiServices:
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
         draining=draining,
-        retriever=Retriever(core.database, collections, store, embedding, clock=core.clock, reranking=reranking),
+        retriever=Retriever(
+            core.database,
+            collections,
+            store,
+            embedding,
+            clock=core.clock,
+            reranking=reranking,
+            results=ResultCache(settings.result_cache_mb * MIB),
+        ),
         reranking=reranking,
         store=store,
         embedding=embedding,

@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     cache_max_bytes: int = Field(
         2048 * MIB, ge=MIB, description="Size cap of the embedding cache on disk, shared equally by tenants."
     )
+    result_cache_mb: int = Field(
+        32, ge=0, le=65536, description="Memory in MiB that an API process keeps answers in, shared by tenants; 0 keeps none."
+    )
 
     vector_backend: Literal["engine", "qdrant"] = Field(
         "engine", description="`engine` is the built-in process; `qdrant` a Qdrant server at CARREL_QDRANT_URL."

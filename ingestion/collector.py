@@ -50,12 +50,22 @@ class Collector:
         self._embedding, self._queue = embedding, queue
         self._keep_ms = int(keep_failed_days * DAY_MS)
 
+    def kept(self) -> sa.ColumnElement[bool]:
+        """Of a version joined with its document: it was live, and its collection's questions may still reach back to it."""
+        days = sa.select(col(Collection.keep_versions_days)).where(col(Collection.id) == col(Document.collection_id))
+        kept_ms = sa.cast(days.correlate(Document).scalar_subquery(), sa.BigInteger) * DAY_MS
+        until = col(DocumentVersion.live_until)
+        return sa.and_(col(DocumentVersion.state) == "superseded", until.is_not(None), until + kept_ms > self._clock())
+
     def given_up(self) -> sa.ColumnElement[bool]:
         """Of a version joined with its document: nobody will ask for its content any more."""
         ended = col(DocumentVersion.state).in_(("failed", "cancelled"))
         replaced = col(DocumentVersion.number) < col(Document.last_number)
         old = sa.func.coalesce(col(DocumentVersion.ended_at), 0) < self._clock() - self._keep_ms
-        return sa.or_(col(DocumentVersion.state).in_(("superseded", "skipped")), sa.and_(ended, sa.or_(replaced, old)))
+        gone = sa.or_(
+            col(DocumentVersion.state) == "skipped", sa.and_(col(DocumentVersion.state) == "superseded", sa.not_(self.kept()))
+        )
+        return sa.or_(gone, sa.and_(ended, sa.or_(replaced, old)))
 
     def collect(self, context: TenantContext, collection_id: str, document_id: str, version_id: str | None) -> bool:
         """Return whether the document is gone. `version_id`: the job's own, whose blobs go with a deleted document even if its
@@ -144,6 +154,7 @@ class Collector:
                 select(DocumentVersion, self.given_up())
                 .join(Document, col(Document.id) == col(DocumentVersion.document_id))
                 .where(col(DocumentVersion.document_id) == document_id, col(DocumentVersion.state).in_(ENDED), _has_remains())
+                .where(sa.not_(self.kept()))
                 .with_for_update()
             ).all()
             for version, given_up in dead:

@@ -12,7 +12,7 @@ from config.errors import NotFound
 from ingestion.blobs import BlobStore
 from rag.corpus import Collection, DocumentVersion
 from rag.ranking import Ranked
-from rag.retrieval.hydration import Hydrator
+from rag.retrieval.hydration import Hydrator, Moment
 from rag.retrieval.question import Passage
 from tenants.context import TenantContext
 
@@ -40,11 +40,15 @@ class TenantPassages:
     def __init__(self, parts: Passages, context: TenantContext) -> None:
         self._parts, self._context = parts, context
 
-    def get(self, passage_id: str, *, around: int) -> Shown:
-        """With up to `around` characters before and after it. NotFound alike for what is missing, foreign or out of bounds."""
+    def get(self, passage_id: str, *, around: int, version: int | None = None) -> Shown:
+        """With up to `around` characters before and after it.
+
+        `version`: as that one has it, if it is kept, and not the live one.
+        NotFound alike for what is missing, foreign or out of bounds.
+        """
         for last in (False, True):
             with self._parts.database.read(self._context) as session:
-                passage, blob = self._find(session, passage_id)
+                passage, blob = self._find(session, passage_id, Moment(version=version))
             try:
                 text = self._parts.blobs.get(blob).decode()
             except FileNotFoundError:  # replaced since it was looked up
@@ -54,8 +58,8 @@ class TenantPassages:
             return Shown(passage, text[max(0, passage.start - around) : passage.start], text[passage.end :][:around])
         raise AssertionError("the loop returns or raises")
 
-    def _find(self, session: Session, passage_id: str) -> tuple[Passage, str]:
-        found = Hydrator(self._context, None).passages(session, [Ranked(passage_id, 0.0, {})], Counter())
+    def _find(self, session: Session, passage_id: str, moment: Moment) -> tuple[Passage, str]:
+        found = Hydrator(self._context, None, moment=moment).passages(session, [Ranked(passage_id, 0.0, {})], Counter())
         row = session.get(Collection, found[0].collection) if found else None
         version = session.get(DocumentVersion, found[0].version_id) if row else None
         bounds = self._context.collections

@@ -232,12 +232,14 @@ class Pipeline:
         elif version.state == "queued":
             _require_indexed(session, version.id)
             newest, former = document.live_number < version.number, document.live_version_id
+            now = self._clock()
             if newest and former is not None:
                 replaced = session.get_one(DocumentVersion, former)
-                replaced.state = "superseded"
+                replaced.state, replaced.live_until = "superseded", now
                 session.add(replaced)
             version.state = "live" if newest else "superseded"
             if newest:
+                version.live_from = now
                 document.live_version_id, document.live_number = version.id, version.number
                 bump_generation(session, document.collection_id)
                 count_version(session, document.collection_id, tenant=document.tenant_id, live=version.id, ended=former)

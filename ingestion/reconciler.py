@@ -16,6 +16,7 @@ from sqlmodel import col, select
 from ingestion.blobs import FOLDERS
 from ingestion.repair.accounts import check_live_versions, check_windows
 from ingestion.repair.blobs import check_blobs, horizon
+from ingestion.repair.former import expire
 from ingestion.repair.jobs import check_jobs
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.points import FreeMeter, check_points, check_unknown_tenants
@@ -89,6 +90,11 @@ class Reconciler:
         if report.tokens:
             log.info("chunks were embedded again", extra={"tokens": report.tokens})
         return report
+
+    def expire(self) -> None:
+        """Remove former versions that were kept for long enough."""
+        if count := expire(self._parts):
+            log.info("former versions were removed", extra={"documents": count})
 
     def engine(self) -> tuple[str, int] | None:
         """Which run of the engine this is, and how many points it has; None if it does not answer."""

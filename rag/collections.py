@@ -19,6 +19,7 @@ from config.profiles import STANDARD
 from rag.corpus import Collection, Document, NumericSlot, SpaceRow
 from rag.embedding.runtime import Fingerprint
 from rag.profiles import Profiles
+from rag.retrieval.past import kept_since
 from rag.store.base import Space
 from rag.types import Reader
 
@@ -79,6 +80,9 @@ class TenantCollections:
         profile: str = STANDARD,
         near_duplicates: str = "keep",
         near_threshold: float = 0.9,
+        semantic_cache: bool = False,
+        semantic_threshold: float = 0.95,
+        keep_versions_days: int = 0,
         record: Callable[[Session, Collection], None] | None = None,
     ) -> Collection:
         """`record` writes something of the new collection in its transaction, last."""
@@ -95,6 +99,10 @@ class TenantCollections:
             profile=profile,
             near_duplicates=near_duplicates,
             near_threshold=near_threshold,
+            semantic_cache=semantic_cache,
+            semantic_threshold=semantic_threshold,
+            keep_versions_days=keep_versions_days,
+            versions_kept_since=self._clock() if keep_versions_days else None,
             created_at=self._clock(),
         )
         try:
@@ -113,16 +121,31 @@ class TenantCollections:
         profile: str | None = None,
         near_duplicates: str | None = None,
         near_threshold: float | None = None,
+        semantic_cache: bool | None = None,
+        semantic_threshold: float | None = None,
+        keep_versions_days: int | None = None,
     ) -> tuple[Collection, int]:
-        """What is given holds for what is brought from now on; what was brought stays as it is."""
+        """What is given holds from now on; documents that were brought stay as they are."""
         if profile is not None:
             self._profiles.get(profile)
-        changes = {"profile": profile, "near_duplicates": near_duplicates, "near_threshold": near_threshold}
+        changes = {
+            "profile": profile,
+            "near_duplicates": near_duplicates,
+            "near_threshold": near_threshold,
+            "semantic_cache": semantic_cache,
+            "semantic_threshold": semantic_threshold,
+            "keep_versions_days": keep_versions_days,
+        }
         given = {field: value for field, value in changes.items() if value is not None}
         if not given:
             raise InvalidInput(f"Give at least one of {', '.join(changes)}.", field="profile")
         with self._database.write(self._scope) as session:
             row = self.find(session, name)
+            session.refresh(
+                row, with_for_update=True
+            )  # before the clock is read: a switch notes its time before it has the row
+            if keep_versions_days is not None:
+                row.versions_kept_since = kept_since(row, keep_versions_days, self._clock())
             row.sqlmodel_update(given)
             session.add(row)
             documents = session.scalar(select(self._live()).where(col(Collection.id) == row.id))

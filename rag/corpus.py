@@ -38,6 +38,10 @@ class Collection(TenantOwned, table=True):
     profile: str = STANDARD  #: by which documents are processed that are brought from now on
     near_duplicates: str = "keep"  #: what becomes of a document that nearly repeats another: keep, link or skip it
     near_threshold: float = 0.9  #: from which similarity on
+    semantic_cache: bool = False  #: whether a question may be answered as another one was that is near to it
+    semantic_threshold: float = 0.95  #: from which cosine of the two on
+    keep_versions_days: int = 0  #: how long versions that were replaced can still be asked for
+    versions_kept_since: int | None = Field(default=None, sa_type=sa.BigInteger)  #: none that was replaced since is missing
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)
@@ -115,6 +119,8 @@ class DocumentVersion(TenantOwned, table=True):
     chunking: dict[str, Any] = Field(sa_type=sa.JSON)  #: the sizes and splitter of that profile then
     created_at: int = Field(sa_type=sa.BigInteger)
     ended_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: when it failed or was cancelled
+    live_from: int | None = Field(default=None, sa_type=sa.BigInteger)  #: None of one that went live before this was noted
+    live_until: int | None = Field(default=None, sa_type=sa.BigInteger)  #: when another replaced it
 
 
 class Chunk(TenantOwned, table=True):

@@ -12,18 +12,27 @@ from config.settings import Settings
 
 collections = typer.Typer(no_args_is_help=True, help="Make collections and choose how their documents are processed.")
 
-COLUMNS = ["name", "id", "profile", "near duplicates", "documents", "created"]
+COLUMNS = ["name", "id", "profile", "near duplicates", "semantic cache", "documents", "created"]
 NearDuplicates = Annotated[
     str | None, typer.Option("--near-duplicates", help="keep, link or skip documents that nearly repeat another.")
 ]
 NearThreshold = Annotated[float | None, typer.Option("--near-threshold", help="How similar those are: 0.8 to 1, else 0.9.")]
+SemanticCache = Annotated[
+    bool | None,
+    typer.Option("--semantic-cache/--no-semantic-cache", help="Answer a question as another one was that is near to it."),
+]
+SemanticThreshold = Annotated[float | None, typer.Option("--semantic-threshold", help="How near: 0.9 to 1, else 0.95.")]
+KeepVersions = Annotated[
+    int | None, typer.Option("--keep-versions-days", help="How long replaced versions can be asked for: 0 to 3650, else 0.")
+]
 PLACEMENT_COLUMNS = ["name", "placement", "chosen", "settled", "points"]
 PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "parent", "priority", "rerank", "rewrite"]
 
 
 def _row(collection: Collection) -> list[object]:
     near = f"{collection.near_duplicates} {collection.near_threshold:g}"
-    return [collection.name, collection.id, collection.profile, near, collection.documents, collection.created_at]
+    semantic = f"{collection.semantic_threshold:g}" if collection.semantic_cache else "off"
+    return [collection.name, collection.id, collection.profile, near, semantic, collection.documents, collection.created_at]
 
 
 @collections.command("create")
@@ -32,6 +41,9 @@ def create(
     profile: Annotated[str, typer.Option("--profile", "-p", help="One of `carrel collection profiles`.")] = "standard",
     near_duplicates: NearDuplicates = None,
     near_threshold: NearThreshold = None,
+    semantic_cache: SemanticCache = None,
+    semantic_threshold: SemanticThreshold = None,
+    keep_versions_days: KeepVersions = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +53,13 @@ def create(
     """
     with tenant_client(Settings(), tenant, ["ingest"]) as client:
         made = client.collections.create(
-            name=name, profile=profile, near_duplicates=near_duplicates, near_threshold=near_threshold
+            name=name,
+            profile=profile,
+            near_duplicates=near_duplicates,
+            near_threshold=near_threshold,
+            semantic_cache=semantic_cache,
+            semantic_threshold=semantic_threshold,
+            keep_versions_days=keep_versions_days,
         )
     print_json(made) if as_json else table(COLUMNS, [_row(made)])
 
@@ -60,16 +78,25 @@ def update(
     profile: Annotated[str | None, typer.Option("--profile", "-p", help="One of `carrel collection profiles`.")] = None,
     near_duplicates: NearDuplicates = None,
     near_threshold: NearThreshold = None,
+    semantic_cache: SemanticCache = None,
+    semantic_threshold: SemanticThreshold = None,
+    keep_versions_days: KeepVersions = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose another profile, or what becomes of near-duplicates, for documents that are brought from now on.
+    """Choose another profile, or what becomes of near-duplicates, near questions or former versions, from now on.
 
     Example: carrel collection update contracts --profile precise --tenant acme
     """
     with tenant_client(Settings(), tenant, ["ingest"]) as client:
         changed = client.collections.update(
-            name, profile=profile, near_duplicates=near_duplicates, near_threshold=near_threshold
+            name,
+            profile=profile,
+            near_duplicates=near_duplicates,
+            near_threshold=near_threshold,
+            semantic_cache=semantic_cache,
+            semantic_threshold=semantic_threshold,
+            keep_versions_days=keep_versions_days,
         )
     print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
 

@@ -24,6 +24,7 @@ def query(
     collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Where to look; repeat it.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many passages.")] = 5,
     mode: Annotated[str | None, typer.Option("--mode", help="hybrid (default), dense or lexical.")] = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="Answer as of then, such as 2026-03-01T00:00:00Z.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say how the answer came to be.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -32,7 +33,7 @@ def query(
     Example: carrel query "how long may I keep a book?" --tenant acme
     """
     with tenant_client(Settings(), tenant, ["query"]) as client:
-        result = client.query(question, collections=collection, top_k=top_k, mode=mode, explain=explain)
+        result = client.query(question, collections=collection, top_k=top_k, mode=mode, explain=explain, as_of=as_of)
     if as_json:
         print_json(result)
         return
@@ -40,6 +41,8 @@ def query(
         show_passage(rank, passage)
     if not result.passages:
         out.print("Nothing found.")
+    if result.semantic_cache:
+        out.print(f"[dim]Answered as another question was, of similarity {result.semantic_cache['similarity']:.3f}.[/dim]")
     show_how(result)
 
 

@@ -19,6 +19,9 @@ routes = router("Knowledge")
 Around = Annotated[int, Query(ge=0, le=MAX_AROUND, description="Characters before and after it, at most.")]
 
 
+Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="As that version has it, if it is kept.")]
+
+
 @routes.post(
     "/v1/context",
     operation_id="create_context",
@@ -48,6 +51,8 @@ async def create_context(
     summary="A passage inside the text that it was cut from",
     **scope(Scope.QUERY),
 )
-async def get_passage(passage_id: Text, services: Services, tenant: Tenant, around: Around = 500) -> PassageViewOut:
+async def get_passage(
+    passage_id: Text, services: Services, tenant: Tenant, around: Around = 500, version: Version = None
+) -> PassageViewOut:
     handle = services.passages.for_tenant(tenant)
-    return PassageViewOut.of(await in_thread(lambda: handle.get(passage_id, around=around)))
+    return PassageViewOut.of(await in_thread(lambda: handle.get(passage_id, around=around, version=version)))

@@ -60,7 +60,7 @@ def _set_live(parts: Parts, context: TenantContext, document_id: str) -> bool:
             .order_by(col(DocumentVersion.number).desc())
         ).all()
         for older in versions[1:]:
-            older.state = "superseded"
+            older.state, older.live_until = "superseded", older.live_until or parts.clock()
             session.add(older)
         document.live_version_id = versions[0].id if versions else None
         document.live_number = versions[0].number if versions else 0

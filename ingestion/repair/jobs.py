@@ -149,7 +149,8 @@ def _give_job(parts: Parts, context: TenantContext, still: SelectOfScalar[str]) 
 
 def _remains(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
     """Contents of ended versions, and chunks that no version places, of documents that no job works on."""
-    texts = sa.and_(col(DocumentVersion.state).in_(ENDED), col(DocumentVersion.text_blob).is_not(None))
+    ended = sa.and_(col(DocumentVersion.state).in_(ENDED), sa.not_(parts.collector.kept()))
+    texts = sa.and_(ended, col(DocumentVersion.text_blob).is_not(None))
     contents = sa.and_(col(DocumentVersion.content_blob) != "", parts.collector.given_up())
     dead = sa.exists().where(col(DocumentVersion.document_id) == col(Document.id), sa.or_(texts, contents))
     placed = sa.exists().where(col(VersionChunk.chunk_id) == col(Chunk.id))

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
+from ingestion.catalogue import bump_generation
 from ingestion.chunk_rows import INDEXED, FilterFields
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
@@ -261,6 +262,8 @@ def _write_held(session: Session, vectors: TenantVectors, points: dict[str, Poin
     kept = select(col(Chunk.id)).where(col(Chunk.id).in_(points.keys()), col(Chunk.document_id).in_(documents))
     held = [*session.scalars(kept.order_by(col(Chunk.id)).with_for_update())]
     vectors.upsert([points[chunk_id] for chunk_id in held])
+    for collection in sorted({points[chunk_id].collection for chunk_id in held}):
+        bump_generation(session, collection)  # what was answered without them is answered no more
     for chunk_id in held:
         session.execute(INDEXED, {"chunk": chunk_id, "terms": terms[chunk_id]}, execution_options=_NO_SYNC)
 

@@ -9,7 +9,7 @@ from config.database import Database
 from rag.arranging.diversity import diverse
 from rag.arranging.wishes import MAX_POOL
 from rag.rerank.stage import Reranking
-from rag.retrieval.hydration import with_neighbours, with_parents
+from rag.retrieval.hydration import Moment, with_neighbours, with_parents
 from rag.retrieval.question import Passage, Question
 from rag.store.base import TenantVectors
 from rag.types import Meter, Reader
@@ -59,7 +59,8 @@ class Arranger:
             passages = with_parents(session, passages)
             if not (before or after):
                 return passages
-            return with_neighbours(session, self.scope, passages, question.filter, before=before, after=after)
+            moment = Moment(question.as_of)
+            return with_neighbours(session, self.scope, passages, question.filter, before=before, after=after, moment=moment)
 
 
 def _first(passages: Sequence[Passage], question: Question) -> list[Passage]:

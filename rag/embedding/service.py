@@ -30,6 +30,10 @@ class Embedded:
     model_s: float = 0.0  #: how long the model worked on it
     resent: int = 0  #: requests that a provider was sent again
 
+    @property
+    def tokens(self) -> int:
+        return self.charged + self.cached + self.deduplicated
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 from sqlmodel import col
 
 from config.database import ROWS_BY_KEY
@@ -24,7 +24,7 @@ PAGE = 500  # ids of one statement
 
 #: Chunks as the live versions of existing documents place them. The session adds the tenant's condition to each table.
 #: Columns, because the four entities of a hit cost 40 µs more than their values.
-_LIVE = (
+_PLACED = (
     sa.select(
         col(Chunk.id),
         col(Chunk.text),
@@ -50,17 +50,49 @@ _LIVE = (
     .join(VersionChunk, col(VersionChunk.chunk_id) == col(Chunk.id))
     .join(DocumentVersion, col(DocumentVersion.id) == col(VersionChunk.version_id))
     .join(Document, col(Document.id) == col(DocumentVersion.document_id))
-    .where(
-        col(Document.live_version_id) == col(DocumentVersion.id),
-        col(Document.deleted_at).is_(None),
-    )
+    .where(col(Document.deleted_at).is_(None))
     .execution_options(**ROWS_BY_KEY)
 )
-LIVE_CHUNKS = _LIVE.where(col(Chunk.id).in_(sa.bindparam("ids", expanding=True)))
-#: The same at places that are named by version and ordinal.
-_LIVE_PLACES = _LIVE.where(
-    sa.tuple_(col(VersionChunk.version_id), col(VersionChunk.ordinal)).in_(sa.bindparam("places", expanding=True))
+_IS_LIVE = col(Document.live_version_id) == col(DocumentVersion.id)
+_Current: Any = aliased(DocumentVersion)
+#: Of any version, with what readers must hold today: nobody sees by asking of the past what was taken from them since.
+_WITH_CURRENT = _PLACED.join(_Current, _Current.id == col(Document.live_version_id)).add_columns(
+    _Current.labels.label("labels_now"), sa.not_(_IS_LIVE).label("former")
 )
+_LIVE_FROM = sa.func.coalesce(col(DocumentVersion.live_from), col(DocumentVersion.created_at))
+_LIVE = _PLACED.where(_IS_LIVE)
+_LIVE_THEN = _WITH_CURRENT.where(
+    sa.bindparam("as_of", type_=sa.BigInteger) >= _LIVE_FROM,
+    sa.or_(_IS_LIVE, col(DocumentVersion.live_until) > sa.bindparam("as_of", type_=sa.BigInteger)),
+)
+_NUMBERED = _WITH_CURRENT.where(
+    col(DocumentVersion.number) == sa.bindparam("version"), sa.or_(_IS_LIVE, col(DocumentVersion.live_until).is_not(None))
+)
+_BY_ID = col(Chunk.id).in_(sa.bindparam("ids", expanding=True))
+#: Places that are named by version and ordinal.
+_BY_PLACE = sa.tuple_(col(VersionChunk.version_id), col(VersionChunk.ordinal)).in_(sa.bindparam("places", expanding=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Which versions are looked at: those that are live, were live at a time (Unix milliseconds), or have a number."""
+
+    as_of: int | None = None
+    version: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return "then" if self.as_of is not None else "now" if self.version is None else "numbered"
+
+    @property
+    def values(self) -> dict[str, int]:
+        given = {"as_of": self.as_of, "version": self.version}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+NOW = Moment()
+_CHUNKS = {"now": _LIVE.where(_BY_ID), "then": _LIVE_THEN.where(_BY_ID), "numbered": _NUMBERED.where(_BY_ID)}
+_PLACES = {"now": _LIVE.where(_BY_PLACE), "then": _LIVE_THEN.where(_BY_PLACE)}
 
 
 #: Why a hit is no passage: of a version that is not live, or that the reader may not see; or its stored values do not meet
@@ -76,12 +108,14 @@ class Hydrator:
     names: Mapping[str, str] | None
     filter: Filter | None = None
     calibration: Calibration | None = None
+    moment: Moment = NOW
 
     def passages(self, session: Session, ranked: Sequence[Ranked], dropped: Counter[str]) -> list[Passage]:
         """Of these hits, in their order; the others are counted by why."""
         ids = [hit.id for hit in ranked]
         pages = (ids[at : at + PAGE] for at in range(0, len(ids), PAGE))
-        rows = {row.id: row for page in pages for row in session.execute(LIVE_CHUNKS, {"ids": page})}
+        statement, values = _CHUNKS[self.moment.kind], self.moment.values
+        rows = {row.id: row for page in pages for row in session.execute(statement, {"ids": page, **values})}
         passages = []
         for hit in ranked:
             reason = self._reason(rows.get(hit.id))
@@ -96,7 +130,7 @@ class Hydrator:
     def _reason(self, row: sa.Row[*tuple[Any, ...]] | None) -> str | None:
         if row is None or (self.names is not None and row.collection_id not in self.names):
             return NOT_CURRENT
-        if not (self.scope.labels is None or self.scope.labels.issuperset(row.labels)):
+        if not _holds_labels(self.scope, row):
             return NOT_CURRENT
         return None if self.filter is None or matches(self.filter, row.attributes) else FILTERED
 
@@ -113,7 +147,14 @@ def with_parents(session: Session, passages: Sequence[Passage]) -> list[Passage]
 
 
 def with_neighbours(
-    session: Session, scope: Reader, passages: Sequence[Passage], filter_: Filter | None, *, before: int, after: int
+    session: Session,
+    scope: Reader,
+    passages: Sequence[Passage],
+    filter_: Filter | None,
+    *,
+    before: int,
+    after: int,
+    moment: Moment = NOW,
 ) -> list[Passage]:
     """Behind each passage those that stand up to so many chunks before and after it, unless they are there already."""
     found = {(passage.version_id, passage.ordinal) for passage in passages}
@@ -125,7 +166,7 @@ def with_neighbours(
     added: dict[str, list[Passage]] = {}
     places = [*beside]
     for page in (places[at : at + PAGE] for at in range(0, len(places), PAGE)):
-        for row in session.execute(_LIVE_PLACES, {"places": page}):
+        for row in session.execute(_PLACES[moment.kind], {"places": page, **moment.values}):
             if _may_see(scope, row, filter_):
                 main = beside[row.version_id, row.ordinal]
                 if main.start <= row.start and row.end <= main.end:
@@ -137,9 +178,15 @@ def with_neighbours(
     ]
 
 
+def _holds_labels(scope: Reader, row: sa.Row[*tuple[Any, ...]]) -> bool:
+    """Those of the version, and of the one that is live now."""
+    return scope.labels is None or (
+        scope.labels.issuperset(row.labels) and scope.labels.issuperset(getattr(row, "labels_now", ()))
+    )
+
+
 def _may_see(scope: Reader, row: sa.Row[*tuple[Any, ...]], filter_: Filter | None) -> bool:
-    labelled = scope.labels is None or scope.labels.issuperset(row.labels)
-    return labelled and (filter_ is None or matches(filter_, row.attributes))
+    return _holds_labels(scope, row) and (filter_ is None or matches(filter_, row.attributes))
 
 
 def _passage(row: sa.Row[*tuple[Any, ...]], collection: str, score: float, relevance: float | None) -> Passage:
@@ -165,4 +212,5 @@ def _passage(row: sa.Row[*tuple[Any, ...]], collection: str, score: float, relev
         warnings=tuple(flag["code"] for flag in row.flags),
         parent=None if row.parent_start is None else ParentKey(row.version_id, row.parent_start),
         relevance=relevance,
+        former=bool(getattr(row, "former", False)),
     )

@@ -26,6 +26,7 @@ class Question:
     rerank: bool | None = None  #: None: as the profiles of the collections say
     mode: Mode = "hybrid"
     explain: bool = False
+    as_of: int | None = None  #: answer as of then, Unix milliseconds; None: now
 
     def __post_init__(self) -> None:
         if not all(text.strip() for text in self.phrasings):
@@ -67,6 +68,7 @@ class Passage:
     ordinal: int = 0  #: its place among the version's chunks
     created_at: int = 0  #: when its version was brought, Unix milliseconds
     warnings: tuple[str, ...] = ()  #: of its document, such as hidden text
+    former: bool = False  #: whether its version was replaced since
     relevance: float | None = None  #: what the score means, 0 to 1; None for a model that was not measured
     boost: float = 0.0  #: that was asked for
     rerank_score: float | None = None
@@ -89,3 +91,5 @@ class Answer:
     rerank_tokens: int = 0  #: charged for reranking
     degraded: tuple[str, ...] = ()  #: legs and steps that were wanted and left out
     explanation: Explanation | None = None
+    reused: bool = False  #: whether it was computed before, from the same collections at the same generations
+    similarity: float | None = None  #: where it answered another question then: the cosine of the two

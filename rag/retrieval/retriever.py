@@ -29,9 +29,11 @@ from rag.lexical.statistics import CollectionStatistics
 from rag.parents import best_of_each
 from rag.ranking import Fusion, Leg, Ranked, best_of, fuse
 from rag.rerank.stage import Reranking
+from rag.result_cache import Known, ResultCache
 from rag.retrieval.explanation import ExplainedPassage, Explanation
-from rag.retrieval.hydration import Hydrator
+from rag.retrieval.hydration import Hydrator, Moment
 from rag.retrieval.legs import Legs
+from rag.retrieval.past import require_kept
 from rag.retrieval.question import Answer, Passage, Question
 from rag.retrieval.stopwatch import Stopwatch
 from rag.store.base import MAX_LIMIT, SparseVector, TenantVectors, VectorStore
@@ -52,9 +54,11 @@ class Retriever:
         *,
         clock: Clock = system_clock,
         reranking: Reranking | None = None,
+        results: ResultCache | None = None,
     ) -> None:
         self.database, self.collections, self.store, self.embedding = database, collections, store, embedding
         self.clock, self.reranking = clock, reranking
+        self.results = results or ResultCache(0)
         self.calibration = calibration_of(embedding.model.fingerprint)
         self.statistics = TermStatistics()
 
@@ -97,10 +101,17 @@ class TenantRetriever:
         watch = Stopwatch()
         where = self._where_or_default(question)
         watch.lap("collections")
+        asked = self._parts.results.asked(self._scope, question, where.collections)
+        if (known := asked.known()) is not None:
+            if known.tokens:
+                self._meter.saved(known.tokens, 0, len(question.phrasings))
+            return _known_answer(known, None, where, watch)
         words = _words(question, where.statistics)
         watch.lap("words")
         embedded, degraded = self._embed(question, charge_id, words)
         watch.lap("embedding")
+        if embedded is not None and (known := asked.like(embedded.vectors)) is not None:
+            return _known_answer(known, embedded, where, watch)
         legs = _legs(where, embedded, words)
         fusion = self._parts.collections.profiles.get(where.collections[0].profile).fusion
         reranking = self._reranking(question, where.collections)
@@ -112,7 +123,7 @@ class TenantRetriever:
         watch.lap("arranging")
         if question.mode != "dense" and _uncounted(where, found):
             degraded += ("lexical",)
-        return Answer(
+        answer = Answer(
             passages=tuple(arranged.passages),
             charged=embedded.charged if embedded else 0,
             cached=embedded.cached if embedded else 0,
@@ -122,6 +133,7 @@ class TenantRetriever:
             degraded=degraded + arranged.degraded,
             explanation=_explained(question, legs, fusion, embedded, found, arranged, watch) if question.explain else None,
         )
+        return asked.keep(answer, embedded)
 
     def _reranking(self, question: Question, found: Sequence[Collection]) -> Reranking | None:
         """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
@@ -143,6 +155,8 @@ class TenantRetriever:
     def _where(self, question: Question) -> _Where:
         with self._parts.database.read(self._scope) as session:
             found = self._parts.collections.for_tenant(self._scope).find_all(session, question.collections)
+            if question.as_of is not None:
+                require_kept(found, question.as_of, self._parts.clock())
             statistics = {} if question.mode == "dense" else self._parts.statistics.of(session, found)
             return _Where(found, self._condition(session, question, found), statistics)
 
@@ -174,7 +188,7 @@ class TenantRetriever:
         self, question: Question, legs: Sequence[Legs], fusion: Fusion, vectors: TenantVectors, depth: int, watch: Stopwatch
     ) -> _Found:
         """Ask for more as long as dropped hits leave the answer short and the engine may have others."""
-        hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration)
+        hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration, Moment(question.as_of))
         unspaced = [has_unspaced(text) for text in question.phrasings]
         found = _Found(limit=max(fusion.candidates, 2 * depth) + SPARE_HITS)
         while True:
@@ -207,6 +221,19 @@ class TenantRetriever:
                 enough = len(had) >= depth
         found.dropped["thinned"] = len(confirmed) - len(passages)
         return passages, enough
+
+
+def _known_answer(known: Known, embedded: Embedded | None, where: _Where, watch: Stopwatch) -> Answer:
+    """`embedded`: None where the question itself was known, whose tokens cost nothing."""
+    return Answer(
+        passages=known.passages,
+        charged=embedded.charged if embedded else 0,
+        cached=embedded.cached if embedded else known.tokens,
+        generations={row.name: row.generation for row in where.collections},
+        timings_ms=_timings(watch, embedded),
+        reused=True,
+        similarity=known.similarity,
+    )
 
 
 def _words(question: Question, statistics: Mapping[str, CollectionStatistics]) -> list[dict[str, SparseVector]]:

@@ -289,14 +289,32 @@ _DECLARED: tuple[Operation, ...] = (
         "ingest",
         201,
         {"body.name": "new collection name"},
-        {"body": {"profile": "precise", "near_duplicates": "skip", "near_threshold": 0.95}},
+        {
+            "body": {
+                "profile": "precise",
+                "near_duplicates": "skip",
+                "near_threshold": 0.95,
+                "semantic_cache": True,
+                "semantic_threshold": 0.9,
+                "keep_versions_days": 30,
+            }
+        },
     ),
     Operation(
         "PATCH /v1/collections/{name}",
         "ingest",
         200,
         {"path.name": "collection name"},
-        {"body": {"profile": "economy", "near_duplicates": "link", "near_threshold": 0.8}},
+        {
+            "body": {
+                "profile": "economy",
+                "near_duplicates": "link",
+                "near_threshold": 0.8,
+                "semantic_cache": False,
+                "semantic_threshold": 1,
+                "keep_versions_days": 0,
+            }
+        },
     ),
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),

@@ -48,6 +48,7 @@ from rag.embedding.service import EmbeddingService
 from rag.lexical.counting import read_counts_of
 from rag.lexical.statistics import total
 from rag.profiles import Profiles
+from rag.result_cache import ResultCache
 from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
 from tenants.budget import Ledger
@@ -119,7 +120,7 @@ class IngestModel(RuleBasedStateMachine):
         self.documents = Documents(
             self.database, system_clock, collections, self.blobs, self.queue, self.ledger, DocumentLimits(10**6)
         )
-        self.retriever = Retriever(self.database, collections, self.engine, self.embedding)
+        self.retriever = Retriever(self.database, collections, self.engine, self.embedding, results=ResultCache(1 << 20))
         self.pipeline = Pipeline(
             self.database,
             system_clock,

@@ -57,6 +57,8 @@ class QueryResult(Model):
     groups: list[Group] | None = None  #: with `group_by`
     degraded: list[str] = field(default_factory=list)  #: what could not take part: dense, lexical, rerank
     explanation: dict[str, Any] | None = None  #: how the answer came to be, if that was asked for
+    cached: bool = False  #: whether it was answered before, from the same state of the collections
+    semantic_cache: dict[str, float] | None = None  #: `similarity` to another question, whose answer this is
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> QueryResult:
@@ -88,6 +90,8 @@ class Context(Model):
     timings_ms: dict[str, float]
     degraded: list[str] = field(default_factory=list)
     explanation: dict[str, Any] | None = None
+    cached: bool = False
+    semantic_cache: dict[str, float] | None = None
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Context:

@@ -24,6 +24,7 @@ class Wishes(TypedDict, total=False):
     group_by: str | None
     group_size: int | None
     rerank: bool | None
+    as_of: str | int | None  #: answer as of then: ISO 8601 with its zone, or Unix milliseconds
     mode: str | None  #: hybrid (default), dense or lexical
     explain: bool | None  #: say how the answer came to be
 
@@ -53,9 +54,13 @@ class Asking:
         body = {"max_tokens": max_tokens, "tokenizer": tokenizer, "top_k": top_k}
         return Context.parse(self._ask("/v1/context", query, body, wishes))
 
-    def passage(self, passage_id: str, *, around: int = 500) -> PassageView:
-        """A passage inside its document's text, with up to `around` characters before and after it."""
-        answer = self._transport.call("GET", _path("/v1/passages", passage_id), params={"around": around})
+    def passage(self, passage_id: str, *, around: int = 500, version: int | None = None) -> PassageView:
+        """A passage inside its document's text, with up to `around` characters before and after it.
+
+        `version`: as another version than the live one had it, if that is kept.
+        """
+        params = {"around": around, **({} if version is None else {"version": version})}
+        answer = self._transport.call("GET", _path("/v1/passages", passage_id), params=params)
         return PassageView.parse(answer.json())
 
     def _ask(self, path: str, query: str, body: Mapping[str, Any], wishes: Wishes) -> Any:

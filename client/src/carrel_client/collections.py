@@ -19,10 +19,24 @@ class Collections:
         profile: str | None = None,
         near_duplicates: str | None = None,
         near_threshold: float | None = None,
+        semantic_cache: bool | None = None,
+        semantic_threshold: float | None = None,
+        keep_versions_days: int | None = None,
         idempotency_key: str | None = None,
     ) -> Collection:
-        """`profile` None is `standard`. `near_duplicates`: "keep" (None), "link" or "skip" what is that similar to another."""
-        options = {"profile": profile, "near_duplicates": near_duplicates, "near_threshold": near_threshold}
+        """`profile` None is `standard`. `near_duplicates`: "keep" (None), "link" or "skip" what is that similar to another.
+
+        `semantic_cache`: answer a question as another one was that is near to it, from `semantic_threshold` on.
+        `keep_versions_days`: how long replaced versions can be asked for, with `as_of`.
+        """
+        options = {
+            "profile": profile,
+            "near_duplicates": near_duplicates,
+            "near_threshold": near_threshold,
+            "semantic_cache": semantic_cache,
+            "semantic_threshold": semantic_threshold,
+            "keep_versions_days": keep_versions_days,
+        }
         body = {"name": name, **_given(options)}
         answer = self._transport.call("POST", "/v1/collections", json=body, idempotency_key=idempotency_key)
         return Collection.parse(answer.json())
@@ -34,9 +48,19 @@ class Collections:
         profile: str | None = None,
         near_duplicates: str | None = None,
         near_threshold: float | None = None,
+        semantic_cache: bool | None = None,
+        semantic_threshold: float | None = None,
+        keep_versions_days: int | None = None,
     ) -> Collection:
-        """What is given holds for documents that are brought from now on; the others keep their chunks."""
-        options = {"profile": profile, "near_duplicates": near_duplicates, "near_threshold": near_threshold}
+        """What is given holds from now on; documents that were brought keep their chunks."""
+        options = {
+            "profile": profile,
+            "near_duplicates": near_duplicates,
+            "near_threshold": near_threshold,
+            "semantic_cache": semantic_cache,
+            "semantic_threshold": semantic_threshold,
+            "keep_versions_days": keep_versions_days,
+        }
         answer = self._transport.call("PATCH", path_of("/v1/collections", name), json=_given(options))
         return Collection.parse(answer.json())
 

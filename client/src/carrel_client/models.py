@@ -137,6 +137,9 @@ class Collection(Model):
     profile: str = "standard"
     near_duplicates: str = "keep"  #: or link, or skip
     near_threshold: float = 0.9
+    semantic_cache: bool = False  #: whether near questions share answers
+    semantic_threshold: float = 0.95
+    keep_versions_days: int = 0  #: how long replaced versions can be asked for, with `as_of`
 
 
 @dataclass(frozen=True)

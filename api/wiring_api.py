@@ -35,8 +35,10 @@ from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
+from ingestion.removal import Removal
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
+from rag.evaluation.question_sets import QuestionSets
 from rag.rerank.stage import Reranking
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
@@ -63,6 +65,8 @@ class ApiServices:
     audit: AuditLog
     rates: RateLimiter
     collections: Collections
+    removal: Removal
+    question_sets: QuestionSets
     documents: Documents
     bulk: BulkDocuments
     bulk_turns: BulkTurns
@@ -115,6 +119,8 @@ def build_api(settings: Settings) -> ApiServices:
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
+        removal=Removal(core.database, collections),
+        question_sets=QuestionSets(core.database, core.clock, collections),
         documents=documents,
         bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),
         bulk_turns=BulkTurns(),

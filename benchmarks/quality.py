@@ -5,110 +5,34 @@ One document may become several chunks; its rank is that of its best chunk.
 
 from __future__ import annotations
 
-import json
-import math
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from api.local import LocalService, local_service
+from api.evaluating import ask, bring
+from api.local import local_service
 from benchmarks.report import Report
 from benchmarks.workload import SERVICE
-from carrel_client import Carrel
-
-PARALLEL = 8
-TOP_K = 100
-Qrels = Mapping[str, Mapping[str, int]]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    documents: list[dict[str, Any]]
-    queries: list[dict[str, Any]]
-    qrels: Qrels
-
-
-def read_dataset(folder: Path) -> Dataset:
-    qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    for line in (folder / "qrels.tsv").read_text().splitlines():
-        query, document, relevance = line.split("\t")
-        if relevance.lstrip("-").isdigit() and int(relevance) > 0:
-            qrels[query][document] = int(relevance)
-    queries = [query for query in _lines(folder / "queries.jsonl") if query["id"] in qrels]
-    return Dataset(_lines(folder / "corpus.jsonl"), queries, qrels)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from rag.evaluation.metrics import score
+from rag.evaluation.questions import read_dataset
 
 
 def run(folder: Path, runtime: str, precision: str) -> Report:
     dataset = read_dataset(folder)
+    documents = 0
+
+    def count() -> None:
+        nonlocal documents
+        documents += 1
+
     with tempfile.TemporaryDirectory(prefix="carrel-quality-") as data:
         settings = {**SERVICE, "embedding_runtime": runtime, "embedding_precision": precision}
         with local_service(Path(data), **settings) as service:
-            clients = _tenants(service, dataset)
+            clients = {group: service.tenant(f"group-{number}") for number, group in enumerate(dataset.groups())}
             began = time.monotonic()
-            chunks = _ingest(clients, dataset.documents)
+            chunks = bring(lambda group: (clients[group], "default"), dataset.documents(), count)
             seconds = time.monotonic() - began
-            rankings = _ask(clients, dataset.queries)
+            rankings = ask(lambda group: (clients[group], "default"), dataset.questions, {})
     figures = {f"dense_{name}": value for name, value in score(rankings, dataset.qrels).items()}
-    ingest = {"documents": len(dataset.documents), "chunks": chunks, "ingest_s": seconds, "chunks_per_s": chunks / seconds}
-    return Report("quality", {**figures, "queries": len(dataset.queries), **ingest})
-
-
-def _tenants(service: LocalService, dataset: Dataset) -> dict[str, Carrel]:
-    groups = sorted({_group(document) for document in dataset.documents})
-    return {group: service.tenant(f"group-{number}") for number, group in enumerate(groups)}
-
-
-def _group(item: Mapping[str, Any]) -> str:
-    return str(item.get("group", ""))
-
-
-def _ingest(clients: Mapping[str, Carrel], documents: Iterable[Mapping[str, Any]]) -> int:
-    def bring(document: Mapping[str, Any]) -> int:
-        client = clients[_group(document)]
-        text = document["text"].strip() or document["title"]
-        if not text:
-            return 0
-        job = client.documents.create(text=text, title=document["title"][:500], external_id=document["id"]).wait()
-        return job.chunks_total if job else 0
-
-    with ThreadPoolExecutor(PARALLEL * 2) as pool:
-        return sum(pool.map(bring, documents))
-
-
-def _ask(clients: Mapping[str, Carrel], queries: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    def ask(query: Mapping[str, Any]) -> tuple[str, list[str]]:
-        passages = clients[_group(query)].query(query["text"], top_k=TOP_K).passages
-        return query["id"], list(dict.fromkeys(passage.external_id for passage in passages))
-
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        return dict(pool.map(ask, queries))
-
-
-def score(rankings: Mapping[str, Sequence[str]], qrels: Qrels) -> dict[str, float]:
-    """Means over queries. nDCG with gain 2^rel − 1; recall is the fraction of relevant documents in the first k."""
-
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values)
-
-    recall = {
-        f"recall{k}": mean([len(set(ranked[:k]) & set(qrels[q])) / len(qrels[q]) for q, ranked in rankings.items()])
-        for k in (5, 10, 100)
-    }
-    return {"ndcg10": mean([ndcg(ranked, qrels[query], 10) for query, ranked in rankings.items()]), **recall}
-
-
-def ndcg(ranked: Sequence[str], relevant: Mapping[str, int], k: int) -> float:
-    def dcg(gains: Iterable[int]) -> float:
-        return sum((2.0**gain - 1) / math.log2(rank + 1) for rank, gain in enumerate(gains, 1))
-
-    ideal = dcg(sorted(relevant.values(), reverse=True)[:k])
-    return dcg(relevant.get(document, 0) for document in ranked[:k]) / ideal if ideal else 0.0
+    ingest = {"documents": documents, "chunks": chunks, "ingest_s": seconds, "chunks_per_s": chunks / seconds}
+    return Report("quality", {**figures, "queries": len(dataset.questions), **ingest})

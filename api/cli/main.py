@@ -16,7 +16,21 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
         "Take its folder out of PYTHONPATH, or install carrel-server into a virtual environment of its own."
     )
 
-from api.cli import admin, collections, context, demo, doctor, document, documents, ingest, jobs, processes, secrets
+from api.cli import (
+    admin,
+    collections,
+    context,
+    demo,
+    doctor,
+    document,
+    documents,
+    evaluation,
+    ingest,
+    jobs,
+    processes,
+    questions,
+    secrets,
+)
 from api.cli.telling import fail
 from carrel_client import CarrelClientError
 from config.errors import CarrelError, SetupError
@@ -33,8 +47,9 @@ app.add_typer(admin.keys, name="key")
 app.add_typer(collections.collections, name="collection")
 app.add_typer(document.documents, name="document")
 app.add_typer(jobs.jobs, name="job")
+app.add_typer(questions.questions, name="questions")
 app.add_typer(secrets.secrets, name="secrets")
-for module in (processes, doctor, ingest, documents, context, jobs, demo):
+for module in (processes, doctor, ingest, documents, context, evaluation, jobs, demo):
     module.register(app)
 
 

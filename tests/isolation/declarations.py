@@ -33,6 +33,8 @@ KINDS: Mapping[str, Kind] = {
     "document": Kind(404, bounded=_BOTH),
     "job": Kind(404, bounded=_BOTH),
     "passage": Kind(404, bounded=_BOTH),
+    "question set": Kind(404, bounded=(BY_COLLECTION,)),
+    "new set name": Kind(None, like="set name"),
     "collection name": Kind(404, bounded=(BY_COLLECTION,)),
     "new collection name": Kind(None, like="collection name", bounded=(BY_COLLECTION,)),
     "tenant": Kind(404),
@@ -46,7 +48,9 @@ KINDS: Mapping[str, Kind] = {
     "newest job": Kind(None, malformed=None, like="job", optional=True),  # a bound, that is compared and looked up nowhere
     "error code": Kind(None, malformed=None, optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
-    **{kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name")},
+    **{
+        kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name", "set name")
+    },
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
 }
 
@@ -296,6 +300,18 @@ _DECLARED: tuple[Operation, ...] = (
         {"path.name": "collection name"},
         {"body": {"profile": "economy", "near_duplicates": "link", "near_threshold": 0.8}},
     ),
+    Operation("DELETE /v1/collections/{name}", "ingest", 200, {"path.name": "collection name/empty"}),
+    Operation(
+        "POST /v1/question-sets",
+        "ingest",
+        201,
+        {"body.name": "new set name", "body.collection": "collection name", "body.questions.0.text": "text"},
+        {"body": {"questions": [{"text": "", "relevant": {"a document": 1}}]}},
+        but={BY_LABELS: 403},
+    ),
+    Operation("GET /v1/question-sets", "query", 200, {"query.collection": "collection name", **_PAGED}, but={BY_LABELS: 403}),
+    Operation("GET /v1/question-sets/{set_id}", "query", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
+    Operation("DELETE /v1/question-sets/{set_id}", "ingest", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),

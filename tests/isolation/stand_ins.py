@@ -15,7 +15,7 @@ from rag.types import Scope
 
 
 class InlineQueue(MemoryQueue):
-    def __init__(self, _database: Database) -> None:
+    def __init__(self, _database: Database, _admission: object = None) -> None:
         super().__init__()
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from carrel_client.errors import (
     TransportError,
     VersionConflictError,
 )
+from carrel_client.evaluation import QuestionSet, QuestionSets
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     BulkResult,
@@ -84,6 +85,8 @@ __all__ = [
     "Profile",
     "Progress",
     "QueryResult",
+    "QuestionSet",
+    "QuestionSets",
     "RateLimitError",
     "ServiceUnavailableError",
     "Tenant",

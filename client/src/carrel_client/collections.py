@@ -40,6 +40,10 @@ class Collections:
         answer = self._transport.call("PATCH", path_of("/v1/collections", name), json=_given(options))
         return Collection.parse(answer.json())
 
+    def delete(self, name: str) -> Collection:
+        """One that has no documents left; ConflictError else."""
+        return Collection.parse(self._transport.call("DELETE", path_of("/v1/collections", name)).json())
+
     def profiles(self) -> list[Profile]:
         """All that a collection can have."""
         answer = self._transport.call("GET", "/v1/profiles").json()

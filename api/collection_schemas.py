@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from config.clock import isoformat
 from config.profiles import Splitter
+from ingestion.placement import Placed
 from rag.corpus import Collection
 from rag.profiles import NamedProfile
 
@@ -23,9 +24,19 @@ class ChunkingOut(BaseModel):
     parent_tokens: int = Field(0, description="Of the passages returned in place of chunks; 0 returns chunks.")
 
 
+class FusionOut(BaseModel):
+    """How the dense and the lexical leg of a query become one ranking."""
+
+    method: Literal["score", "rrf"]
+    dense_weight: float = Field(description="Of 1; the rest is the lexical leg's.")
+    unspaced_dense_weight: float = Field(description="The same, of questions in scripts without blanks between words.")
+    candidates: int = Field(description="Of each leg, at least.")
+
+
 class ProfileOut(BaseModel):
     name: str
     chunking: ChunkingOut
+    fusion: FusionOut
     priority: Literal["high", "normal", "low"] = Field(description="Of its jobs: a higher one is taken first.")
     rerank: bool = Field(description="Recorded, not yet used.")
     rewrite: bool = Field(description="Recorded, not yet used.")
@@ -42,12 +53,37 @@ class ProfilesOut(BaseModel):
 Duplicates = Literal["keep", "link", "skip"]
 
 
+class PlacementIn(BaseModel):
+    placement: Literal["shared", "dedicated", "auto"] = Field(description="`auto` goes by its number of points.")
+
+
+class PlacementOut(BaseModel):
+    collection: str
+    placement: Literal["shared", "dedicated"]
+    chosen: bool = Field(description="Whether an operator chose it, or its number of points.")
+    settled: bool = Field(description="Whether its vectors lie so; else they are about to be moved.")
+    points: int = Field(description="In the shard of its own, if it has one.")
+
+    @classmethod
+    def of(cls, placed: Placed) -> PlacementOut:
+        row = placed.collection
+        return cls.model_validate(
+            {
+                "collection": row.name,
+                "placement": row.placement,
+                "chosen": row.placement_chosen,
+                "settled": placed.settled,
+                "points": placed.points,
+            }
+        )
+
+
 class CollectionOut(BaseModel):
     id: str
     name: str
     documents: int
     space: str = Field(description="Fingerprint of the embedding model the collection was made with.")
-    placement: str
+    placement: str = Field(description="Where its vectors are to lie: `shared` or `dedicated`.")
     profile: str
     near_duplicates: Duplicates
     near_threshold: float

@@ -18,6 +18,7 @@ from api.wiring_worker import WorkerServices
 log = logging.getLogger(__name__)
 
 PURGE_EVERY_S = 3600.0
+PLACE_EVERY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("holds", lambda: _sweep_holds(services), 0.0),
         Chore("dead processes", lambda: _bury(services, repairs), 0.0),
         Chore("jobs of the dead", lambda: take_over(services), 0.0),
+        Chore("placements", services.placer.run_once, PLACE_EVERY_S),
         Chore("finished jobs", services.worker.purge_finished, PURGE_EVERY_S),
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),

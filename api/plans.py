@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -21,15 +21,22 @@ class EnginePlan:
     data_dir: Path
     socket: Path
     log_level: str
+    rules: dict[str, Any] = field(default_factory=dict)  #: of its upkeep: `rag.store.upkeep.Rules`
 
     @classmethod
     def of(cls, settings: Settings) -> EnginePlan:
-        return cls(settings.data_dir, settings.engine_socket, settings.log_level)
+        rules = {
+            "graph_points": settings.graph_points,
+            "idle_s": settings.engine_idle_seconds,
+            "quantization": settings.dedicated_quantization,
+            "shared_quantization": settings.shared_quantization,
+        }
+        return cls(settings.data_dir, settings.engine_socket, settings.log_level, rules)
 
     @classmethod
     def parse(cls, text: str) -> EnginePlan:
         fields = json.loads(text)
-        return cls(Path(fields["data_dir"]), Path(fields["socket"]), fields["log_level"])
+        return cls(Path(fields["data_dir"]), Path(fields["socket"]), fields["log_level"], fields["rules"])
 
     def text(self) -> str:
         return json.dumps(asdict(self), default=str)

@@ -8,9 +8,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.arranging_schemas import ArrangingIn
+from api.explain_schemas import ExplanationOut
 from api.schemas import Input, Text
 from config.errors import InvalidInput
 from rag.filters import parse
+from rag.retrieval.explanation import Mode
 from rag.retrieval.question import (
     MAX_COLLECTIONS,
     MAX_PHRASINGS,
@@ -38,6 +40,9 @@ class QueryIn(Input, ArrangingIn):
         examples=[{"op": "and", "filters": [{"key": "year", "op": "gte", "value": 2020}]}],
     )
 
+    mode: Mode = Field("hybrid", description="By meaning and by words, or by one of them: `lexical` embeds nothing.")
+    explain: bool = Field(False, description="Say how the answer came to be.")
+
     def question(self) -> Question:
         phrasings = dict.fromkeys([*([] if self.query is None else [self.query]), *self.queries])
         if not phrasings:
@@ -51,6 +56,8 @@ class QueryIn(Input, ArrangingIn):
             filter=None if self.filter is None else parse(self.filter),
             wishes=self.wishes(),
             rerank=self.rerank,
+            mode=self.mode,
+            explain=self.explain,
         )
 
 
@@ -124,10 +131,11 @@ class QueryOut(BaseModel):
     passages: list[PassageOut]
     groups: list[GroupOut] | None = Field(None, description="With `group_by`: the documents, best first.")
     usage: QueryUsage
-    degraded: list[str] = Field(default_factory=list, description="Steps that were wanted and left out: `rerank`.")
+    degraded: list[str] = Field(default_factory=list, description="What could not take part: `dense`, `lexical`, `rerank`.")
     timings_ms: dict[str, float] = Field(
         description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`."
     )
+    explanation: ExplanationOut | None = Field(None, description="With `explain`.")
 
     @classmethod
     def of(cls, answer: Answer, *, grouped: bool = False) -> QueryOut:
@@ -139,6 +147,7 @@ class QueryOut(BaseModel):
             usage=QueryUsage.of(answer, total),
             degraded=list(answer.degraded),
             timings_ms=dict(answer.timings_ms),
+            explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
         )
 
 

@@ -80,7 +80,9 @@ def build_store(settings: Settings, *, patience_s: float, timeout_s: float) -> V
     from rag.store.qdrant import QdrantStore  # noqa: PLC0415  0.6 s and 50 MB a process, for those who use it only
 
     key = settings.qdrant_api_key
-    return QdrantStore.connect(settings.qdrant_url, key.get_secret_value() if key else None)
+    return QdrantStore.connect(
+        settings.qdrant_url, key.get_secret_value() if key else None, shard_keys=settings.qdrant_shard_keys
+    )
 
 
 def build_reranking(settings: Settings) -> Reranking | None:

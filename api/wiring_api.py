@@ -35,6 +35,7 @@ from ingestion.estimates import Estimates
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
+from ingestion.placement import Placements
 from ingestion.removal import Removal
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
@@ -67,6 +68,7 @@ class ApiServices:
     collections: Collections
     removal: Removal
     question_sets: QuestionSets
+    placements: Placements
     documents: Documents
     bulk: BulkDocuments
     bulk_turns: BulkTurns
@@ -121,6 +123,7 @@ def build_api(settings: Settings) -> ApiServices:
         collections=collections,
         removal=Removal(core.database, collections),
         question_sets=QuestionSets(core.database, core.clock, collections),
+        placements=Placements(core.database, collections, store, embedding.space),
         documents=documents,
         bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),
         bulk_turns=BulkTurns(),

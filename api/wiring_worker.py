@@ -26,6 +26,7 @@ from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
+from ingestion.placement import Placer
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
@@ -46,6 +47,7 @@ class WorkerServices:
     queue: DurableQueue
     instances: Instances
     reconciler: Reconciler
+    placer: Placer
     events: EventLog
 
     def close(self) -> None:
@@ -93,7 +95,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     reconciler = build_reconciler(core, embedding, queue)
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, events)
+    placer = Placer(core.database, store, embedding.space, dedicated_points=settings.dedicated_points)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events)
 
 
 def _fetcher(settings: Settings) -> Fetcher | None:

@@ -21,6 +21,7 @@ from ingestion.preconditions import ANYTHING, Precondition, etag_of
 from ingestion.tables import Job
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion
+from rag.lexical.counting import count_version
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 
@@ -188,9 +189,11 @@ def tombstone(session: Session, clock: Clock, document: Document, job: Job) -> N
     """The document, whose row the session holds, is gone from every answer; once."""
     if document.deleted_at is not None:
         return
-    document.deleted_at, document.live_version_id = clock(), None
+    former, document.live_version_id = document.live_version_id, None
+    document.deleted_at = clock()
     session.add(document)
     bump_generation(session, document.collection_id)
+    count_version(session, document.collection_id, tenant=document.tenant_id, live=None, ended=former)
     emit_document(session, clock, "deleted", job, version=document.last_number)
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from sqlmodel import col
 
 from rag.chunking import Piece
 from rag.collections import numeric_slots
-from rag.corpus import PIPELINE_VERSION, Collection, DocumentVersion, NumericSlot
+from rag.corpus import PIPELINE_VERSION, Chunk, Collection, DocumentVersion, NumericSlot
 from rag.filters import terms
-from rag.store.base import Point, Vector
+from rag.store.base import Point, SparseVector, Vector
 from rag.store.conditions import NUMBER_SLOTS
+
+#: One chunk's point is in the engine, and its words are known. Made once: building it costs more than SQLite takes for it.
+INDEXED = sa.update(Chunk).where(col(Chunk.id) == sa.bindparam("chunk")).values(indexed=True, terms=sa.bindparam("terms"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,13 @@ class FilterFields:
             numbers=tuple(sorted(numbers.items())),
         )
 
-    def point(self, chunk_id: str, dense: Vector) -> Point:
+    def point(self, chunk_id: str, dense: Vector, sparse: SparseVector) -> Point:
         return Point(
             id=chunk_id,
             collection=self.collection,
             document=self.document,
             dense=dense,
+            sparse=sparse,
             labels=self.labels,
             terms=self.terms,
             numbers=self.numbers,

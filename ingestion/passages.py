@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
@@ -10,7 +11,8 @@ from config.database import Database
 from config.errors import NotFound
 from ingestion.blobs import BlobStore
 from rag.corpus import Collection, DocumentVersion
-from rag.retrieval.hydration import hydrate
+from rag.ranking import Ranked
+from rag.retrieval.hydration import Hydrator
 from rag.retrieval.question import Passage
 from tenants.context import TenantContext
 
@@ -53,7 +55,7 @@ class TenantPassages:
         raise AssertionError("the loop returns or raises")
 
     def _find(self, session: Session, passage_id: str) -> tuple[Passage, str]:
-        found = hydrate(session, self._context, {passage_id: 0.0}, None, None)
+        found = Hydrator(self._context, None).passages(session, [Ranked(passage_id, 0.0, {})], Counter())
         row = session.get(Collection, found[0].collection) if found else None
         version = session.get(DocumentVersion, found[0].version_id) if row else None
         bounds = self._context.collections

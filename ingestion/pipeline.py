@@ -10,9 +10,9 @@ Each transaction begins by asking whether this worker still owns the job (`lease
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -23,7 +23,7 @@ from config.database import Database
 from ingestion import duplicates
 from ingestion.blobs import BlobStore
 from ingestion.catalogue import bump_generation, tombstone
-from ingestion.chunk_rows import FilterFields, numbers_of
+from ingestion.chunk_rows import INDEXED, FilterFields, numbers_of
 from ingestion.collector import Collector
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetching import Fetching
@@ -37,6 +37,8 @@ from rag.chunking import embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.service import Embedded, EmbeddingService
+from rag.lexical.counting import count_version
+from rag.lexical.encoder import encode_chunk
 from rag.store.base import VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext
@@ -64,6 +66,7 @@ class Batch:
     tokens: int
     missing: Sequence[Staged]
     fields: FilterFields
+    terms: Mapping[str, bytes] = field(default_factory=dict)  #: lexical, of those that were missing, once they are indexed
 
     @property
     def done(self) -> int:
@@ -90,7 +93,6 @@ _PLACED = (
     )
     .order_by(col(VersionChunk.ordinal))
 )
-_INDEXED = sa.update(Chunk).where(col(Chunk.id).in_(sa.bindparam("ids", expanding=True))).values(indexed=True)
 _WITHOUT_POINTS = (
     select(sa.func.count())
     .select_from(Chunk)
@@ -161,9 +163,11 @@ class Pipeline:
         texts = [embedded_text(chunk.context, chunk.text) for chunk in batch.missing]
         tokens = [chunk.tokens for chunk in batch.missing]
         embedded: Embedded = self._embedding.embed_batch(lease.context, meter, texts, hold_id=hold_id, tokens=tokens)
+        encoded = {chunk.id: encode_chunk(chunk.context, chunk.text) for chunk in batch.missing}
         pairs = zip(batch.missing, embedded.vectors, strict=True)
         vectors = self._store.for_tenant(lease.context, self._embedding.space)
-        vectors.upsert([batch.fields.point(chunk.id, vector) for chunk, vector in pairs])
+        vectors.upsert([batch.fields.point(chunk.id, vector, encoded[chunk.id].sparse) for chunk, vector in pairs])
+        batch = replace(batch, terms={chunk_id: each.terms for chunk_id, each in encoded.items()})
         known = max(0, sum(tokens) - embedded.charged)
         return batch, Paid(embedded.charged, known, embedded.deduplicated, embedded.hits)
 
@@ -193,8 +197,9 @@ class Pipeline:
 
     def _count(self, session: Session, found: Work, batch: Batch, paid: Paid) -> None:
         """Mark the batch's chunks as indexed, and count it once, however often its step is run."""
-        job, ids = found.job, [chunk.id for chunk in batch.missing]
-        session.execute(_INDEXED, {"ids": ids}, execution_options=_NO_SYNC)
+        job = found.job
+        for chunk_id, terms in batch.terms.items():
+            session.execute(INDEXED, {"chunk": chunk_id, "terms": terms}, execution_options=_NO_SYNC)
         done = min(job.chunks_total, batch.done)
         if job.chunks_done >= done:
             return
@@ -217,15 +222,16 @@ class Pipeline:
             session.add(version)
         elif version.state == "queued":
             _require_indexed(session, version.id)
-            newest = document.live_number < version.number
-            if newest and document.live_version_id is not None:
-                replaced = session.get_one(DocumentVersion, document.live_version_id)
+            newest, former = document.live_number < version.number, document.live_version_id
+            if newest and former is not None:
+                replaced = session.get_one(DocumentVersion, former)
                 replaced.state = "superseded"
                 session.add(replaced)
             version.state = "live" if newest else "superseded"
             if newest:
                 document.live_version_id, document.live_number = version.id, version.number
                 bump_generation(session, document.collection_id)
+                count_version(session, document.collection_id, tenant=document.tenant_id, live=version.id, ended=former)
                 emit_document(session, self._clock, "live", job, version=version.number)
                 duplicates.note_late(session, self._clock, found)
             session.add_all([version, document])

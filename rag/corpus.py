@@ -32,7 +32,9 @@ class Collection(TenantOwned, table=True):
     id: str = Field(primary_key=True)
     name: str
     space_id: str = Field(foreign_key="spaces.id")
-    placement: str = "shared"
+    #: Where its points are to lie: `shared` or `dedicated`. Where they do, the store knows.
+    placement: str = Field(default="shared", index=True)
+    placement_chosen: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})  #: by an operator
     profile: str = STANDARD  #: by which documents are processed that are brought from now on
     near_duplicates: str = "keep"  #: what becomes of a document that nearly repeats another: keep, link or skip it
     near_threshold: float = 0.9  #: from which similarity on
@@ -128,6 +130,8 @@ class Chunk(TenantOwned, table=True):
     tokens: int  #: of context and text, counted by the embedding model
     pipeline_version: int = PIPELINE_VERSION
     indexed: bool = False  #: whether its point is durably in the engine
+    #: Its lexical features, packed; None if its point has no lexical vector.
+    terms: bytes | None = Field(default=None, sa_type=sa.LargeBinary)
 
 
 class FormerText(TenantOwned, table=True):
@@ -187,3 +191,14 @@ class SketchBand(TenantOwned, table=True):
     band: int = Field(primary_key=True)
     collection_id: str
     hash: int = Field(sa_type=sa.BigInteger)
+
+
+class TermCounts(TenantOwned, table=True):
+    """In how many live chunks of a collection each feature is: rows that add up, merged as they become many."""
+
+    __tablename__ = "term_counts"
+
+    collection_id: str = Field(primary_key=True, foreign_key="collections.id")
+    #: The collection's generation of that change: never given twice, so what was read of a row can be kept.
+    number: int = Field(primary_key=True, sa_type=sa.BigInteger)
+    counts: bytes = Field(sa_type=sa.LargeBinary)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from config.errors import InvalidInput, SetupError
 from config.profiles import PRIORITIES, Profile
 from rag.embedding.runtime import EmbeddingModel
+from rag.ranking import Fusion
 
 #: Beyond this a chunk holds so much that its one vector says little of any part; models of longer windows get no longer
 #: chunks by themselves.
@@ -33,6 +34,7 @@ class Chunking:
 class NamedProfile:
     name: str
     chunking: Chunking
+    fusion: Fusion
     priority: str
     rerank: bool
     rewrite: bool
@@ -52,7 +54,14 @@ class Profiles:
         (nothing, prompt, line) = count(["", model.fingerprint.document_prompt, "\n\n"])
         room = window - prompt - (line - nothing)
         self._named = {
-            name: NamedProfile(name, _chunking(name, profile, window, room), profile.priority, profile.rerank, profile.rewrite)
+            name: NamedProfile(
+                name,
+                _chunking(name, profile, window, room),
+                Fusion(profile.fusion, profile.dense_weight, profile.unspaced_dense_weight, profile.candidates),
+                profile.priority,
+                profile.rerank,
+                profile.rewrite,
+            )
             for name, profile in sorted(profiles.items())
         }
 

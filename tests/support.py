@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -16,12 +19,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, ClassVar, TypeVar
 
 from carrel_client import Carrel
-from rag.store.edge import EdgeStore
+from rag.store.base import Space
+from rag.store.build import BuildsHere
 from rag.store.engine import EngineServer
+from rag.store.files import copy_folder
 from rag.store.remote import EngineClient
+from rag.store.shards import EdgeStore
 
 T = TypeVar("T")
 
@@ -71,11 +77,25 @@ class FreeMeter:
         pass
 
 
+class BuildsCopies(BuildsHere):
+    """Makes an empty shard once, and copies it: its many fsyncs take seconds where disks are slow."""
+
+    _made: ClassVar[dict[int, Path]] = {}
+
+    def create(self, path: Path, space: Space) -> None:
+        if space.dimensions not in self._made:
+            folder = tempfile.mkdtemp(prefix="carrel-empty-")
+            atexit.register(shutil.rmtree, folder)
+            self._made[space.dimensions] = Path(folder) / "shard"
+            super().create(self._made[space.dimensions], space)
+        copy_folder(self._made[space.dimensions], path)
+
+
 @contextmanager
 def served_engine(folder: Path) -> Iterator[EngineClient]:
     """The engine's real server in a thread, and a client of its socket."""
     path, loop, stop = folder / "e.sock", asyncio.new_event_loop(), asyncio.Event()
-    server = EngineServer(EdgeStore(folder / "vectors"))
+    server = EngineServer(EdgeStore(folder / "vectors", BuildsCopies()))
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.serve(path, stop)))
     thread.start()
     client = EngineClient(path, patience_s=10, timeout_s=10)

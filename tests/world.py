@@ -18,7 +18,7 @@ from config.clock import system_clock
 from config.database import Database, TenantOwned
 from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
-from ingestion.catalogue import DocumentLimits
+from ingestion.catalogue import DocumentLimits, bump_generation
 from ingestion.collector import Collector
 from ingestion.documents import Documents, TenantDocuments
 from ingestion.fetch.fetcher import Fetcher
@@ -28,16 +28,20 @@ from ingestion.readers.base import Parsed
 from ingestion.readers.registry import read
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
+from ingestion.repair.terms import recount
 from ingestion.submission import Submission
 from ingestion.workflow import MemoryQueue, Step, Steps, process
 from rag.chunkers import Chunkers
 from rag.collections import Collections
-from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
+from rag.corpus import Chunk, Collection, Document, DocumentVersion, TermCounts, VersionChunk
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache, VectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.lexical.counting import add_counts, read_counts_of
+from rag.lexical.encoder import encode_chunk
+from rag.lexical.statistics import Counts, terms_of, total
 from rag.profiles import Profiles
 from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
@@ -224,6 +228,11 @@ class World:
             assert {version.id for version in versions if version.state == "live"} == live
             chunks = self.all(name, Chunk)
             assert all(chunk.indexed for chunk in chunks)
+            assert all(chunk.terms == encode_chunk(chunk.context, chunk.text).terms for chunk in chunks)
+            with self.database.read(self.contexts[name]) as session:
+                for collection in self.all(name, Collection):
+                    counts = total([*read_counts_of(session, collection.id).values()])
+                    assert counts == recount(session, collection.id)
             assert [row[0] for row in self.vectors(name).page(None, 2000)] == sorted(chunk.id for chunk in chunks)
             places = self.all(name, VersionChunk)
             assert {place.version_id for place in places} == live - {version.id for version in versions if version.linked}
@@ -323,6 +332,24 @@ def _points_of_nothing(world: World, name: str) -> None:
     documents = [document.id for document in world.all(name, Document)] + ["doc_gone"]
     vector = np.ones(world.embedding.space.dimensions, np.float32)
     world.vectors(name).upsert([Point(str(uuid.uuid4()), "col", document, vector) for document in documents])
+
+
+@_damage("chunk_without_terms")
+def _chunks_from_before_there_were_words(world: World, name: str) -> None:
+    world.change(name, sa.update(Chunk).values(terms=None))
+
+
+@_damage("term_counts")
+def _counts_that_are_gone(world: World, name: str) -> None:
+    world.change(name, sa.delete(TermCounts))
+
+
+@_damage("term_counts")
+def _counts_that_drifted(world: World, name: str) -> None:
+    counts = world.all(name, TermCounts)[0]
+    with world.database.write(world.contexts[name]) as session:
+        bump_generation(session, counts.collection_id)
+        add_counts(session, counts.collection_id, counts.tenant_id, Counts.of_chunks([terms_of([1, 2, 3], "en")]))
 
 
 @_damage("blob_without_version", owned=False)

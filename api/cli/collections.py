@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import AsJson, TenantOption, print_json, table, tenant_client
+from api.cli.common import AsJson, TenantOption, operator, print_json, table, tenant_client
 from api.evaluating import remove_collection
 from carrel_client import Collection
 from config.settings import Settings
@@ -18,6 +18,7 @@ NearDuplicates = Annotated[
     str | None, typer.Option("--near-duplicates", help="keep, link or skip documents that nearly repeat another.")
 ]
 NearThreshold = Annotated[float | None, typer.Option("--near-threshold", help="How similar those are: 0.8 to 1, else 0.9.")]
+PLACEMENT_COLUMNS = ["name", "placement", "chosen", "settled", "points"]
 PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "parent", "priority", "rerank", "rewrite"]
 
 
@@ -88,6 +89,23 @@ def delete(
     with tenant_client(Settings(), tenant, ["query", "ingest"]) as client:
         deleted = remove_collection(client, name) if documents else client.collections.delete(name)
     print_json(deleted) if as_json else table(COLUMNS, [_row(deleted)])
+
+
+@collections.command("place")
+def place(
+    name: Annotated[str, typer.Argument(help="The collection.")],
+    placement: Annotated[str, typer.Argument(help="dedicated, shared, or auto: by its number of points.")],
+    tenant: Annotated[str, typer.Option("--tenant", "-t", help="Tenant, by name or id.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give a collection a shard of its own, or put it back. It stays in use while it is moved. For operators.
+
+    Example: carrel collection place contracts dedicated --tenant acme
+    """
+    with operator(Settings()) as client:
+        placed = client.admin.tenants.place(tenant, name, placement=placement)
+    row = [placed.collection, placed.placement, placed.chosen, placed.settled, placed.points]
+    print_json(placed) if as_json else table(PLACEMENT_COLUMNS, [row])
 
 
 @collections.command("profiles")

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from api.cli.common import AsJson, TenantOption, out, print_json, table, tenant_client
+from api.cli.explaining import show_how
 from carrel_client import Passage, UsageAmounts
 from config.settings import Settings
 
@@ -22,6 +23,8 @@ def query(
     tenant: TenantOption = None,
     collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Where to look; repeat it.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many passages.")] = 5,
+    mode: Annotated[str | None, typer.Option("--mode", help="hybrid (default), dense or lexical.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say how the answer came to be.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the passages that answer a question, with their sources.
@@ -29,7 +32,7 @@ def query(
     Example: carrel query "how long may I keep a book?" --tenant acme
     """
     with tenant_client(Settings(), tenant, ["query"]) as client:
-        result = client.query(question, collections=collection, top_k=top_k)
+        result = client.query(question, collections=collection, top_k=top_k, mode=mode, explain=explain)
     if as_json:
         print_json(result)
         return
@@ -37,6 +40,7 @@ def query(
         show_passage(rank, passage)
     if not result.passages:
         out.print("Nothing found.")
+    show_how(result)
 
 
 def show_passage(rank: int, passage: Passage) -> None:

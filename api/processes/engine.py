@@ -7,14 +7,17 @@ import asyncio
 from api.lifecycle import PREDECESSOR_S, SIGNALS, Lifecycle
 from api.locks import hold_lock, private_dir
 from api.plans import EnginePlan
-from rag.store.edge import EdgeStore
+from rag.store.build import BuildsInChild
 from rag.store.engine import EngineServer
+from rag.store.shards import EdgeStore
+from rag.store.upkeep import Rules
 
 
 def run_engine(plan: EnginePlan, life: Lifecycle) -> None:
     with hold_lock(plan.data_dir, "engine", patience_s=PREDECESSOR_S):
         private_dir(plan.socket.parent)
-        server = EngineServer(EdgeStore(plan.data_dir / "vectors"))
+        store = EdgeStore(plan.data_dir / "vectors", BuildsInChild())
+        server = EngineServer(store, Rules(**plan.rules))
 
         async def serve() -> None:
             stop = asyncio.Event()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from api.collection_schemas import PlacementIn, PlacementOut
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
 from api.routing import Caller, Services, in_thread, router, scope
 from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, TenantIn, TenantOut, TenantPatch, Text, TokenIn, TokenOut
 from config.clock import isoformat
-from tenants.context import Scope
+from tenants.context import Scope, TenantContext
 from tenants.keys import NewKey
 
 routes = router("Administration")
@@ -68,6 +69,34 @@ async def create_tenant_token(tenant: Text, body: TokenIn, services: Services, c
     token, claims = services.tokens.issue(found.id, issued_by=caller.id, scopes=body.scopes, lifetime_s=body.lifetime_seconds)
     request.state.audit = {"tenant": found.id, "token": claims.id, "scopes": sorted(claims.scopes)}
     return TokenOut(token=token, expires_at=isoformat(claims.expires_at), scopes=sorted(claims.scopes))
+
+
+@routes.get(
+    "/v1/admin/tenants/{tenant}/collections/{name}/placement",
+    operation_id="get_placement",
+    summary="Show where a collection's vectors lie",
+    **scope(Scope.OPERATE),
+)
+async def get_placement(tenant: Text, name: Text, services: Services, request: Request) -> PlacementOut:
+    context = await _acting_for(tenant, services, request)
+    return PlacementOut.of(await in_thread(services.placements.show, context, name))
+
+
+@routes.put(
+    "/v1/admin/tenants/{tenant}/collections/{name}/placement",
+    operation_id="place_collection",
+    summary="Choose where a collection's vectors lie; they are moved while it is used",
+    **scope(Scope.OPERATE),
+)
+async def place_collection(tenant: Text, name: Text, body: PlacementIn, services: Services, request: Request) -> PlacementOut:
+    context = await _acting_for(tenant, services, request)
+    return PlacementOut.of(await in_thread(services.placements.choose, context, name, body.placement))
+
+
+async def _acting_for(tenant: str, services: Services, request: Request) -> TenantContext:
+    found = await in_thread(services.core.registry.get, tenant)
+    request.state.audit = {"tenant": found.id}
+    return services.core.registry.context_of_job(found.id, "operator")
 
 
 @routes.post(

@@ -14,12 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
-from ingestion.chunk_rows import FilterFields
+from ingestion.chunk_rows import INDEXED, FilterFields
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
 from rag.chunking import embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, VersionChunk
+from rag.lexical.encoder import encode_chunk
 from rag.store.base import Point, TenantVectors
 from rag.types import Scope
 from tenants.context import TenantContext
@@ -99,8 +100,8 @@ def _counts_match(parts: Parts, context: TenantContext) -> bool:
     count = select(sa.func.count()).select_from(Chunk).where(col(Chunk.indexed) == sa.true())
     with parts.database.read(context) as session:
         indexed = session.scalar(count)
-        unwritten = session.scalars(_unwritten().limit(1)).first()
-    return unwritten is None and parts.store.for_tenant(context, parts.embedding.space).count() == indexed
+        left = session.scalars(_unwritten().limit(1)).first() or session.scalars(_wordless().limit(1)).first()
+    return left is None and parts.store.for_tenant(context, parts.embedding.space).count() == indexed
 
 
 def _unwritten() -> sa.Select[str]:
@@ -112,6 +113,11 @@ def _unwritten() -> sa.Select[str]:
         .where(col(Document.id) == col(Chunk.document_id), col(Document.deleted_at).is_(None))
     )
     return sa.select(col(Chunk.id)).where(col(Chunk.indexed) == sa.false(), live)
+
+
+def _wordless() -> sa.Select[str]:
+    """Chunks from before there was a lexical leg."""
+    return sa.select(col(Chunk.id)).where(col(Chunk.indexed) == sa.true(), col(Chunk.terms).is_(None))
 
 
 def _orphans(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
@@ -153,7 +159,11 @@ def _hold_documents(session: Session, document_ids: set[str]) -> set[str]:
 def _missing(parts: Parts, context: TenantContext, repair: bool, meter: FreeMeter) -> Iterator[Finding]:
     indexed = sa.select(col(Chunk.id)).where(col(Chunk.indexed) == sa.true())
     vectors = parts.store.for_tenant(context, parts.embedding.space)
-    for statement, any_point in ((indexed, False), (_unwritten(), True)):
+    for kind, statement, any_point in (
+        ("chunk_without_point", indexed, False),
+        ("chunk_without_point", _unwritten(), True),
+        ("chunk_without_terms", _wordless(), True),
+    ):
         last = ""
         while True:
             with parts.database.read(context) as session:
@@ -163,7 +173,7 @@ def _missing(parts: Parts, context: TenantContext, repair: bool, meter: FreeMete
                 break
             suspects = ids if any_point else sorted({*ids} - vectors.existing(ids))
             for at in range(0, len(suspects), BATCH):
-                yield from _restore(parts, context, statement, suspects[at : at + BATCH], repair, meter)
+                yield from _restore(parts, context, kind, statement, suspects[at : at + BATCH], repair, meter)
             last = ids[-1]
 
 
@@ -178,6 +188,7 @@ class _Lost:
 def _restore(
     parts: Parts,
     context: TenantContext,
+    kind: str,
     statement: sa.Select[str],
     ids: Sequence[str],
     repair: bool,
@@ -190,7 +201,7 @@ def _restore(
     if repair:
         _unmark(parts, context, [each.chunk.id for each in lost if each.fields is None])
         _write(parts, context, [each for each in lost if each.fields is not None], meter)
-    yield Finding("chunk_without_point", context.tenant_id, repair, len(lost), subject=lost[0].chunk.id)
+    yield Finding(kind, context.tenant_id, repair, len(lost), subject=lost[0].chunk.id)
 
 
 def _lost(session: Session, ids: Sequence[str], space_id: str) -> list[_Lost]:
@@ -233,23 +244,25 @@ def _write(parts: Parts, context: TenantContext, lost: Sequence[_Lost], meter: F
         return
     texts = [embedded_text(each.chunk.context, each.chunk.text) for each in lost]
     embedded = parts.embedding.embed_batch(context, meter, texts, hold_id="repair")
+    encoded = {each.chunk.id: encode_chunk(each.chunk.context, each.chunk.text) for each in lost}
     points = {
-        each.chunk.id: each.fields.point(each.chunk.id, vector)
+        each.chunk.id: each.fields.point(each.chunk.id, vector, encoded[each.chunk.id].sparse)
         for each, vector in zip(lost, embedded.vectors, strict=True)
         if each.fields is not None
     }
     vectors = parts.brief_store.for_tenant(context, parts.embedding.space)
     with parts.database.write(context) as session:
-        _write_held(session, vectors, points)
+        _write_held(session, vectors, points, {chunk_id: each.terms for chunk_id, each in encoded.items()})
 
 
-def _write_held(session: Session, vectors: TenantVectors, points: dict[str, Point]) -> None:
+def _write_held(session: Session, vectors: TenantVectors, points: dict[str, Point], terms: dict[str, bytes]) -> None:
     """Only what is still there: a chunk collected meanwhile, or of a document deleted meanwhile, must not come back."""
     documents = _hold_documents(session, {point.document for point in points.values()})
     kept = select(col(Chunk.id)).where(col(Chunk.id).in_(points.keys()), col(Chunk.document_id).in_(documents))
     held = [*session.scalars(kept.order_by(col(Chunk.id)).with_for_update())]
     vectors.upsert([points[chunk_id] for chunk_id in held])
-    session.execute(sa.update(Chunk).where(col(Chunk.id).in_(held)).values(indexed=True), execution_options=_NO_SYNC)
+    for chunk_id in held:
+        session.execute(INDEXED, {"chunk": chunk_id, "terms": terms[chunk_id]}, execution_options=_NO_SYNC)
 
 
 def _other_spaces(parts: Parts, context: TenantContext) -> Iterator[Finding]:

@@ -16,6 +16,8 @@ KINDS = {
     "point_without_chunk": "points in the engine had no chunk in SQL",
     "points_of_unknown_tenant": "points belonged to tenants that do not exist",
     "chunk_without_point": "chunks had no point in the engine",
+    "chunk_without_terms": "chunks were indexed without their words, and only the dense leg finds them",
+    "term_counts": "counts of words differed from the chunks of their collection",
     "chunk_of_other_space": "chunks belong to another embedding model than the one loaded",
     "blob_without_version": "stored contents belonged to no version",
     "version_without_blob": "stored contents are missing",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +15,8 @@ from config.database import ROWS_BY_KEY
 from rag.arranging.relevance import Calibration
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.filters import Filter, matches
-from rag.parents import ParentKey, best_of_each, parents_of
+from rag.parents import ParentKey, parents_of
+from rag.ranking import Ranked
 from rag.retrieval.question import Passage
 from rag.types import Reader
 
@@ -61,25 +63,47 @@ _LIVE_PLACES = _LIVE.where(
 )
 
 
-def hydrate(
-    session: Session,
-    scope: Reader,
-    scores: Mapping[str, float],
-    names: Mapping[str, str] | None,
-    filter_: Filter | None,
-    calibration: Calibration | None = None,
-) -> list[Passage]:
-    """Passages of these scored chunks, best first, ties by id; `names`: of the collections that were asked for;
-    None: of any, and a passage names its collection by id."""
-    passages = []
-    ids = list(scores)
-    for page in (ids[at : at + PAGE] for at in range(0, len(ids), PAGE)):
-        for row in session.execute(LIVE_CHUNKS, {"ids": page}):
-            if (names is None or row.collection_id in names) and _may_see(scope, row, filter_):
-                score = scores[row.id]
-                relevance = None if calibration is None else calibration.of(score)
-                passages.append(_passage(row, names[row.collection_id] if names else row.collection_id, score, relevance))
-    return best_of_each(sorted(passages, key=lambda passage: (-passage.score, passage.id)))
+#: Why a hit is no passage: of a version that is not live, or that the reader may not see; or its stored values do not meet
+#: the filter. A reader is not told apart what the first two are.
+NOT_CURRENT, FILTERED = "not_current", "filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Hydrator:
+    """`names`: of the collections that were asked for, by id; None: of any, and a passage names its collection by id."""
+
+    scope: Reader
+    names: Mapping[str, str] | None
+    filter: Filter | None = None
+    calibration: Calibration | None = None
+
+    def passages(self, session: Session, ranked: Sequence[Ranked], dropped: Counter[str]) -> list[Passage]:
+        """Of these hits, in their order; the others are counted by why."""
+        ids = [hit.id for hit in ranked]
+        pages = (ids[at : at + PAGE] for at in range(0, len(ids), PAGE))
+        rows = {row.id: row for page in pages for row in session.execute(LIVE_CHUNKS, {"ids": page})}
+        passages = []
+        for hit in ranked:
+            reason = self._reason(rows.get(hit.id))
+            if reason is None:
+                row = rows[hit.id]
+                name = row.collection_id if self.names is None else self.names[row.collection_id]
+                passages.append(_passage(row, name, hit.score, self._relevance(hit)))
+            else:
+                dropped[reason] += 1
+        return passages
+
+    def _reason(self, row: sa.Row[*tuple[Any, ...]] | None) -> str | None:
+        if row is None or (self.names is not None and row.collection_id not in self.names):
+            return NOT_CURRENT
+        if not (self.scope.labels is None or self.scope.labels.issuperset(row.labels)):
+            return NOT_CURRENT
+        return None if self.filter is None or matches(self.filter, row.attributes) else FILTERED
+
+    def _relevance(self, hit: Ranked) -> float | None:
+        """Of its cosine, for which alone it was measured; what words alone have found has none."""
+        dense = hit.places.get("dense")
+        return None if self.calibration is None or dense is None else self.calibration.of(dense.score)
 
 
 def with_parents(session: Session, passages: Sequence[Passage]) -> list[Passage]:

@@ -10,6 +10,7 @@ from config.errors import InvalidInput
 from rag.arranging.wishes import NONE, Wishes
 from rag.filters import Filter
 from rag.parents import ParentKey
+from rag.retrieval.explanation import Explanation, Mode
 
 MAX_QUESTION_CHARS, MAX_TOP_K, MAX_COLLECTIONS, MAX_PHRASINGS = 8_000, 100, 20, 5
 
@@ -23,6 +24,8 @@ class Question:
     others: tuple[str, ...] = ()  #: further phrasings; a passage counts by the one that it is nearest to
     wishes: Wishes = NONE
     rerank: bool | None = None  #: None: as the profiles of the collections say
+    mode: Mode = "hybrid"
+    explain: bool = False
 
     def __post_init__(self) -> None:
         if not all(text.strip() for text in self.phrasings):
@@ -46,7 +49,7 @@ class Passage:
     """A cited piece of a document: `text` is exactly characters `start` to `end` of the version's text."""
 
     id: str
-    score: float  #: cosine similarity, −1 to 1
+    score: float  #: fused, 0 to 1; of one leg alone: cosine similarity or BM25
     text: str
     start: int
     end: int
@@ -84,4 +87,5 @@ class Answer:
     generations: Mapping[str, int]  #: of each collection, read before the search
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     rerank_tokens: int = 0  #: charged for reranking
-    degraded: tuple[str, ...] = ()  #: steps that were wanted and left out
+    degraded: tuple[str, ...] = ()  #: legs and steps that were wanted and left out
+    explanation: Explanation | None = None

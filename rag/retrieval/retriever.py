@@ -1,4 +1,4 @@
-"""A question becomes ranked passages: embed → search → hydrate from SQL → check → answer.
+"""A question becomes ranked passages: embed and weigh its words → search → fuse → hydrate from SQL → check → arrange → answer.
 
 What the engine returns is a proposal. SQL decides: a hit is kept only if its chunk belongs to the live version of a document
 that exists, in a collection that was asked for, with labels that the reader holds and attributes that meet the filter.
@@ -6,15 +6,15 @@ that exists, in a collection that was asked for, with labels that the reader hol
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
 from config.clock import Clock, system_clock
 from config.database import Database
-from config.errors import InvalidInput, NotFound
+from config.errors import InvalidInput, NotFound, Unavailable
 from rag.arranging.arranger import Arranged, Arranger
 from rag.arranging.relevance import calibration_of
 from rag.arranging.thinning import thinned
@@ -22,14 +22,23 @@ from rag.collections import DEFAULT, Collections, numeric_slots
 from rag.corpus import Collection
 from rag.embedding.service import Embedded, EmbeddingService
 from rag.filters import compile_filter
+from rag.lexical.analysis import has_unspaced
+from rag.lexical.counting import TermStatistics
+from rag.lexical.encoder import encode_query
+from rag.lexical.statistics import CollectionStatistics
+from rag.parents import best_of_each
+from rag.ranking import Fusion, Leg, Ranked, best_of, fuse
 from rag.rerank.stage import Reranking
-from rag.retrieval.hydration import hydrate
+from rag.retrieval.explanation import ExplainedPassage, Explanation
+from rag.retrieval.hydration import Hydrator
+from rag.retrieval.legs import Legs
 from rag.retrieval.question import Answer, Passage, Question
-from rag.store.base import MAX_LIMIT, Hit, Search, TenantVectors, Vector, VectorStore
-from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf
+from rag.retrieval.stopwatch import Stopwatch
+from rag.store.base import MAX_LIMIT, SparseVector, TenantVectors, VectorStore
+from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf, to_json
 from rag.types import Meter, Reader
 
-SPARE_HITS = 8  #: asked for beyond top_k, for points that are staged or not yet collected
+SPARE_HITS = 8  #: asked for beyond what is wanted, for points that are staged or not yet collected
 MAX_ROUNDS = 5  #: of asking for more when too many hits were dropped
 
 
@@ -47,9 +56,35 @@ class Retriever:
         self.database, self.collections, self.store, self.embedding = database, collections, store, embedding
         self.clock, self.reranking = clock, reranking
         self.calibration = calibration_of(embedding.model.fingerprint)
+        self.statistics = TermStatistics()
 
     def for_tenant(self, scope: Reader, meter: Meter) -> TenantRetriever:
         return TenantRetriever(self, scope, meter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What a question is asked of, as it was at one moment."""
+
+    collections: Sequence[Collection]
+    condition: Condition | None
+    statistics: Mapping[str, CollectionStatistics]  #: by collection; of questions that need none there are none
+
+    @property
+    def names(self) -> dict[str, str]:
+        return {row.id: row.name for row in self.collections}
+
+
+@dataclass(slots=True)
+class _Found:
+    """What became of a search."""
+
+    passages: list[Passage] = field(default_factory=list)
+    legs: Sequence[Sequence[Leg]] = ()  #: of each phrasing
+    ranked: Sequence[Ranked] = ()
+    dropped: Counter[str] = field(default_factory=Counter)
+    limit: int = 0
+    rounds: int = 0
 
 
 class TenantRetriever:
@@ -59,25 +94,34 @@ class TenantRetriever:
     def query(self, question: Question, *, charge_id: str) -> Answer:
         if question.wishes.min_relevance is not None and self._parts.calibration is None:
             raise InvalidInput("The loaded model's scores were not measured: it has no relevance.", field="min_relevance")
-        clock = [time.perf_counter()]
-        try:
-            found, condition = self._where(question)
-        except NotFound:
-            if DEFAULT not in question.collections:
-                raise
-            self._parts.collections.for_tenant(self._scope).ensure_default()
-            found, condition = self._where(question)
-        clock.append(time.perf_counter())
-        embedded = self._parts.embedding.embed_queries(self._scope, self._meter, question.phrasings, charge_id=charge_id)
-        clock.append(time.perf_counter())
+        watch = Stopwatch()
+        where = self._where_or_default(question)
+        watch.lap("collections")
+        words = _words(question, where.statistics)
+        watch.lap("words")
+        embedded, degraded = self._embed(question, charge_id, words)
+        watch.lap("embedding")
+        legs = _legs(where, embedded, words)
+        fusion = self._parts.collections.profiles.get(where.collections[0].profile).fusion
+        reranking = self._reranking(question, where.collections)
         vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
-        reranking = self._reranking(question, found)
         depth = question.wishes.depth(question.top_k, reranks=reranking.candidates if reranking else 0)
-        passages = self._search(question, found, condition, embedded.vectors, vectors, depth)
+        found = self._search(question, legs, fusion, vectors, depth, watch)
         arranger = Arranger(self._parts.database, self._scope, self._meter)
-        arranged = arranger.arrange(question, passages, vectors, reranking, charge_id=charge_id)
-        clock.append(time.perf_counter())
-        return _answer(arranged, embedded, found, clock)
+        arranged = arranger.arrange(question, found.passages, vectors, reranking, charge_id=charge_id)
+        watch.lap("arranging")
+        if question.mode != "dense" and _uncounted(where, found):
+            degraded += ("lexical",)
+        return Answer(
+            passages=tuple(arranged.passages),
+            charged=embedded.charged if embedded else 0,
+            cached=embedded.cached if embedded else 0,
+            generations={row.name: row.generation for row in where.collections},
+            timings_ms=_timings(watch, embedded),
+            rerank_tokens=arranged.rerank_tokens,
+            degraded=degraded + arranged.degraded,
+            explanation=_explained(question, legs, fusion, embedded, found, arranged, watch) if question.explain else None,
+        )
 
     def _reranking(self, question: Question, found: Sequence[Collection]) -> Reranking | None:
         """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
@@ -87,10 +131,20 @@ class TenantRetriever:
         wanted = question.rerank or all(profiles.get(row.profile).rerank for row in found)
         return self._parts.reranking if wanted else None
 
-    def _where(self, question: Question) -> tuple[Sequence[Collection], Condition | None]:
+    def _where_or_default(self, question: Question) -> _Where:
+        try:
+            return self._where(question)
+        except NotFound:
+            if DEFAULT not in question.collections:
+                raise
+            self._parts.collections.for_tenant(self._scope).ensure_default()
+            return self._where(question)
+
+    def _where(self, question: Question) -> _Where:
         with self._parts.database.read(self._scope) as session:
             found = self._parts.collections.for_tenant(self._scope).find_all(session, question.collections)
-            return found, self._condition(session, question, found)
+            statistics = {} if question.mode == "dense" else self._parts.statistics.of(session, found)
+            return _Where(found, self._condition(session, question, found), statistics)
 
     def _condition(self, session: Session, question: Question, found: Sequence[Collection]) -> Condition | None:
         parts: list[Condition] = []
@@ -103,49 +157,108 @@ class TenantRetriever:
             parts.append(SomeOf(tuple(each)))
         return AllOf(tuple(parts)) if parts else None
 
+    def _embed(
+        self, question: Question, charge_id: str, words: Sequence[Mapping[str, SparseVector]]
+    ) -> tuple[Embedded | None, tuple[str, ...]]:
+        """Without vectors, words have to do, if there are any."""
+        if question.mode == "lexical":
+            return None, ()
+        try:
+            return self._parts.embedding.embed_queries(self._scope, self._meter, question.phrasings, charge_id=charge_id), ()
+        except Unavailable:
+            if not any(words):
+                raise
+            return None, ("dense",)
+
     def _search(
-        self,
-        question: Question,
-        found: Sequence[Collection],
-        condition: Condition | None,
-        phrasings: Iterable[Vector],
-        vectors: TenantVectors,
-        depth: int,
-    ) -> list[Passage]:
+        self, question: Question, legs: Sequence[Legs], fusion: Fusion, vectors: TenantVectors, depth: int, watch: Stopwatch
+    ) -> _Found:
         """Ask for more as long as dropped hits leave the answer short and the engine may have others."""
-        names = {row.id: row.name for row in found}
-        limit = depth + SPARE_HITS
-        for _ in range(MAX_ROUNDS):
-            legs = vectors.search([Search(vector, limit, tuple(names), condition) for vector in phrasings])
-            with self._parts.database.read(self._scope) as session:
-                scores = best_of(legs)
-                passages = hydrate(session, self._scope, scores, names, question.filter, self._parts.calibration)
-            passages = thinned(passages, question.wishes, self._parts.clock())
-            had = len({passage.document_id for passage in passages}) if question.wishes.group else len(passages)
-            if had >= depth or all(len(hits) < limit for hits in legs) or limit == MAX_LIMIT:
-                break
-            limit = min(limit * 8, MAX_LIMIT)
-        return passages
+        hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration)
+        unspaced = [has_unspaced(text) for text in question.phrasings]
+        found = _Found(limit=max(fusion.candidates, 2 * depth) + SPARE_HITS)
+        while True:
+            found.rounds += 1
+            found.legs = [each.search(vectors, found.limit) for each in legs]
+            watch.lap("engine")
+            rankings = [fuse(each, fusion, unspaced=script) for each, script in zip(found.legs, unspaced, strict=True)]
+            found.ranked = best_of(rankings)
+            watch.lap("fusion")
+            found.dropped = Counter[str]()
+            found.passages, enough = self._hydrate(question, hydrator, found, depth)
+            watch.lap("hydration")
+            more = any(leg.cut_off for each in found.legs for leg in each)
+            if enough or not more or found.limit == MAX_LIMIT or found.rounds == MAX_ROUNDS:
+                return found
+            found.limit = min(found.limit * 8, MAX_LIMIT)
+
+    def _hydrate(self, question: Question, hydrator: Hydrator, found: _Found, depth: int) -> tuple[list[Passage], bool]:
+        """The best that SQL confirms, thinned, and whether they are `depth` or more. SQL is asked for few at first, because
+        as a rule it confirms nearly all."""
+        confirmed: list[Passage] = []
+        passages: list[Passage] = []
+        at, many, now, enough = 0, depth + SPARE_HITS, self._parts.clock(), False
+        with self._parts.database.read(self._scope) as session:
+            while at < len(found.ranked) and not enough:
+                confirmed += hydrator.passages(session, found.ranked[at : at + many], found.dropped)
+                at, many = at + many, many * 4
+                passages = thinned(best_of_each(confirmed), question.wishes, now)
+                had = {passage.document_id for passage in passages} if question.wishes.group else passages
+                enough = len(had) >= depth
+        found.dropped["thinned"] = len(confirmed) - len(passages)
+        return passages, enough
 
 
-def best_of(legs: Sequence[Sequence[Hit]]) -> dict[str, float]:
-    """Each point's best score. Not the sum, by which what is half near to all would pass what answers one."""
-    scores: dict[str, float] = {}
-    for hit in (hit for leg in legs for hit in leg):
-        scores[hit.id] = max(scores.get(hit.id, -math.inf), hit.score)
-    return scores
+def _words(question: Question, statistics: Mapping[str, CollectionStatistics]) -> list[dict[str, SparseVector]]:
+    """Of each phrasing, in each collection."""
+    if question.mode == "dense":
+        return [{} for _ in question.phrasings]
+    encoded = ({collection: encode_query(text, of) for collection, of in statistics.items()} for text in question.phrasings)
+    return [{collection: query for collection, query in each.items() if query.indices} for each in encoded]
 
 
-def _answer(arranged: Arranged, embedded: Embedded, found: Sequence[Collection], clock: list[float]) -> Answer:
-    stages = ("collections", "embedding", "search")
-    timings = {name: round((clock[i + 1] - clock[i]) * 1000, 3) for i, name in enumerate(stages)}
-    timings["model"] = round(embedded.model_s * 1000, 3)
-    return Answer(
-        passages=tuple(arranged.passages),
-        charged=embedded.charged,
-        cached=embedded.cached,
-        generations={row.name: row.generation for row in found},
-        timings_ms=timings,
-        rerank_tokens=arranged.rerank_tokens,
-        degraded=arranged.degraded,
+def _legs(where: _Where, embedded: Embedded | None, words: Sequence[Mapping[str, SparseVector]]) -> list[Legs]:
+    vectors = [None] * len(words) if embedded is None else [*embedded.vectors]
+    return [Legs(where.names, where.condition, *of) for of in zip(vectors, words, strict=True)]
+
+
+def _uncounted(where: _Where, found: _Found) -> bool:
+    """Whether there are chunks that were indexed before their words were counted."""
+    empty = {row.name for row in where.collections if not where.statistics[row.id].chunks}
+    return any(passage.collection in empty for passage in found.passages)
+
+
+def _timings(watch: Stopwatch, embedded: Embedded | None) -> dict[str, float]:
+    timings = watch.total(collections=("collections", "words"), embedding=("embedding",), search=STAGES)
+    return {**timings, "model": round(embedded.model_s * 1000, 3) if embedded else 0.0}
+
+
+STAGES = ("engine", "fusion", "hydration", "arranging")
+
+
+def _explained(
+    question: Question,
+    legs: Sequence[Legs],
+    fusion: Fusion,
+    embedded: Embedded | None,
+    found: _Found,
+    arranged: Arranged,
+    watch: Stopwatch,
+) -> Explanation:
+    dense, lexical = fusion.weights(unspaced=has_unspaced(question.text))
+    places = {ranked.id: ranked.places for ranked in found.ranked}
+    answered = [passage for passage in arranged.passages if passage.id in places and passage.neighbour_of is None]
+    first = found.legs[0]
+    return Explanation(
+        mode=question.mode,
+        fusion=fusion,
+        weights={"dense": dense, "lexical": lexical} if len(first) > 1 else {leg.name: 1.0 for leg in first},
+        legs=tuple(part for own, of in zip(legs, found.legs, strict=True) for part in own.explained(of, found.limit)),
+        rounds=found.rounds,
+        condition=None if legs[0].condition is None else to_json(legs[0].condition),
+        embedding="none" if embedded is None else "cache" if embedded.cached else "model",
+        candidates=len(found.ranked),
+        dropped={**found.dropped, "beyond_top_k": len(found.ranked) - len(answered) - found.dropped.total()},
+        passages=tuple(ExplainedPassage(one.id, one.score, places[one.id]) for one in answered),
+        timings_ms=watch.each(),
     )

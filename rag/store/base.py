@@ -6,7 +6,7 @@ import math
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,10 @@ DENSE, SPARSE = "dense", "sparse"
 MAX_LIMIT = 10_000
 MAX_BATCH = 2_000
 MAX_TENANTS = 1_000_000  # of one space that a store counts by
+MAX_CROWDED = 100  # collections that a store names at once
+
+#: Where a collection's points lie: beside those of other tenants, or by themselves.
+Placement = Literal["shared", "dedicated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class SparseVector:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    id: str  #: a UUID
+    id: str  #: a UUID, made from its collection among others: a point never changes that
     collection: str
     document: str
     dense: Vector  #: shape (space.dimensions,), finite
@@ -71,6 +75,15 @@ class StoreHealth:
     run: str = ""  #: another one after every start of the engine; empty where that cannot be told
 
 
+@dataclass(frozen=True, slots=True)
+class Dedicated:
+    """A collection whose points lie by themselves."""
+
+    tenant: str
+    collection: str
+    points: int
+
+
 class TenantVectors(Protocol):
     """One tenant's points in one space. No method takes a tenant: the handle is the tenant."""
 
@@ -99,12 +112,24 @@ class TenantVectors(Protocol):
 
     def count(self) -> int: ...
 
+    def place(self, collection: str, placement: Placement) -> bool:
+        """Let a collection's points lie there; nothing else that this handle answers changes by it, at any moment.
+
+        False: it is under way. Ask again: a store that dies meanwhile forgets what it was asked, and nothing else.
+        """
+
 
 class VectorStore(Protocol):
     def for_tenant(self, scope: Scope, space: Space) -> TenantVectors: ...
 
     def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
         """Ids of up to `limit` tenants that have points in the space, by id: to find those that SQL no longer knows."""
+
+    def dedicated(self, space: Space) -> list[Dedicated]:
+        """Every collection of the space that is placed by itself."""
+
+    def crowded(self, space: Space, at_least: int) -> list[str]:
+        """Collections, at most MAX_CROWDED, that are placed together with others and have about so many points or more."""
 
     def health(self) -> StoreHealth: ...
 
@@ -135,6 +160,11 @@ def check_sparse(vector: SparseVector) -> None:
         raise InvalidPoint("a sparse vector has repeated indices, or another number of values than of indices")
     if not all(map(math.isfinite, vector.values)) or not all(0 <= index < 2**32 for index in vector.indices):
         raise InvalidPoint("a sparse vector has a value that is not finite or an index outside 32 bits")
+
+
+def check_placement(collection: str, placement: str) -> None:
+    if not collection or placement not in ("shared", "dedicated"):
+        raise InvalidPoint("a collection is placed `shared` or `dedicated`, and has a name")
 
 
 def check_page(limit: int) -> None:

@@ -1,25 +1,24 @@
-"""Qdrant Edge: one shard a space, in this process. The only file that imports it (beta, pinned below 0.10).
+"""Qdrant Edge: one shard, in this process. The only file that imports it (beta, pinned below 0.10).
 
 Edge never releases the GIL, so the engine process alone runs this. Facts that shaped it: `update` is safe against process
-death but not synced to disk (its log files are, see `sync`); a batch is checked before because Edge keeps the good
-half of a bad one; no HNSW is built here, since an exact scan of one tenant's rows is faster in a shared shard.
+death but not synced to disk (its log files are, see `files`); a batch is checked before because Edge keeps the good
+half of a bad one; `optimize` would stop the engine for seconds to minutes, so it runs on a copy in a child (`build`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import qdrant_edge as edge
 
 from rag.store import base
-from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Space, StoreHealth, Vector
+from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Space, Vector
 from rag.store.conditions import (
     KEYWORD_FIELDS,
     NUMBER_SLOTS,
@@ -31,132 +30,177 @@ from rag.store.conditions import (
     OnlyOf,
     SomeOf,
 )
-from rag.types import Scope
+from rag.store.files import CONFIG_FILE, bytes_of
 
-SPACE_NAME = re.compile(r"[a-z0-9_]{1,64}")
-CONFIG_FILE = "edge_config.json"
 PAGE = 5_000
+SLOTS_FILE = "slots.json"
+OVERSAMPLING = 2.0  # quantised candidates for each hit, scored again by their full vectors
+
+Quantization = Literal["off", "int8"]
 
 
-class EdgeStore:
-    """All spaces under one folder. Not thread-safe: the engine's event loop is its only caller."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a shard is built: with a graph or without, and what its vectors are compared by first."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._shards: dict[str, tuple[Space, edge.EdgeShard]] = {}
-        self._unsynced: set[str] = set()
-        for path in sorted(folder.iterdir()):
-            if (path / CONFIG_FILE).exists():
-                self._load(path)
+    graph: bool
+    quantization: Quantization = "off"
 
-    def _load(self, path: Path) -> None:
-        shard = edge.EdgeShard.load(str(path))
+
+class Mirror(Protocol):
+    """Must hear of each write to a shard whose points are being moved."""
+
+    def upserted(self, tenant: str, points: Sequence[Point]) -> None: ...
+
+    def deleted(self, tenant: str, ids: Collection[str]) -> None: ...
+
+
+def _config(space: Space, layout: Layout) -> edge.EdgeConfig:
+    int8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=0.99)
+    return edge.EdgeConfig(
+        vectors={DENSE: edge.EdgeVectorParams(size=space.dimensions, distance=edge.Distance.Dot)},
+        sparse_vectors={SPARSE: edge.EdgeSparseVectorParams()},
+        hnsw_config=edge.HnswIndexConfig(
+            m=16 if layout.graph else 0, ef_construct=100, full_scan_threshold=10_000, max_indexing_threads=1, payload_m=16
+        ),
+        quantization_config=int8 if layout.quantization == "int8" else None,
+        optimizers=edge.EdgeOptimizersConfig(
+            deleted_threshold=0.01, vacuum_min_vector_number=100, default_segment_number=1, indexing_threshold=100
+        ),
+        max_search_threads=1,  # Edge would start eight a shard; kept in the shard's own config file
+    )
+
+
+def create(path: Path, space: Space) -> None:
+    """An empty shard with its fixed indexes: an un-indexed filter costs 110 ms at 100k points, not 0.2. 0.04 to 3 s."""
+    path.mkdir()
+    shard = edge.EdgeShard.create(str(path), _config(space, Layout(graph=False)))
+    _index_fields(shard)
+    shard.close()
+
+
+def optimize(path: Path, space: Space, layout: Layout) -> None:
+    """Rewrite a shard without its deleted points, and build its graph. Takes seconds to minutes: never in the engine."""
+    shard = edge.EdgeShard.load(str(path), _config(space, layout))
+    shard.optimize()
+    slots = shard.count(edge.CountRequest(exact=True))
+    shard.flush()
+    shard.close()
+    (path / SLOTS_FILE).write_text(str(slots), encoding="utf-8")
+
+
+def _index_fields(shard: edge.EdgeShard) -> None:
+    wanted: dict[str, Any] = {"tenant": edge.KeywordIndexParams(is_tenant=True)}
+    wanted |= dict.fromkeys(KEYWORD_FIELDS, edge.PayloadSchemaType.Keyword)
+    wanted |= {f"number_{slot}": edge.PayloadSchemaType.Float for slot in range(NUMBER_SLOTS)}
+    for name in wanted.keys() - shard.info().payload_schema.keys():
+        shard.update(edge.UpdateOperation.create_field_index(name, wanted[name]))
+
+
+class Shard:
+    """An open shard. `slots`: vectors it keeps room for, deleted ones included; about, since it is written when idle."""
+
+    def __init__(self, path: Path, space_id: str, unsynced: set[Shard]) -> None:
+        self.path, self._unsynced = path, unsynced
+        self._shard = edge.EdgeShard.load(str(path))
         config = json.loads((path / CONFIG_FILE).read_bytes())
-        self._index_fields(shard)
-        self._shards[path.name] = (Space(path.name, int(config["vectors"][DENSE]["size"])), shard)
+        self.space = Space(space_id, int(config["vectors"][DENSE]["size"]))
+        quantized = config.get("quantization_config") is not None
+        again = edge.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
+        self.params = edge.SearchParams(quantization=again) if quantized else None
+        self.layout = Layout(config["hnsw_config"]["m"] > 0, "int8" if quantized else "off")
+        _index_fields(self._shard)
+        self.mirror: Mirror | None = None
+        self.closed = False
+        self.writes = 0  #: since it was opened
+        self._flushed = 0
+        saved = path / SLOTS_FILE
+        self.slots = max(int(saved.read_bytes()) if saved.exists() else 0, self.count())
 
-    def shard(self, space: Space) -> edge.EdgeShard:
-        if space.id not in self._shards:
-            self._shards[space.id] = (space, self._create(space))
-        known, shard = self._shards[space.id]
-        if known != space:
-            raise base.InvalidPoint(f"space {space.id} has {known.dimensions} dimensions, not {space.dimensions}")
-        return shard
+    def view(self, tenant: str, hidden: Collection[str] = ()) -> EdgeVectors:
+        """`hidden`: collections whose points here are not, or no longer, the ones that count."""
+        return EdgeVectors(self, tenant, hidden)
 
-    def _create(self, space: Space) -> edge.EdgeShard:
-        if not SPACE_NAME.fullmatch(space.id):
-            raise base.InvalidPoint("a space's id is 1 to 64 of a-z, 0-9 and _")
-        path = self._folder / space.id
-        shutil.rmtree(path, ignore_errors=True)  # without its config file it is the rest of a creation that was killed
-        path.mkdir()
-        no_graph = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000, payload_m=16)
-        shard = edge.EdgeShard.create(
-            str(path),
-            edge.EdgeConfig(
-                vectors={DENSE: edge.EdgeVectorParams(size=space.dimensions, distance=edge.Distance.Dot)},
-                sparse_vectors={SPARSE: edge.EdgeSparseVectorParams()},
-                hnsw_config=no_graph,
-                max_search_threads=1,  # Edge would start eight a shard; kept in the shard's own config file
-            ),
-        )
-        self._index_fields(shard)
-        self._unsynced.add(space.id)
-        sync_files([self._folder])
-        return shard
+    def update(self, operation: Any) -> None:
+        self._shard.update(operation)
+        self.writes += 1
+        self._unsynced.add(self)
 
-    @staticmethod
-    def _index_fields(shard: edge.EdgeShard) -> None:
-        """Create the fixed indexes that are missing: an un-indexed filter costs 110 ms at 100k points, not 0.2."""
-        wanted: dict[str, Any] = {"tenant": edge.KeywordIndexParams(is_tenant=True)}
-        wanted |= dict.fromkeys(KEYWORD_FIELDS, edge.PayloadSchemaType.Keyword)
-        wanted |= {f"number_{slot}": edge.PayloadSchemaType.Float for slot in range(NUMBER_SLOTS)}
-        for name in wanted.keys() - shard.info().payload_schema.keys():
-            shard.update(edge.UpdateOperation.create_field_index(name, wanted[name]))
+    def put(self, points: list[edge.Point], own: edge.Filter | None = None) -> None:
+        """`own`: a point that does not meet it is not replaced."""
+        self.update(edge.UpdateOperation.upsert_points(points, condition=own))
+        self.slots += len(points)
 
-    def for_tenant(self, scope: Scope, space: Space) -> EdgeVectors:
-        return EdgeVectors(self, self.shard(space), scope.tenant_id, space)
+    def query(self, legs: list[edge.QueryRequest]) -> list[list[edge.ScoredPoint]]:
+        found: list[list[edge.ScoredPoint]] = self._shard.query_batch(edge.QueryBatchRequest(legs))
+        return found
 
-    def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
-        base.check_page(limit)
-        if space.id not in self._shards:
-            return []
-        facet = edge.FacetRequest("tenant", limit=base.MAX_TENANTS, exact=True)  # has no way to go on: 1 ms at 9,000 points
-        hits = self.shard(space).facet(facet).hits
-        return base.page_of((str(hit.value) for hit in hits if hit.count), after, limit)  # of a value that was deleted: 0
+    def scroll(self, **request: Any) -> tuple[list[edge.Record], Any]:
+        found: tuple[list[edge.Record], Any] = self._shard.scroll(edge.ScrollRequest(**request))
+        return found
 
-    def wrote(self, space: Space) -> None:
-        self._unsynced.add(space.id)
+    def count(self, which: edge.Filter | None = None) -> int:
+        return int(self._shard.count(edge.CountRequest(exact=True, filter=which)))
 
-    def unsynced(self) -> tuple[set[str], list[Path]]:
-        """Spaces written since the last call, and their files to fsync before those writes may be acknowledged."""
-        spaces, self._unsynced = self._unsynced, set()
-        return spaces, [path for space in sorted(spaces) for path in _log_files(self._folder / space)]
+    def facet(self, field: str, limit: int, *, exact: bool) -> dict[str, int]:
+        """Values and how many points have them, the most frequent ones."""
+        hits = self._shard.facet(edge.FacetRequest(field, limit=limit, exact=exact)).hits
+        return {str(hit.value): hit.count for hit in hits if hit.count}  # of a value that was deleted: 0
 
-    def still_unsynced(self, spaces: set[str]) -> None:
-        self._unsynced |= spaces
+    def indexed(self) -> int:
+        """Points that the graph leads to."""
+        return int(self._shard.info().indexed_vectors_count)
+
+    def page(self, tenant: str, collection: str, after: str | None, limit: int) -> list[edge.Point]:
+        """Whole points of a collection by id."""
+        which = self.view(tenant).own(_compile(AnyOf("collection", (collection,))))
+        return self._whole(offset=base.following(after), limit=limit, filter=which)
+
+    def fetch(self, ids: Sequence[str]) -> list[edge.Point]:
+        return self._whole(limit=len(ids), filter=edge.Filter(must=[edge.HasIdCondition(set(ids))]))
+
+    def _whole(self, **request: Any) -> list[edge.Point]:
+        records, _ = self.scroll(**request, with_payload=True, with_vector=True)
+        return [edge.Point(record.id, record.vector or {}, record.payload) for record in records]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        self.update(edge.UpdateOperation.delete_points(list(map(uuid.UUID, ids))))
+
+    def bytes(self) -> int:
+        return bytes_of(self.path)
 
     def flush(self) -> None:
         """Write segments to disk, which shortens the next start. Blocks the process for up to a quarter second."""
-        for _, shard in self._shards.values():
-            shard.flush()
-
-    def health(self) -> StoreHealth:
-        count = edge.CountRequest(exact=True)
-        return StoreHealth(True, "open", {name: shard.count(count) for name, (_, shard) in self._shards.items()})
+        if self._flushed == self.writes:
+            return
+        self._shard.flush()
+        self._flushed = self.writes
+        (self.path / SLOTS_FILE).write_text(str(self.slots), encoding="utf-8")
 
     def close(self) -> None:
-        for _, shard in self._shards.values():
-            shard.flush()
-            shard.close()
-        self._shards.clear()
+        self.flush()
+        self._shard.close()
+        self.closed = True
+        self._unsynced.discard(self)
 
 
-def _log_files(path: Path) -> Iterator[Path]:
-    yield from sorted((path / "wal").iterdir())
-    yield path / "wal"
-
-
-def sync_files(paths: Sequence[Path]) -> None:
-    """fsync each. 1–6 ms, and unlike Edge's flush it releases the GIL, so it can run beside queries."""
-    for path in paths:
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # a log segment that was retired after it was listed: its points are in the segments
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def id_of(point: edge.Point) -> str:
+    return str(point.id)
 
 
 class EdgeVectors:
-    def __init__(self, store: EdgeStore, shard: edge.EdgeShard, tenant: str, space: Space) -> None:
-        self._store, self._shard, self._tenant, self._space = store, shard, tenant, space
+    """One tenant's points in one shard."""
 
-    def _own(self, *conditions: Any, **groups: Any) -> edge.Filter:
+    def __init__(self, shard: Shard, tenant: str, hidden: Collection[str]) -> None:
+        self._shard, self._tenant, self._space = shard, tenant, shard.space
+        self._hidden = [_compile(AnyOf("collection", tuple(hidden)))] if hidden else None
+
+    def own(self, *conditions: Any, **groups: Any) -> edge.Filter:
         tenant = edge.FieldCondition("tenant", match=edge.MatchValue(self._tenant))
         return edge.Filter(must=[tenant, *conditions], **groups)
+
+    def _seen(self, *conditions: Any) -> edge.Filter:
+        return self.own(*conditions, must_not=self._hidden)
 
     def upsert(self, points: Sequence[Point]) -> None:
         base.check_points(points, self._space)
@@ -164,8 +208,9 @@ class EdgeVectors:
             return
         # The condition keeps a point of another tenant from being replaced, should ids ever meet.
         batch = [self._encode(point) for point in points]
-        self._shard.update(edge.UpdateOperation.upsert_points(batch, condition=self._own()))
-        self._store.wrote(self._space)
+        self._shard.put(batch, self.own())
+        if self._shard.mirror is not None:
+            self._shard.mirror.upserted(self._tenant, points)
 
     def _encode(self, point: Point) -> edge.Point:
         vectors: dict[str, Any] = {DENSE: point.dense}
@@ -178,7 +223,7 @@ class EdgeVectors:
             base.check_search(search, self._space)
         if not searches:
             return []
-        legs = self._shard.query_batch(edge.QueryBatchRequest([self._leg(search) for search in searches]))
+        legs = self._shard.query([self._leg(search) for search in searches])
         return [base.in_order([self._hit(point) for point in leg]) for leg in legs]
 
     def _hit(self, point: edge.ScoredPoint) -> Hit:
@@ -193,63 +238,76 @@ class EdgeVectors:
         return edge.QueryRequest(
             limit=search.limit,
             query=query,
-            filter=self._own(*(_compile(part) for part in base.conditions_of(search))),
+            filter=self.own(*(_compile(part) for part in base.conditions_of(search))),
+            params=self._shard.params,
             with_payload=base.HIT_FIELDS,
         )
 
-    def delete_points(self, ids: Sequence[str]) -> None:
-        if ids:
-            self._delete(self._own(edge.HasIdCondition(set(ids))))
+    def delete_points(self, ids: Collection[str]) -> None:
+        """Hidden ones as well: what is deleted must not come to light again."""
+        if not ids:
+            return
+        self._shard.update(edge.UpdateOperation.delete_points_by_filter(self.own(edge.HasIdCondition(set(ids)))))
+        if self._shard.mirror is not None:
+            self._shard.mirror.deleted(self._tenant, ids)
 
     def delete_document(self, document: str) -> None:
-        self._delete(self._own(_compile(AnyOf("document", (document,)))))
-
-    def _delete(self, which: edge.Filter) -> None:
+        which = self.own(_compile(AnyOf("document", (document,))))
+        gone = [] if self._shard.mirror is None else self._ids(which)
         self._shard.update(edge.UpdateOperation.delete_points_by_filter(which))
-        self._store.wrote(self._space)
+        if self._shard.mirror is not None and gone:
+            self._shard.mirror.deleted(self._tenant, gone)
 
     def ids(self, document: str | None = None) -> list[str]:
-        which = self._own() if document is None else self._own(_compile(AnyOf("document", (document,))))
+        return self._ids(self._seen() if document is None else self._seen(_compile(AnyOf("document", (document,)))))
+
+    def _ids(self, which: edge.Filter) -> list[str]:
         found: list[str] = []
         offset: Any = None
         while True:
-            request = edge.ScrollRequest(offset=offset, limit=PAGE, filter=which, with_payload=False)
-            page, offset = self._shard.scroll(request)
+            page, offset = self._shard.scroll(offset=offset, limit=PAGE, filter=which, with_payload=False)
             found += [str(record.id) for record in page]
             if offset is None:
                 return sorted(found)
 
+    def ids_of(self, collection: str, after: str | None, limit: int) -> list[str]:
+        """A page of a collection's points, by id."""
+        which = self.own(_compile(AnyOf("collection", (collection,))))
+        records, _ = self._shard.scroll(offset=base.following(after), limit=limit, filter=which, with_payload=False)
+        return [str(record.id) for record in records]
+
+    def count_of(self, collection: str) -> int:
+        return self._shard.count(self.own(_compile(AnyOf("collection", (collection,)))))
+
+    def take(self, points: list[edge.Point]) -> None:
+        """Points as another shard gave them out."""
+        self._shard.put(points, self.own())
+
     def page(self, after: str | None, limit: int) -> list[tuple[str, str]]:
         base.check_page(limit)
-        request = edge.ScrollRequest(
-            offset=base.following(after), limit=limit, filter=self._own(), with_payload=base.HIT_FIELDS
+        records, _ = self._shard.scroll(
+            offset=base.following(after), limit=limit, filter=self._seen(), with_payload=base.HIT_FIELDS
         )
-        records, _ = self._shard.scroll(request)
         return [base.own_point(self._tenant, str(record.id), record.payload) for record in records]
 
     def existing(self, ids: Sequence[str]) -> set[str]:
         base.check_ids(ids)
         if not ids:
             return set()
-        which = self._own(edge.HasIdCondition(set(ids)))
-        records, _ = self._shard.scroll(edge.ScrollRequest(limit=len(ids), filter=which, with_payload=False))
+        records, _ = self._shard.scroll(limit=len(ids), filter=self._seen(edge.HasIdCondition(set(ids))), with_payload=False)
         return {str(record.id) for record in records}
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         base.check_ids(ids)
         if not ids:
             return {}
-        which = self._own(edge.HasIdCondition(set(ids)))
-        request = edge.ScrollRequest(limit=len(ids), filter=which, with_payload=base.HIT_FIELDS, with_vector=[DENSE])
-        records, _ = self._shard.scroll(request)
-        return {base.own_point(self._tenant, str(each.id), each.payload)[0]: _dense(each.vector) for each in records}
+        which, fields = self._seen(edge.HasIdCondition(set(ids))), base.HIT_FIELDS
+        records, _ = self._shard.scroll(limit=len(ids), filter=which, with_payload=fields, with_vector=[DENSE])
+        own = [(base.own_point(self._tenant, str(each.id), each.payload)[0], each.vector) for each in records]
+        return {point: np.asarray(vectors[DENSE], np.float32) for point, vectors in own}
 
     def count(self) -> int:
-        return self._shard.count(edge.CountRequest(exact=True, filter=self._own()))
-
-
-def _dense(vectors: Any) -> Vector:
-    return np.asarray(vectors[DENSE], np.float32)
+        return self._shard.count(self._seen())
 
 
 def _compile(condition: Condition) -> Any:

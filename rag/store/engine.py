@@ -21,7 +21,9 @@ from typing import Any
 
 from rag.store import wire
 from rag.store.base import InvalidPoint, Space
-from rag.store.edge import EdgeStore, EdgeVectors, sync_files
+from rag.store.files import sync_files
+from rag.store.shards import EdgeStore, PlacedVectors
+from rag.store.upkeep import Rules, Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +37,12 @@ class _FrameScope:
     cache_salt: bytes = b""
 
 
-def _search(vectors: EdgeVectors, header: dict[str, Any], body: bytes) -> list[list[tuple[str, float, str]]]:
+def _search(vectors: PlacedVectors, header: dict[str, Any], body: bytes) -> list[list[tuple[str, float, str]]]:
     legs = vectors.search(wire.unpack_searches(header["searches"], body))
     return [[(hit.id, hit.score, hit.document) for hit in leg] for leg in legs]
 
 
-_READS: dict[str, Callable[[EdgeVectors, dict[str, Any], bytes], Any]] = {
+_READS: dict[str, Callable[[PlacedVectors, dict[str, Any], bytes], Any]] = {
     "search": _search,
     "ids": lambda vectors, header, _body: vectors.ids(header["document"]),
     "page": lambda vectors, header, _body: vectors.page(header["after"], int(header["limit"])),
@@ -50,9 +52,17 @@ _READS: dict[str, Callable[[EdgeVectors, dict[str, Any], bytes], Any]] = {
 }
 
 
+_SPACE_READS: dict[str, Callable[[EdgeStore, Space, dict[str, Any]], Any]] = {
+    "tenants": lambda store, space, header: store.tenants(space, header["after"], int(header["limit"])),
+    "dedicated": lambda store, space, _header: [asdict(one) for one in store.dedicated(space)],
+    "crowded": lambda store, space, header: store.crowded(space, int(header["at_least"])),
+}
+
+
 class EngineServer:
-    def __init__(self, store: EdgeStore) -> None:
+    def __init__(self, store: EdgeStore, rules: Rules | None = None) -> None:
         self._store = store
+        self._upkeep = Upkeep(store, rules or Rules())
         self._commit: asyncio.Task[None] | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._written = False
@@ -64,13 +74,13 @@ class EngineServer:
         server = await asyncio.start_unix_server(self._client, path, limit=wire.MAX_FRAME)
         os.chmod(path, 0o600)
         log.info("engine is listening", extra={"socket": str(path)})
-        flusher = asyncio.create_task(self._flush_when_idle())
+        background = [asyncio.create_task(self._flush_when_idle()), asyncio.create_task(self._upkeep.run())]
         await stop.wait()
         server.close()
-        flusher.cancel()
-        for client in list(self._clients):
-            client.cancel()
-        await asyncio.gather(*self._clients, flusher, return_exceptions=True)
+        self._store.builder.stop()
+        for task in [*self._clients, *background]:
+            task.cancel()
+        await asyncio.gather(*self._clients, *background, return_exceptions=True)
         self._store.close()
         path.unlink(missing_ok=True)
 
@@ -111,20 +121,24 @@ class EngineServer:
         if operation == "health":
             return asdict(replace(self._store.health(), run=self._run_id))
         space = Space(header["space"], int(header["dimensions"]))
-        if operation == "tenants":
-            return self._store.tenants(space, header["after"], int(header["limit"]))
+        if operation in _SPACE_READS:
+            return _SPACE_READS[operation](self._store, space, header)
         if not header["tenant"]:
             raise wire.WireError("a request without a tenant")
         vectors = self._store.for_tenant(_FrameScope(header["tenant"]), space)
+        self._upkeep.asked_at = time.monotonic()
         if operation in _READS:
             return _READS[operation](vectors, header, body)
+        if operation == "place":
+            return self._upkeep.place(header["tenant"], space, str(header["collection"]), header["placement"])
+        await self._upkeep.writable.wait()
         if time.monotonic() > float(header["expires"]):  # one clock for all processes of a machine
             raise wire.WireError("the caller gave this write up; carried out now it could undo a later one")
         self._write(vectors, operation, header, body)
         await self._synced()
         return None
 
-    def _write(self, vectors: EdgeVectors, operation: str, header: dict[str, Any], body: bytes) -> None:
+    def _write(self, vectors: PlacedVectors, operation: str, header: dict[str, Any], body: bytes) -> None:
         if operation == "upsert":
             vectors.upsert(wire.unpack_points(header["points"], body))
         elif operation == "delete_points":
@@ -160,6 +174,7 @@ class EngineServer:
             await asyncio.sleep(IDLE_FLUSH_S)
             waited = waited + IDLE_FLUSH_S if written or waited else 0.0
             if waited and (not self._written or waited >= MAX_UNFLUSHED_S):
+                await self._upkeep.writable.wait()
                 self._store.flush()
                 waited = 0.0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from rag.store.base import (
+    MAX_CROWDED,
+    Dedicated,
     Hit,
+    Placement,
     Point,
     Search,
     Space,
@@ -17,6 +21,7 @@ from rag.store.base import (
     Vector,
     check_ids,
     check_page,
+    check_placement,
     check_points,
     check_search,
     conditions_of,
@@ -31,16 +36,31 @@ class MemoryStore:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._spaces: dict[str, dict[str, tuple[str, Point]]] = {}  # space → point id → (tenant, point)
+        self._dedicated: dict[str, set[tuple[str, str]]] = {}  # space → (tenant, collection)
 
     def for_tenant(self, scope: Scope, space: Space) -> MemoryVectors:
         with self._lock:
             points = self._spaces.setdefault(space.id, {})
-        return MemoryVectors(self._lock, points, scope.tenant_id, space)
+            dedicated = self._dedicated.setdefault(space.id, set())
+        return MemoryVectors(self._lock, points, dedicated, scope.tenant_id, space)
 
     def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
         check_page(limit)
         with self._lock:
             return page_of({tenant for tenant, _ in self._spaces.get(space.id, {}).values()}, after, limit)
+
+    def _counts(self, space: Space) -> Counter[tuple[str, str]]:
+        with self._lock:
+            return Counter((tenant, point.collection) for tenant, point in self._spaces.get(space.id, {}).values())
+
+    def dedicated(self, space: Space) -> list[Dedicated]:
+        counts = self._counts(space)
+        return [Dedicated(*key, counts[key]) for key in sorted(self._dedicated.get(space.id, ()))]
+
+    def crowded(self, space: Space, at_least: int) -> list[str]:
+        apart = self._dedicated.get(space.id, set())
+        counts = self._counts(space).most_common()
+        return [key[1] for key, count in counts if count >= at_least and key not in apart][:MAX_CROWDED]
 
     def health(self) -> StoreHealth:
         return StoreHealth(True, "in memory", {space: len(points) for space, points in self._spaces.items()})
@@ -50,8 +70,16 @@ class MemoryStore:
 
 
 class MemoryVectors:
-    def __init__(self, lock: threading.Lock, points: dict[str, tuple[str, Point]], tenant: str, space: Space) -> None:
+    def __init__(
+        self,
+        lock: threading.Lock,
+        points: dict[str, tuple[str, Point]],
+        dedicated: set[tuple[str, str]],
+        tenant: str,
+        space: Space,
+    ) -> None:
         self._lock, self._points, self._tenant, self._space = lock, points, tenant, space
+        self._dedicated = dedicated
 
     def upsert(self, points: Sequence[Point]) -> None:
         check_points(points, self._space)
@@ -114,6 +142,13 @@ class MemoryVectors:
 
     def count(self) -> int:
         return len(self.ids())
+
+    def place(self, collection: str, placement: Placement) -> bool:
+        check_placement(collection, placement)
+        change = self._dedicated.add if placement == "dedicated" else self._dedicated.discard
+        with self._lock:
+            change((self._tenant, collection))
+        return True
 
 
 def _score(query: object, point: Point) -> float | None:

@@ -1,13 +1,18 @@
 """A Qdrant server or cluster through qdrant-client: the store when one machine is not enough. The only file that imports it.
 
-One collection a space, one payload partition a tenant (`is_tenant`). Ordinary calls of the client do not retry, and `upload_*`
-does not wait: only `upsert(wait=True)` is used. No package ships the server, so everyday tests run its call shapes on
+One collection a space, one payload partition a tenant (`is_tenant`). With shard keys, which need a server in distributed mode,
+a tenant's collection may have a shard of its own: every call names its key with the shared one as the fallback, so the server
+knows where points lie, and moves them; it offers no way back. Ordinary calls of the client do not retry, and `upload_*` does
+not wait: only `upsert(wait=True)` is used. No package ships the server, so everyday tests run its call shapes on
 the client's `:memory:` double; the contract suite runs against a real one where CARREL_TEST_QDRANT_URL is set.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +21,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from config.errors import EngineUnavailable
 from rag.store import base
-from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Space, StoreHealth, Vector
+from rag.store.base import DENSE, SPARSE, Dedicated, Hit, Placement, Point, Search, Space, StoreHealth, Vector
 from rag.store.conditions import (
     KEYWORD_FIELDS,
     NUMBER_SLOTS,
@@ -31,24 +36,25 @@ from rag.store.conditions import (
 from rag.types import Scope
 
 PAGE = 1_000
+SHARED = "shared"  # the shard key of all collections that have none of their own
 
 
 class QdrantStore:
-    def __init__(self, client: QdrantClient, *, indexes: bool = True) -> None:
+    def __init__(self, client: QdrantClient, *, indexes: bool = True, shard_keys: bool = False) -> None:
         """`indexes`: False for the in-memory double, which ignores payload indexes and warns."""
-        self._client, self._indexes = client, indexes
+        self._client, self._indexes, self.shard_keys = client, indexes, shard_keys
         self._known: set[str] = set()
 
     @classmethod
-    def connect(cls, url: str, api_key: str | None) -> QdrantStore:
+    def connect(cls, url: str, api_key: str | None, *, shard_keys: bool = False) -> QdrantStore:
         # The version check would run in a thread of its own and only warn.
-        return cls(QdrantClient(url=url, api_key=api_key, timeout=30, check_compatibility=False))
+        return cls(QdrantClient(url=url, api_key=api_key, timeout=30, check_compatibility=False), shard_keys=shard_keys)
 
     def for_tenant(self, scope: Scope, space: Space) -> QdrantVectors:
         if space.id not in self._known:
             _reach(lambda: self._create(space))
             self._known.add(space.id)
-        return QdrantVectors(self._client, scope.tenant_id, space)
+        return QdrantVectors(self._client, scope.tenant_id, space, shard_keys=self.shard_keys)
 
     def _create(self, space: Space) -> None:
         if self._client.collection_exists(space.id):
@@ -58,7 +64,10 @@ class QdrantStore:
             vectors_config={DENSE: models.VectorParams(size=space.dimensions, distance=models.Distance.DOT)},
             sparse_vectors_config={SPARSE: models.SparseVectorParams()},
             hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
+            sharding_method=models.ShardingMethod.CUSTOM if self.shard_keys else None,
         )
+        if self.shard_keys:
+            self._client.create_shard_key(space.id, SHARED)
         if not self._indexes:
             return
         tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
@@ -74,6 +83,24 @@ class QdrantStore:
             return []
         answer = _reach(lambda: self._client.facet(space.id, "tenant", limit=base.MAX_TENANTS, exact=True))
         return base.page_of((str(hit.value) for hit in answer.hits if hit.count), after, limit)
+
+    def dedicated(self, space: Space) -> list[Dedicated]:
+        if not self.shard_keys or not _reach(lambda: self._client.collection_exists(space.id)):
+            return []
+        found = []
+        for key in _reach(lambda: _keys(self._client, space)) - {SHARED}:
+            counted = _reach(partial(self._client.count, space.id, shard_key_selector=key))
+            tenant, _, collection = key.partition("/")
+            found.append(Dedicated(tenant, collection, counted.count))
+        return found
+
+    def crowded(self, space: Space, at_least: int) -> list[str]:
+        """None without shard keys: nothing can be placed by itself then."""
+        if not self.shard_keys or not _reach(lambda: self._client.collection_exists(space.id)):
+            return []
+        limit = base.MAX_CROWDED
+        answer = _reach(lambda: self._client.facet(space.id, "collection", limit=limit, exact=False, shard_key_selector=SHARED))
+        return [str(hit.value) for hit in answer.hits if hit.count >= at_least]
 
     def health(self) -> StoreHealth:
         try:
@@ -93,9 +120,20 @@ def _reach(call: Any) -> Any:
         raise EngineUnavailable(f"The Qdrant server failed: {type(error).__name__}.", retry_after_s=2) from error
 
 
+def _keys(client: QdrantClient, space: Space) -> set[str]:
+    return {str(one.key) for one in client.list_shard_keys(space.id).shard_keys or []}
+
+
 class QdrantVectors:
-    def __init__(self, client: QdrantClient, tenant: str, space: Space) -> None:
-        self._client, self._tenant, self._space = client, tenant, space
+    def __init__(self, client: QdrantClient, tenant: str, space: Space, *, shard_keys: bool) -> None:
+        self._client, self._tenant, self._space, self._shard_keys = client, tenant, space, shard_keys
+
+    def _key(self, collection: str) -> str:
+        return f"{self._tenant}/{collection}"
+
+    def _shard(self, collection: str) -> models.ShardKeyWithFallback | None:
+        """The server takes the fallback while there is no such key, or its shard is still being filled."""
+        return models.ShardKeyWithFallback(target=self._key(collection), fallback=SHARED) if self._shard_keys else None
 
     def _own(self, *conditions: Any) -> models.Filter:
         tenant = models.FieldCondition(key="tenant", match=models.MatchValue(value=self._tenant))
@@ -105,8 +143,13 @@ class QdrantVectors:
         base.check_points(points, self._space)
         if not points:
             return
-        batch = [self._encode(point) for point in points]
-        _reach(lambda: self._client.upsert(self._space.id, batch, wait=True, update_filter=self._own()))
+        parts: dict[str, list[models.PointStruct]] = defaultdict(list)
+        for point in points:
+            parts[point.collection if self._shard_keys else ""].append(self._encode(point))
+        own = self._own()
+        for collection, batch in parts.items():
+            shard = self._shard(collection)
+            _reach(partial(self._client.upsert, self._space.id, batch, wait=True, update_filter=own, shard_key_selector=shard))
 
     def _encode(self, point: Point) -> models.PointStruct:
         vectors: dict[str, Any] = {DENSE: point.dense.tolist()}
@@ -117,9 +160,19 @@ class QdrantVectors:
     def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         for search in searches:
             base.check_search(search, self._space)
-        requests = [self._leg(search) for search in searches]
+        parts = [(number, part) for number, search in enumerate(searches) for part in self._parts(search)]
+        requests = [self._leg(part) for _, part in parts]
         answers = _reach(lambda: self._client.query_batch_points(self._space.id, requests))
-        return [base.in_order([self._hit(point) for point in answer.points]) for answer in answers]
+        found: list[list[Hit]] = [[] for _ in searches]
+        for (number, _), answer in zip(parts, answers, strict=True):
+            found[number] += [self._hit(point) for point in answer.points]
+        return [base.in_order(hits)[: search.limit] for hits, search in zip(found, searches, strict=True)]
+
+    def _parts(self, search: Search) -> list[Search]:
+        """With shard keys, one a collection: each has its own key to try first."""
+        if not self._shard_keys or len(search.collections) < 2:
+            return [search]
+        return [replace(search, collections=(collection,)) for collection in search.collections]
 
     def _hit(self, point: models.ScoredPoint) -> Hit:
         return base.own_hit(self._tenant, str(point.id), point.score, point.payload)
@@ -132,6 +185,7 @@ class QdrantVectors:
             limit=search.limit,
             filter=self._own(*(_compile(part) for part in base.conditions_of(search))),
             with_payload=base.HIT_FIELDS,
+            shard_key=self._shard(search.collections[0]) if search.collections else None,
         )
 
     def delete_points(self, ids: Sequence[str]) -> None:
@@ -192,6 +246,47 @@ class QdrantVectors:
 
     def count(self) -> int:
         return int(_reach(lambda: self._client.count(self._space.id, self._own(), exact=True)).count)
+
+    def place(self, collection: str, placement: Placement) -> bool:
+        base.check_placement(collection, placement)
+        if not self._shard_keys:
+            if placement == "dedicated":
+                raise base.InvalidPoint("this Qdrant server is used without shard keys")
+            return True
+        return bool(_reach(lambda: self._place(collection, placement)))
+
+    def _place(self, collection: str, placement: Placement) -> bool:
+        there = self._key(collection) in _keys(self._client, self._space)
+        if placement == "shared":
+            if there:
+                raise base.InvalidPoint("a Qdrant server cannot put a collection back while it is written to")
+            return True
+        if not there:
+            key = models.CreateShardingKey(shard_key=self._key(collection), initial_state=models.ReplicaState.PARTIAL)
+            self._change(models.CreateShardingKeyOperation(create_sharding_key=key))
+        info = self._client.collection_cluster_info(self._space.id)
+        shards = [*(info.local_shards or []), *(info.remote_shards or [])]
+        by_key = [(getattr(shard, "shard_key", None), getattr(shard, "state", None)) for shard in shards]
+        states = {state for key, state in by_key if key == self._key(collection)}
+        if info.shard_transfers or states != {models.ReplicaState.ACTIVE}:
+            if not info.shard_transfers:
+                self._replicate(collection)
+            return False
+        own = models.FilterSelector(filter=self._own(_compile(AnyOf("collection", (collection,)))))
+        self._client.delete(self._space.id, own, wait=True, shard_key_selector=SHARED)
+        return True
+
+    def _replicate(self, collection: str) -> None:
+        """The server copies the points and carries each write to both shards, until the new one is active."""
+        move = models.ReplicatePoints(
+            filter=self._own(_compile(AnyOf("collection", (collection,)))),
+            from_shard_key=SHARED,
+            to_shard_key=self._key(collection),
+        )
+        self._change(models.ReplicatePointsOperation(replicate_points=move))
+
+    def _change(self, operation: models.CreateShardingKeyOperation | models.ReplicatePointsOperation) -> None:
+        self._client.cluster_collection_update(self._space.id, operation)
 
 
 def _sparse(vector: base.SparseVector) -> models.SparseVector:

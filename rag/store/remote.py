@@ -11,7 +11,18 @@ from typing import Any
 
 from config.errors import EngineUnavailable
 from rag.store import wire
-from rag.store.base import Hit, InvalidPoint, Point, Search, Space, StoreHealth, Vector, check_points
+from rag.store.base import (
+    Dedicated,
+    Hit,
+    InvalidPoint,
+    Placement,
+    Point,
+    Search,
+    Space,
+    StoreHealth,
+    Vector,
+    check_points,
+)
 from rag.types import Scope
 
 CONNECTIONS = 8
@@ -38,9 +49,18 @@ class EngineClient:
         return EngineVectors(self, scope.tenant_id, space)
 
     def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
-        header = {"op": "tenants", "space": space.id, "dimensions": space.dimensions, "after": after, "limit": limit}
-        found: list[str] = self.call(header)
+        found: list[str] = self._of_space("tenants", space, after=after, limit=limit)
         return found
+
+    def dedicated(self, space: Space) -> list[Dedicated]:
+        return [Dedicated(**one) for one in self._of_space("dedicated", space)]
+
+    def crowded(self, space: Space, at_least: int) -> list[str]:
+        found: list[str] = self._of_space("crowded", space, at_least=at_least)
+        return found
+
+    def _of_space(self, operation: str, space: Space, **options: Any) -> Any:
+        return self.call({"op": operation, "space": space.id, "dimensions": space.dimensions, **options})
 
     def health(self) -> StoreHealth:
         try:
@@ -174,3 +194,7 @@ class EngineVectors:
 
     def count(self) -> int:
         return int(self._client.call({**self._address, "op": "count"}))
+
+    def place(self, collection: str, placement: Placement) -> bool:
+        header = {**self._address, "op": "place", "collection": collection, "placement": placement}
+        return bool(self._client.call(header))

@@ -51,6 +51,7 @@ VENDORS = {
 WITHOUT_A_TENANT = {
     "ingestion/reconciler.py",  # counts indexed chunks
     "ingestion/repair/blobs.py",  # a stored content does not say whose it is
+    "ingestion/placement.py",  # which collections are to lie by themselves, whoever's they are
     "ingestion/instances.py",  # processes belong to no tenant
     "ingestion/taking.py",  # names the tenants of jobs that a former version enqueued
     "tenants/registry.py",

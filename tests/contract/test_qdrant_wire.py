@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from config.errors import EngineUnavailable
-from rag.store.base import Point, Search, Space
+from rag.store.base import Dedicated, InvalidPoint, Point, Search, Space
 from rag.store.conditions import AnyOf
 from rag.store.qdrant import QdrantStore
 from tests.support import FakeScope
@@ -31,6 +32,7 @@ class Stub(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Any]] = []
         self.status = 200
         self.result: Any = True
+        self.results: dict[str, Any] = {}  #: by the end of "METHOD path", before `result`
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,7 +41,9 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.requests.append((self.command, self.path, json.loads(body) if body else None))
-        result = {"exists": True} if self.path.endswith("/exists") else self.server.result
+        called = f"{self.command} {self.path.partition('?')[0]}"
+        known = [value for end, value in self.server.results.items() if _ends(called, end)]
+        result = {"exists": True} if called.endswith("/exists") else known[0] if known else self.server.result
         answer = json.dumps({"result": result, "status": "ok", "time": 0}).encode()
         self.send_response(self.server.status)
         self.send_header("content-type", "application/json")
@@ -51,6 +55,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def _ends(called: str, end: str) -> bool:
+    method, _, path = end.rpartition(" ")
+    return called.startswith(method) and called.endswith(path)
 
 
 @pytest.fixture
@@ -142,3 +151,105 @@ def test_an_absent_server_is_unavailable() -> None:
     with pytest.raises(EngineUnavailable):
         store.for_tenant(FakeScope("ten_a"), SPACE)
     store.close()
+
+
+@pytest.fixture
+def keyed(stub: Stub) -> Iterator[QdrantStore]:
+    opened = QdrantStore.connect(f"http://127.0.0.1:{stub.server_port}", None, shard_keys=True)
+    yield opened
+    opened.close()
+
+
+WITH_FALLBACK = {"target": "ten_a/col", "fallback": "shared"}
+
+
+def test_with_shard_keys_every_call_of_a_collection_names_its_own_and_the_shared_one(keyed: QdrantStore, stub: Stub) -> None:
+    handle = keyed.for_tenant(FakeScope("ten_a"), SPACE)
+    stub.result = {"operation_id": 1, "status": "completed"}
+    handle.upsert([POINT, replace(POINT, collection="other")])
+    sent = [body for _, path, body in stub.requests if path.startswith("/collections/sp_wire/points?")]
+    assert [body["shard_key"] for body in sent] == [WITH_FALLBACK, {"target": "ten_a/other", "fallback": "shared"}]
+    handle.delete_points([POINT.id])
+    assert "shard_key" not in stub.requests[-1][2]  # wherever it lies
+    stub.result = [{"points": []}, {"points": []}, {"points": []}]
+    handle.search([Search(X, 5, ("col", "other")), Search(X, 5, ("col",))])
+    searches = stub.requests[-1][2]["searches"]
+    assert [one["shard_key"]["target"] for one in searches] == ["ten_a/col", "ten_a/other", "ten_a/col"]
+    assert [one["filter"]["must"][1]["match"]["any"] for one in searches] == [["col"], ["other"], ["col"]]
+
+
+def test_legs_of_several_shard_keys_become_one_answer(keyed: QdrantStore, stub: Stub) -> None:
+    def leg(point_id: str, score: float) -> dict[str, Any]:
+        payload = {"tenant": "ten_a", "document": "doc"}
+        return {"points": [{"id": point_id, "version": 1, "score": score, "payload": payload}]}
+
+    handle = keyed.for_tenant(FakeScope("ten_a"), SPACE)
+    other = POINT.id[:-1] + "1"
+    stub.result = [leg(POINT.id, 0.25), leg(other, 0.5), leg(other, 0.5)]
+    found = handle.search([Search(X, 1, ("col", "other")), Search(X, 5, ("col",))])
+    assert [[hit.id for hit in hits] for hits in found] == [[other], [other]]
+
+
+def _shards(state: str, *transfers: dict[str, Any]) -> dict[str, Any]:
+    own = {"shard_id": 2, "shard_key": "ten_a/col", "points_count": 3, "state": state}
+    shared = {"shard_id": 1, "shard_key": "shared", "points_count": 9, "state": "Active"}
+    counts = {"peer_id": 1, "shard_count": 2, "remote_shards": []}
+    return {**counts, "local_shards": [shared, own], "shard_transfers": [*transfers]}
+
+
+def test_a_promotion_makes_a_key_replicates_and_only_then_deletes(keyed: QdrantStore, stub: Stub) -> None:
+    handle = keyed.for_tenant(FakeScope("ten_a"), SPACE)
+    stub.results = {"/shards": {"shard_keys": [{"key": "shared"}]}, "GET /cluster": _shards("Partial")}
+    assert not handle.place("col", "dedicated")
+    made, replicated = [body for method, path, body in stub.requests if (method, path[-8:]) == ("POST", "/cluster")]
+    assert made == {"create_sharding_key": {"shard_key": "ten_a/col", "initial_state": "Partial"}}
+    move = replicated["replicate_points"]
+    assert (move["from_shard_key"], move["to_shard_key"]) == ("shared", "ten_a/col")
+    assert [condition["key"] for condition in move["filter"]["must"]] == ["tenant", "collection"]
+
+    stub.results["/shards"] = {"shard_keys": [{"key": "shared"}, {"key": "ten_a/col"}]}
+    moving = {"shard_id": 1, "from": 1, "to": 1, "sync": True}
+    stub.results["GET /cluster"] = _shards("Partial", moving)
+    stub.requests.clear()
+    assert not handle.place("col", "dedicated")
+    assert {method for method, _, _ in stub.requests} == {"GET"}
+
+    stub.results["GET /cluster"] = _shards("Active")
+    stub.results["/delete"] = {"operation_id": 1, "status": "completed"}
+    assert handle.place("col", "dedicated")
+    method, path, body = stub.requests[-1]
+    assert (method, path.partition("?")[0]) == ("POST", "/collections/sp_wire/points/delete")
+    assert body["shard_key"] == "shared"
+    assert [condition["key"] for condition in body["filter"]["must"]] == ["tenant", "collection"]
+
+
+def test_a_promotion_that_was_cut_off_is_begun_again_and_deletes_nothing(keyed: QdrantStore, stub: Stub) -> None:
+    handle = keyed.for_tenant(FakeScope("ten_a"), SPACE)
+    stub.results = {"/shards": {"shard_keys": [{"key": "ten_a/col"}]}, "GET /cluster": _shards("Partial")}
+    stub.requests.clear()
+    assert not handle.place("col", "dedicated")
+    assert [*stub.requests[-1][2]] == ["replicate_points"]
+    assert not [path for _, path, _ in stub.requests if "delete" in path]
+
+
+def test_what_a_qdrant_server_cannot_do_is_refused(store: QdrantStore, keyed: QdrantStore, stub: Stub) -> None:
+    plain = store.for_tenant(FakeScope("ten_a"), SPACE)
+    assert plain.place("col", "shared")
+    with pytest.raises(InvalidPoint, match="without shard keys"):
+        plain.place("col", "dedicated")
+    assert store.dedicated(SPACE) == store.crowded(SPACE, 1) == []
+    stub.results = {"/shards": {"shard_keys": [{"key": "ten_a/col"}]}}
+    with pytest.raises(InvalidPoint, match="back"):
+        keyed.for_tenant(FakeScope("ten_a"), SPACE).place("col", "shared")
+
+
+def test_dedicated_collections_are_the_shard_keys_and_crowded_ones_the_shared_key_s(keyed: QdrantStore, stub: Stub) -> None:
+    stub.results = {
+        "/shards": {"shard_keys": [{"key": "shared"}, {"key": "ten_a/col"}]},
+        "/count": {"count": 7},
+        "/facet": {"hits": [{"value": "big", "count": 90}, {"value": "small", "count": 9}]},
+    }
+    assert keyed.dedicated(SPACE) == [Dedicated("ten_a", "col", 7)]
+    assert stub.requests[-1][2]["shard_key"] == "ten_a/col"
+    assert keyed.crowded(SPACE, 50) == ["big"]
+    assert stub.requests[-1][2]["shard_key"] == "shared"

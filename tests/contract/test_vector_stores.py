@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
 from rag.store import wire
-from rag.store.base import InvalidPoint, Point, Search, Space, SparseVector, TenantVectors, VectorStore
+from rag.store.base import InvalidPoint, Placement, Point, Search, Space, SparseVector, TenantVectors, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Between, Condition, NoneOf, OnlyOf, SomeOf, holds
-from rag.store.edge import EdgeStore
 from rag.store.memory import MemoryStore
 from rag.store.qdrant import QdrantStore
 from rag.store.remote import EngineClient
-from tests.support import FakeScope, served_engine
+from rag.store.shards import EdgeStore
+from tests.support import BuildsCopies, FakeScope, served_engine, wait_for
 
 SPACE = Space("sp_contract", 4)
 ALICE, BOB = FakeScope("ten_alice"), FakeScope("ten_bob")
@@ -32,12 +32,13 @@ X, Y = np.array([1, 0, 0, 0], np.float32), np.array([0, 1, 0, 0], np.float32)
 
 
 @pytest.fixture(params=["memory", "edge", "engine", "qdrant-local", "qdrant-server"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    """As it is made: every collection is placed with the others."""
     kind = request.param
     if kind == "memory":
         yield MemoryStore()
     elif kind == "edge":
-        yield from _closing(EdgeStore(tmp_path / "vectors"))
+        yield from _closing(EdgeStore(tmp_path / "vectors", BuildsCopies()))
     elif kind == "engine":
         with served_engine(tmp_path) as client:
             yield client
@@ -45,9 +46,37 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStor
         yield from _closing(QdrantStore(QdrantClient(":memory:"), indexes=False))
     elif url := os.environ.get("CARREL_TEST_QDRANT_URL"):
         QdrantClient(url=url).delete_collection(SPACE.id)
-        yield from _closing(QdrantStore.connect(url, None))
+        keys = os.environ.get("CARREL_TEST_QDRANT_SHARD_KEYS") == "1"  # of a server in distributed mode
+        yield from _closing(QdrantStore.connect(url, None, shard_keys=keys))
     else:
         pytest.skip("set CARREL_TEST_QDRANT_URL to a Qdrant server to run this")
+
+
+@pytest.fixture(params=["shared", "dedicated"])
+def store(request: pytest.FixtureRequest, plain: VectorStore) -> VectorStore:
+    if request.param == "dedicated" and isinstance(plain, QdrantStore) and not plain.shard_keys:
+        pytest.skip("the client's in-memory double has no shard keys; tests/contract/test_qdrant_wire.py has what is sent")
+    return plain if request.param == "shared" else Placed(plain)
+
+
+class Placed:
+    """A store in which the collection `col` of each tenant is placed by itself as soon as there is a handle."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self._store, self._seen = store, set[tuple[str, Space]]()
+        self.tenants, self.health, self.close = store.tenants, store.health, store.close
+        self.dedicated, self.crowded = store.dedicated, store.crowded
+
+    def for_tenant(self, scope: FakeScope, space: Space) -> TenantVectors:
+        vectors = self._store.for_tenant(scope, space)
+        if (scope.tenant_id, space) not in self._seen:
+            settle(vectors, "dedicated")
+            self._seen.add((scope.tenant_id, space))
+        return vectors
+
+
+def settle(vectors: TenantVectors, placement: Placement, collection: str = "col") -> None:
+    wait_for(lambda: vectors.place(collection, placement), what=f"{collection} to be {placement}")
 
 
 def _closing(store: VectorStore) -> Iterator[VectorStore]:
@@ -280,12 +309,12 @@ FIELDS = st.tuples(
 @given(rows=st.lists(FIELDS, min_size=1, max_size=8), tree=TREES)
 def test_any_condition_means_what_it_means_in_plain_python(store: VectorStore, rows: list, tree: Condition) -> None:
     """And never reaches the other tenant's points, which have every combination of fields as well."""
-    tenant = FakeScope(f"ten_{uuid.uuid4().hex}")
     points = [
         point(labels=tuple(labels), terms=tuple(terms), numbers=() if number is None else ((0, float(number)),))
         for labels, terms, number in rows
     ]
-    vectors = store.for_tenant(tenant, SPACE)
+    vectors = store.for_tenant(ALICE, SPACE)
+    vectors.delete_points(vectors.ids())
     vectors.upsert(points)
     store.for_tenant(BOB, SPACE).upsert([replace(p, id=str(uuid.uuid4())) for p in points])
     expected = {
@@ -293,6 +322,46 @@ def test_any_condition_means_what_it_means_in_plain_python(store: VectorStore, r
     }
     with warnings.catch_warnings():
         assert set(search(vectors, condition=tree)) == expected
+
+
+def test_a_collection_goes_there_and_back_with_every_answer(plain: VectorStore) -> None:
+    if isinstance(plain, QdrantStore):
+        pytest.skip("a Qdrant server knows no way back, and the client's double no way there")
+    alice, bob = plain.for_tenant(ALICE, SPACE), plain.for_tenant(BOB, SPACE)
+    alice.upsert(
+        [point(X * n + Y * (n * 67 % 151), document=f"d{n % 5}", collection=("col", "other")[n % 2]) for n in range(150)]
+    )
+    bob.upsert([point(X * n + Y * (n * 7 % 21)) for n in range(20)])
+
+    def answers() -> list[object]:
+        asked = [Search(X, 20, ("col", "other")), Search(Y, 200, ("col",)), Search(X, 7, ("other",))]
+        return [
+            (one.search(asked), one.ids(), one.ids("d1"), one.page(None, 33), one.page(one.ids()[9], 33), one.count())
+            for one in (alice, bob)
+        ]
+
+    before = answers()
+    for placement in ("dedicated", "dedicated", "shared", "shared", "dedicated"):
+        settle(alice, placement)
+        assert answers() == before
+        assert plain.health().spaces[SPACE.id] == 170
+        apart = [(one.tenant, one.collection, one.points) for one in plain.dedicated(SPACE)]
+        assert apart == ([(ALICE.tenant_id, "col", 75)] if placement == "dedicated" else [])
+        crowded = plain.crowded(SPACE, 60)
+        assert set(crowded) == ({"other"} if placement == "dedicated" else {"col", "other"})
+    alice.delete_document("d1")
+    settle(alice, "shared")
+    assert alice.ids("d1") == []
+    assert alice.count() == 120
+    assert bob.count() == 20
+
+
+def test_a_placement_or_a_collection_that_is_none_is_refused(plain: VectorStore) -> None:
+    vectors = plain.for_tenant(ALICE, SPACE)
+    with pytest.raises(InvalidPoint):
+        vectors.place("col", "elsewhere")  # type: ignore[arg-type]
+    with pytest.raises(InvalidPoint):
+        vectors.place("", "dedicated")
 
 
 def test_what_was_acknowledged_is_there_after_opening_again(tmp_path: Path) -> None:

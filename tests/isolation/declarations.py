@@ -84,6 +84,7 @@ _PAGED = {"query.after": "cursor"}
 _DOCUMENT = {"path.document_id": "document"}
 _JOB = {"path.job_id": "job"}
 _TENANT = {"path.tenant": "tenant"}
+_PLACED = {**_TENANT, "path.name": "collection name"}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
 _DECLARED: tuple[Operation, ...] = (
@@ -325,6 +326,14 @@ _DECLARED: tuple[Operation, ...] = (
         201,
         _TENANT,
         {"body": {"scopes": ["query"], "lifetime_seconds": 9}},
+    ),
+    Operation("GET /v1/admin/tenants/{tenant}/collections/{name}/placement", "operate", 200, _PLACED),
+    Operation(
+        "PUT /v1/admin/tenants/{tenant}/collections/{name}/placement",
+        "operate",
+        200,
+        _PLACED,
+        {"body": {"placement": "auto"}},
     ),
     Operation(
         "POST /v1/admin/keys",

@@ -55,7 +55,8 @@ class QueryResult(Model):
     usage: dict[str, int]
     timings_ms: dict[str, float]
     groups: list[Group] | None = None  #: with `group_by`
-    degraded: list[str] = field(default_factory=list)  #: steps that were wanted and left out
+    degraded: list[str] = field(default_factory=list)  #: what could not take part: dense, lexical, rerank
+    explanation: dict[str, Any] | None = None  #: how the answer came to be, if that was asked for
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> QueryResult:

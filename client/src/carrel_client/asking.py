@@ -24,6 +24,8 @@ class Wishes(TypedDict, total=False):
     group_by: str | None
     group_size: int | None
     rerank: bool | None
+    mode: str | None  #: hybrid (default), dense or lexical
+    explain: bool | None  #: say how the answer came to be
 
 
 class Asking:

@@ -20,6 +20,7 @@ from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     Key,
     NewKey,
+    Placement,
     Tenant,
     Token,
     Usage,
@@ -112,6 +113,19 @@ class Tenants:
         body = {"scopes": list(scopes), "lifetime_seconds": lifetime_seconds}
         path = _path("/v1/admin/tenants", tenant, "tokens")
         return Token.parse(self._transport.call("POST", path, json=body, idempotency_key=idempotency_key).json())
+
+    def placement(self, tenant: str, collection: str) -> Placement:
+        """Where a collection's vectors are to lie, and whether they do."""
+        return Placement.parse(self._transport.call("GET", _placement(tenant, collection)).json())
+
+    def place(self, tenant: str, collection: str, *, placement: str) -> Placement:
+        """`shared`, `dedicated`, or `auto` to go by the number of points. They are moved while the collection is used."""
+        body = {"placement": placement}
+        return Placement.parse(self._transport.call("PUT", _placement(tenant, collection), json=body).json())
+
+
+def _placement(tenant: str, collection: str) -> str:
+    return _path("/v1/admin/tenants", tenant, "collections", collection, "placement")
 
 
 class Keys:

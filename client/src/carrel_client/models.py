@@ -140,6 +140,17 @@ class Collection(Model):
 
 
 @dataclass(frozen=True)
+class Placement(Model):
+    """Where a collection's vectors are to lie; `settled`: whether they do."""
+
+    collection: str
+    placement: str
+    chosen: bool
+    settled: bool
+    points: int
+
+
+@dataclass(frozen=True)
 class Profile(Model):
     """How the documents of a collection are processed."""
 
@@ -148,6 +159,7 @@ class Profile(Model):
     priority: str  #: high, normal or low
     rerank: bool
     rewrite: bool
+    fusion: dict[str, Any] = field(default_factory=dict)  #: method, weights and candidates of queries
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,14 @@ def ask(
     questions: Sequence[Judged],
     options: Mapping[str, Any],
     told: Told = lambda: None,
+    *,
+    top_k: int = TOP_K,
 ) -> dict[str, list[str]]:
     """The documents found for each question, best first, by their best passages."""
 
     def one(question: Judged) -> list[str]:
         client, collection = place(question.group)
-        passages = client.query(question.text, top_k=TOP_K, collections=[collection], **options).passages
+        passages = client.query(question.text, top_k=top_k, collections=[collection], **options).passages
         return list(dict.fromkeys(passage.external_id for passage in passages))
 
     rankings = {}

@@ -39,7 +39,9 @@ from ingestion.placement import Placements
 from ingestion.removal import Removal
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
+from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
+from rag.evaluation.tunings import TuningStore
 from rag.rerank.stage import Reranking
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
@@ -68,6 +70,8 @@ class ApiServices:
     collections: Collections
     removal: Removal
     question_sets: QuestionSets
+    feedback: FeedbackStore
+    tunings: TuningStore
     placements: Placements
     documents: Documents
     bulk: BulkDocuments
@@ -123,6 +127,8 @@ def build_api(settings: Settings) -> ApiServices:
         collections=collections,
         removal=Removal(core.database, collections),
         question_sets=QuestionSets(core.database, core.clock, collections),
+        feedback=FeedbackStore(core.database, core.clock, collections),
+        tunings=TuningStore(core.database, core.clock, collections),
         placements=Placements(core.database, collections, store, embedding.space),
         documents=documents,
         bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),

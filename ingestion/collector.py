@@ -22,6 +22,7 @@ from ingestion.job_rows import JobQueue
 from rag.chunking import embedded_text
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, FormerText, SpaceRow, VersionChunk
 from rag.embedding.service import EmbeddingService
+from rag.evaluation.tables import Feedback
 from rag.store.base import Space, TenantVectors, VectorStore
 from tenants.context import TenantContext
 
@@ -106,7 +107,7 @@ class Collector:
             ids = [version.id for version in versions]
             duplicates.forget_sketches(session, select(col(DocumentVersion.id)).where(col(DocumentVersion.id).in_(ids)))
             session.execute(sa.delete(VersionChunk).where(col(VersionChunk.version_id).in_(ids)), execution_options=_NO_SYNC)
-            for table in (Chunk, FormerText):
+            for table in (Chunk, FormerText, Feedback):
                 session.execute(sa.delete(table).where(col(table.document_id) == document_id), execution_options=_NO_SYNC)
             session.execute(
                 sa.delete(DocumentVersion).where(col(DocumentVersion.document_id) == document_id),

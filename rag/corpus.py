@@ -38,6 +38,8 @@ class Collection(TenantOwned, table=True):
     profile: str = STANDARD  #: by which documents are processed that are brought from now on
     near_duplicates: str = "keep"  #: what becomes of a document that nearly repeats another: keep, link or skip it
     near_threshold: float = 0.9  #: from which similarity on
+    #: The active one: its version and parameters. None: it is not tuned.
+    tuning: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)

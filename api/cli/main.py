@@ -25,11 +25,13 @@ from api.cli import (
     document,
     documents,
     evaluation,
+    feedback,
     ingest,
     jobs,
     processes,
     questions,
     secrets,
+    tune,
 )
 from api.cli.telling import fail
 from carrel_client import CarrelClientError
@@ -48,8 +50,9 @@ app.add_typer(collections.collections, name="collection")
 app.add_typer(document.documents, name="document")
 app.add_typer(jobs.jobs, name="job")
 app.add_typer(questions.questions, name="questions")
+app.add_typer(feedback.feedback, name="feedback")
 app.add_typer(secrets.secrets, name="secrets")
-for module in (processes, doctor, ingest, documents, context, evaluation, jobs, demo):
+for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, demo):
     module.register(app)
 
 

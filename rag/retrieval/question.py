@@ -26,6 +26,8 @@ class Question:
     rerank: bool | None = None  #: None: as the profiles of the collections say
     mode: Mode = "hybrid"
     explain: bool = False
+    dense_weight: float | None = None  #: of fusion; None: as the first collection is tuned, or its profile says
+    tuned: bool = True  #: whether what the collections are tuned to is used
 
     def __post_init__(self) -> None:
         if not all(text.strip() for text in self.phrasings):

@@ -85,6 +85,7 @@ _DOCUMENT = {"path.document_id": "document"}
 _JOB = {"path.job_id": "job"}
 _TENANT = {"path.tenant": "tenant"}
 _PLACED = {**_TENANT, "path.name": "collection name"}
+_COLLECTION = {"path.name": "collection name"}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
 _DECLARED: tuple[Operation, ...] = (
@@ -263,6 +264,8 @@ _DECLARED: tuple[Operation, ...] = (
                 "group_size": 2,
                 "rerank": True,
                 "min_relevance": None,
+                "dense_weight": 0.5,
+                **{"tuned": True, "mode": "hybrid", "explain": False},
             }
         },
         variant="arranged",
@@ -282,7 +285,16 @@ _DECLARED: tuple[Operation, ...] = (
             "body": {
                 **{"queries": [""], "collections": [""], "top_k": 100, "filter": {"op": "eq"}, "max_tokens": 100_000},
                 **{"tokenizer": "cl100k_base", "expand": {"after": 1}, "diversity": {}, "boosts": [], "recency": None},
-                **{"group_by": None, "group_size": 3, "rerank": False, "min_relevance": None},
+                **{
+                    "group_by": None,
+                    "group_size": 3,
+                    "rerank": False,
+                    "min_relevance": None,
+                    "dense_weight": None,
+                    "tuned": False,
+                    "mode": "dense",
+                    "explain": False,
+                },
             }
         },
     ),
@@ -300,6 +312,55 @@ _DECLARED: tuple[Operation, ...] = (
         200,
         {"path.name": "collection name"},
         {"body": {"profile": "economy", "near_duplicates": "link", "near_threshold": 0.8}},
+    ),
+    Operation(
+        "POST /v1/feedback",
+        "query",
+        201,
+        {"body.query": "text", "body.passage_id": "passage", "body.comment": "title", "body.subject": "source"},
+        {"body": {"useful": True, "rating": 4}},
+    ),
+    Operation(
+        "POST /v1/feedback",
+        "query",
+        201,
+        {"body.query": "text", "body.document_id": "document"},
+        {"body": {"useful": False}},
+        variant="document",
+    ),
+    Operation(
+        "GET /v1/feedback",
+        "manage",
+        200,
+        {"query.collection": "collection name", **_PAGED},
+        but={BY_COLLECTION: 403, BY_LABELS: 403},
+    ),
+    Operation("GET /v1/collections/{name}/tuning", "query", 200, _COLLECTION, but={BY_LABELS: 403}),
+    Operation(
+        "PUT /v1/collections/{name}/tuning",
+        "ingest",
+        200,
+        {
+            **_COLLECTION,
+            "body.parameters.boosts.0.filter.key": "attribute key",
+            "body.parameters.boosts.0.filter.value": "attribute value",
+        },
+        {
+            "body": {
+                "parameters": {"dense_weight": 0.5, "boosts": [{"filter": {"op": "eq"}, "weight": 0.1}], "recency": None},
+                "figures": {"questions": 30, "ndcg10_before": 0.5, "ndcg10_after": 0.6, "p": 0.01},
+                "replaces": 1,
+            }
+        },
+        but={BY_LABELS: 403},
+    ),
+    Operation(
+        "DELETE /v1/collections/{name}/tuning",
+        "ingest",
+        200,
+        _COLLECTION,
+        {"query": {"version": "1"}},
+        but={BY_LABELS: 403},
     ),
     Operation("DELETE /v1/collections/{name}", "ingest", 200, {"path.name": "collection name/empty"}),
     Operation(

@@ -183,6 +183,7 @@ class World:
         own["error code"] = self.word("error")
         self._documents(member)
         self._question_sets(member)
+        self._opinions(member)
         self._found_in_sql(member)
         return member
 
@@ -231,6 +232,16 @@ class World:
             body = {"name": own[f"set name{variant}"], "collection": own["collection name"], "questions": questions}
             made = self.ask("POST /v1/question-sets", member.credentials["full key"], body=body)
             own[f"question set{variant}"] = made["id"]
+
+    def _opinions(self, member: Member) -> None:
+        own, key = member.own, member.credentials["full key"]
+        for comment in ("feedback", "feedback/second"):
+            own[f"comment of {comment}"] = self.word("comment")
+            body = {"query": own["text"], "document_id": own["document"], "useful": True}
+            own[comment] = self.ask("POST /v1/feedback", key, body={**body, "comment": own[f"comment of {comment}"]})["id"]
+        boost = {"filter": {"key": own["attribute key"], "op": "eq", "value": own["attribute value"]}, "weight": 0.1}
+        path, body = {"name": own["collection name"]}, {"parameters": {"boosts": [boost]}, "replaces": 0}
+        self.ask("PUT /v1/collections/{name}/tuning", key, path=path, body=body)
 
     def _bring(self, member: Member, variant: str, **more: Any) -> None:
         own = member.own

@@ -27,7 +27,7 @@ from carrel_client.errors import (
     TransportError,
     VersionConflictError,
 )
-from carrel_client.evaluation import QuestionSet, QuestionSets
+from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     BulkResult,
@@ -70,6 +70,8 @@ __all__ = [
     "Estimate",
     "Event",
     "Events",
+    "Feedback",
+    "FeedbackOf",
     "Group",
     "InvalidRequestError",
     "Job",
@@ -95,6 +97,8 @@ __all__ = [
     "Tenants",
     "Token",
     "TransportError",
+    "TuningVersion",
+    "Tunings",
     "Usage",
     "UsageAmounts",
     "UsageDay",

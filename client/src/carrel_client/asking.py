@@ -25,6 +25,8 @@ class Wishes(TypedDict, total=False):
     group_size: int | None
     rerank: bool | None
     mode: str | None  #: hybrid (default), dense or lexical
+    dense_weight: float | None  #: 0 to 1: of meaning; the rest is that of words
+    tuned: bool | None  #: False leaves out what the collections are tuned to
     explain: bool | None  #: say how the answer came to be
 
 

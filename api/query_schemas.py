@@ -49,6 +49,10 @@ class QueryIn(Input, ArrangingIn):
 
     mode: Mode = Field("hybrid", description="By meaning and by words, or by one of them: `lexical` embeds nothing.")
     explain: bool = Field(False, description="Say how the answer came to be.")
+    dense_weight: float | None = Field(
+        None, ge=0, le=1, description="Of meaning, the rest is that of words; left out, as the first collection is tuned."
+    )
+    tuned: bool = Field(True, description="Whether what the collections are tuned to is used.")
 
     def question(self) -> Question:
         phrasings = dict.fromkeys([*([] if self.query is None else [self.query]), *self.queries])
@@ -66,6 +70,8 @@ class QueryIn(Input, ArrangingIn):
             as_of=None if self.as_of is None else (self.as_of - _EPOCH) // dt.timedelta(milliseconds=1),
             mode=self.mode,
             explain=self.explain,
+            dense_weight=self.dense_weight,
+            tuned=self.tuned,
         )
 
 

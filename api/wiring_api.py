@@ -36,8 +36,12 @@ from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
 from ingestion.placement import Placements
+from ingestion.removal import Removal
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
+from rag.evaluation.feedback import FeedbackStore
+from rag.evaluation.question_sets import QuestionSets
+from rag.evaluation.tunings import TuningStore
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
@@ -65,6 +69,10 @@ class ApiServices:
     audit: AuditLog
     rates: RateLimiter
     collections: Collections
+    removal: Removal
+    question_sets: QuestionSets
+    feedback: FeedbackStore
+    tunings: TuningStore
     placements: Placements
     documents: Documents
     bulk: BulkDocuments
@@ -118,6 +126,10 @@ def build_api(settings: Settings) -> ApiServices:
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
+        removal=Removal(core.database, collections),
+        question_sets=QuestionSets(core.database, core.clock, collections),
+        feedback=FeedbackStore(core.database, core.clock, collections),
+        tunings=TuningStore(core.database, core.clock, collections),
         placements=Placements(core.database, collections, store, embedding.space),
         documents=documents,
         bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),

@@ -24,6 +24,7 @@ from ingestion.tables import Job
 from rag.chunking import embedded_text
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, FormerText, SpaceRow, VersionChunk
 from rag.embedding.service import EmbeddingService
+from rag.evaluation.tables import Feedback
 from rag.store.base import Space, TenantVectors, VectorStore
 from tenants.context import TenantContext
 
@@ -130,7 +131,7 @@ class Collector:
                 chunks = session.scalars(select(col(Chunk.id)).where(col(Chunk.document_id) == document_id)).all()
                 for at in range(0, len(chunks), PAGE):
                     self._note_former(session, context, document_id, chunks[at : at + PAGE])
-            for table in (Chunk,) if keep_names else (Chunk, FormerText):
+            for table in (Chunk, Feedback) if keep_names else (Chunk, FormerText, Feedback):
                 session.execute(sa.delete(table).where(col(table.document_id) == document_id), execution_options=_NO_SYNC)
             session.execute(
                 sa.delete(DocumentVersion).where(col(DocumentVersion.document_id) == document_id),

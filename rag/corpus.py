@@ -42,6 +42,8 @@ class Collection(TenantOwned, table=True):
     semantic_threshold: float = 0.95  #: from which cosine of the two on
     keep_versions_days: int = 0  #: how long versions that were replaced can still be asked for
     versions_kept_since: int | None = Field(default=None, sa_type=sa.BigInteger)  #: none that was replaced since is missing
+    #: The active one: its version and parameters. None: it is not tuned.
+    tuning: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rag.store.base import Hit
@@ -18,6 +18,10 @@ class Fusion:
     #: For questions in scripts without blanks between words, which embedding models know less well.
     unspaced_dense_weight: float = 0.5
     candidates: int = 100  #: of each leg, at least
+
+    def weighing(self, dense_weight: float) -> Fusion:
+        """The same with this weight for questions in any script."""
+        return replace(self, dense_weight=dense_weight, unspaced_dense_weight=dense_weight)
 
     def weights(self, *, unspaced: bool) -> tuple[float, float]:
         dense = self.unspaced_dense_weight if unspaced else self.dense_weight

@@ -12,6 +12,7 @@ from sqlmodel import SQLModel, col, func, select
 from config.database import Database
 from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
+from rag.evaluation.tables import QuestionSet
 from tenants.tables import ApiKey, Tenant
 
 Options = dict[str, Any]
@@ -54,6 +55,11 @@ def _key(tenant: str, name: str) -> tuple[str, Options]:
     return "/v1/admin/keys", {"json": {"tenant": tenant, "name": name, "scopes": ["query"]}}
 
 
+def _question_set(_tenant: str, name: str) -> tuple[str, Options]:
+    questions = [{"text": "where?", "relevant": {"a": 1}}]
+    return "/v1/question-sets", {"json": {"name": name, "questions": questions}}
+
+
 CHANGES = {
     "document": Change(
         "/v1/documents",
@@ -67,6 +73,7 @@ CHANGES = {
         lambda _, name: ("/v1/collections", {"json": {"name": name}}),
         _count(Collection, col(Collection.name)),
     ),
+    "questions": Change("/v1/question-sets", _question_set, _count(QuestionSet, col(QuestionSet.name))),
     "tenant": Change(
         "/v1/admin/tenants",
         lambda _, name: ("/v1/admin/tenants", {"json": {"name": name}}),

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from api.cli.common import AsJson, TenantOption, operator, print_json, table, tenant_client
+from api.evaluating import remove_collection
 from carrel_client import Collection
 from config.settings import Settings
 
@@ -99,6 +100,22 @@ def update(
             keep_versions_days=keep_versions_days,
         )
     print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
+
+
+@collections.command("delete")
+def delete(
+    name: Annotated[str, typer.Argument(help="The collection.")],
+    documents: Annotated[bool, typer.Option("--documents", help="With all its documents.")] = False,
+    tenant: TenantOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a collection. One that has documents is refused, unless they are to go with it.
+
+    Example: carrel collection delete contracts --documents --tenant acme
+    """
+    with tenant_client(Settings(), tenant, ["query", "ingest"]) as client:
+        deleted = remove_collection(client, name) if documents else client.collections.delete(name)
+    print_json(deleted) if as_json else table(COLUMNS, [_row(deleted)])
 
 
 @collections.command("place")

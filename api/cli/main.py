@@ -16,7 +16,23 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
         "Take its folder out of PYTHONPATH, or install carrel-server into a virtual environment of its own."
     )
 
-from api.cli import admin, collections, context, demo, doctor, document, documents, ingest, jobs, processes, secrets
+from api.cli import (
+    admin,
+    collections,
+    context,
+    demo,
+    doctor,
+    document,
+    documents,
+    evaluation,
+    feedback,
+    ingest,
+    jobs,
+    processes,
+    questions,
+    secrets,
+    tune,
+)
 from api.cli.telling import fail
 from carrel_client import CarrelClientError
 from config.errors import CarrelError, SetupError
@@ -33,8 +49,10 @@ app.add_typer(admin.keys, name="key")
 app.add_typer(collections.collections, name="collection")
 app.add_typer(document.documents, name="document")
 app.add_typer(jobs.jobs, name="job")
+app.add_typer(questions.questions, name="questions")
+app.add_typer(feedback.feedback, name="feedback")
 app.add_typer(secrets.secrets, name="secrets")
-for module in (processes, doctor, ingest, documents, context, jobs, demo):
+for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, demo):
     module.register(app)
 
 

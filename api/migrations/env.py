@@ -8,9 +8,10 @@ from sqlmodel.sql.sqltypes import AutoString
 
 import ingestion.tables
 import rag.corpus
+import rag.evaluation.tables
 import tenants.tables
 
-TABLES = (ingestion.tables, rag.corpus, tenants.tables)  # importing them fills the metadata
+TABLES = (ingestion.tables, rag.corpus, rag.evaluation.tables, tenants.tables)  # importing them fills the metadata
 
 
 def render(kind: str, item: Any, _context: object) -> str | Literal[False]:

@@ -78,6 +78,18 @@ async def update_collection(
     return CollectionOut.of(row, documents)
 
 
+@routes.delete(
+    "/v1/collections/{name}",
+    operation_id="delete_collection",
+    summary="Delete a collection that has no documents",
+    **scope(Scope.INGEST),
+)
+async def delete_collection(name: Text, services: Services, tenant: Tenant, request: Request) -> CollectionOut:
+    row = await in_thread(lambda: services.removal.remove(tenant, name))
+    request.state.audit = {"collection": row.id}
+    return _empty(row)
+
+
 @routes.get("/v1/profiles", operation_id="list_profiles", summary="List the profiles of collections", **scope(Scope.QUERY))
 async def list_profiles(services: Services, _tenant: Tenant) -> ProfilesOut:
     return ProfilesOut(data=[ProfileOut.of(profile) for profile in services.collections.profiles.all()])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
+from rag.arranging.tuning import Tuning
 from rag.arranging.wishes import Wishes
 from rag.filters import matches
 from rag.retrieval.question import Passage
 
+NOT_TUNED: Mapping[str, Tuning] = MappingProxyType({})
 DAY_MS = 24 * 3600 * 1000
 #: Shared part of all their shingles from which on two texts are one: a changed number in 100 words leaves 0.94.
 NEARLY_EQUAL = 0.85
@@ -26,10 +29,10 @@ def in_order(passages: Sequence[Passage]) -> list[Passage]:
     return sorted(passages, key=lambda passage: (-passage.rank, passage.id))
 
 
-def thinned(passages: Sequence[Passage], wishes: Wishes, now: int) -> list[Passage]:
-    """Best first, as the wishes boost them. `now`: Unix milliseconds."""
-    if wishes.boosts or wishes.recency:
-        passages = in_order([replace(passage, boost=_boost(passage, wishes, now)) for passage in passages])
+def thinned(passages: Sequence[Passage], wishes: Wishes, now: int, tunings: Mapping[str, Tuning] = NOT_TUNED) -> list[Passage]:
+    """Best first, as the wishes and the tunings of their collections boost them. `now`: Unix milliseconds."""
+    if wishes.boosts or wishes.recency or tunings:
+        passages = in_order([replace(passage, boost=_boost(passage, wishes, tunings, now)) for passage in passages])
     if (least := wishes.min_relevance) is not None:
         passages = [passage for passage in passages if (passage.relevance or 0.0) >= least]
     if wishes.collapse:
@@ -37,7 +40,12 @@ def thinned(passages: Sequence[Passage], wishes: Wishes, now: int) -> list[Passa
     return _capped(passages, wishes.cap) if wishes.cap is not None else [*passages]
 
 
-def _boost(passage: Passage, wishes: Wishes, now: int) -> float:
+def _boost(passage: Passage, wishes: Wishes, tunings: Mapping[str, Tuning], now: int) -> float:
+    tuning = tunings.get(passage.collection)
+    return _wished(passage, wishes, now) + (_wished(passage, tuning.wishes, now) if tuning else 0.0)
+
+
+def _wished(passage: Passage, wishes: Wishes, now: int) -> float:
     total = sum(boost.weight for boost in wishes.boosts if matches(boost.filter, passage.attributes))
     if recency := wishes.recency:
         age_days = max(0, now - passage.created_at) / DAY_MS

@@ -56,9 +56,10 @@ class Wishes:
     def reorders(self) -> bool:
         return bool(self.boosts) or self.recency is not None or self.mmr is not None
 
-    def depth(self, top_k: int, *, reranks: int = 0) -> int:
-        """Candidates to be looked for, to have `top_k` in the end. `reranks`: those that a reranker looks at."""
-        pool = min(MAX_POOL, max(POOL, POOL_FACTOR * top_k)) if self.reorders else 0
+    def depth(self, top_k: int, *, reranks: int = 0, tuned: bool = False) -> int:
+        """Candidates to be looked for, to have `top_k` in the end. `reranks`: those that a reranker looks at;
+        `tuned`: whether what collections are tuned to reorders them."""
+        pool = min(MAX_POOL, max(POOL, POOL_FACTOR * top_k)) if self.reorders or tuned else 0
         return max(top_k, pool, reranks)
 
 

@@ -27,6 +27,8 @@ class Question:
     mode: Mode = "hybrid"
     explain: bool = False
     as_of: int | None = None  #: answer as of then, Unix milliseconds; None: now
+    dense_weight: float | None = None  #: of fusion; None: as the first collection is tuned, or its profile says
+    tuned: bool = True  #: whether what the collections are tuned to is used
 
     def __post_init__(self) -> None:
         if not all(text.strip() for text in self.phrasings):

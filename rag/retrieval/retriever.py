@@ -18,6 +18,7 @@ from config.errors import InvalidInput, NotFound, Unavailable
 from rag.arranging.arranger import Arranged, Arranger
 from rag.arranging.relevance import calibration_of
 from rag.arranging.thinning import thinned
+from rag.arranging.tuning import Tuning
 from rag.collections import DEFAULT, Collections, numeric_slots
 from rag.corpus import Collection
 from rag.embedding.service import Embedded, EmbeddingService
@@ -113,11 +114,13 @@ class TenantRetriever:
         if embedded is not None and (known := asked.like(embedded.vectors)) is not None:
             return _known_answer(known, embedded, where, watch)
         legs = _legs(where, embedded, words)
-        fusion = self._parts.collections.profiles.get(where.collections[0].profile).fusion
+        tunings = _tunings(question, where.collections)
+        fusion = self._fusion(question, where.collections[0], tunings)
         reranking = self._reranking(question, where.collections)
         vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
-        depth = question.wishes.depth(question.top_k, reranks=reranking.candidates if reranking else 0)
-        found = self._search(question, legs, fusion, vectors, depth, watch)
+        reranks = reranking.candidates if reranking else 0
+        depth = question.wishes.depth(question.top_k, reranks=reranks, tuned=bool(tunings))
+        found = self._search(question, legs, fusion, vectors, depth, tunings, watch)
         arranger = Arranger(self._parts.database, self._scope, self._meter)
         arranged = arranger.arrange(question, found.passages, vectors, reranking, charge_id=charge_id)
         watch.lap("arranging")
@@ -134,6 +137,13 @@ class TenantRetriever:
             explanation=_explained(question, legs, fusion, embedded, found, arranged, watch) if question.explain else None,
         )
         return asked.keep(answer, embedded)
+
+    def _fusion(self, question: Question, first: Collection, tunings: Mapping[str, Tuning]) -> Fusion:
+        weight = question.dense_weight
+        if weight is None and first.name in tunings:
+            weight = tunings[first.name].dense_weight
+        fusion = self._parts.collections.profiles.get(first.profile).fusion
+        return fusion if weight is None else fusion.weighing(weight)
 
     def _reranking(self, question: Question, found: Sequence[Collection]) -> Reranking | None:
         """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
@@ -185,7 +195,14 @@ class TenantRetriever:
             return None, ("dense",)
 
     def _search(
-        self, question: Question, legs: Sequence[Legs], fusion: Fusion, vectors: TenantVectors, depth: int, watch: Stopwatch
+        self,
+        question: Question,
+        legs: Sequence[Legs],
+        fusion: Fusion,
+        vectors: TenantVectors,
+        depth: int,
+        tunings: Mapping[str, Tuning],
+        watch: Stopwatch,
     ) -> _Found:
         """Ask for more as long as dropped hits leave the answer short and the engine may have others."""
         hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration, Moment(question.as_of))
@@ -199,14 +216,16 @@ class TenantRetriever:
             found.ranked = best_of(rankings)
             watch.lap("fusion")
             found.dropped = Counter[str]()
-            found.passages, enough = self._hydrate(question, hydrator, found, depth)
+            found.passages, enough = self._hydrate(question, hydrator, found, depth, tunings)
             watch.lap("hydration")
             more = any(leg.cut_off for each in found.legs for leg in each)
             if enough or not more or found.limit == MAX_LIMIT or found.rounds == MAX_ROUNDS:
                 return found
             found.limit = min(found.limit * 8, MAX_LIMIT)
 
-    def _hydrate(self, question: Question, hydrator: Hydrator, found: _Found, depth: int) -> tuple[list[Passage], bool]:
+    def _hydrate(
+        self, question: Question, hydrator: Hydrator, found: _Found, depth: int, tunings: Mapping[str, Tuning]
+    ) -> tuple[list[Passage], bool]:
         """The best that SQL confirms, thinned, and whether they are `depth` or more. SQL is asked for few at first, because
         as a rule it confirms nearly all."""
         confirmed: list[Passage] = []
@@ -216,7 +235,7 @@ class TenantRetriever:
             while at < len(found.ranked) and not enough:
                 confirmed += hydrator.passages(session, found.ranked[at : at + many], found.dropped)
                 at, many = at + many, many * 4
-                passages = thinned(best_of_each(confirmed), question.wishes, now)
+                passages = thinned(best_of_each(confirmed), question.wishes, now, tunings)
                 had = {passage.document_id for passage in passages} if question.wishes.group else passages
                 enough = len(had) >= depth
         found.dropped["thinned"] = len(confirmed) - len(passages)
@@ -234,6 +253,10 @@ def _known_answer(known: Known, embedded: Embedded | None, where: _Where, watch:
         reused=True,
         similarity=known.similarity,
     )
+
+
+def _tunings(question: Question, found: Sequence[Collection]) -> dict[str, Tuning]:
+    return {row.name: Tuning.of(row.tuning["parameters"]) for row in found if row.tuning and question.tuned}
 
 
 def _words(question: Question, statistics: Mapping[str, CollectionStatistics]) -> list[dict[str, SparseVector]]:

@@ -70,6 +70,7 @@ WITHOUT_AN_EFFECT = {
     "/v1/bulk": "a line that is brought again changes nothing, which holds for each of a stream, however far it came",
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
     "/v1/context": "the same",
+    "/v1/feedback": "its row names the request's key: repeated, that row is the answer",
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",
     "/v1/jobs/retry": "each job has one successor at most; repeated, it retries what is left",
     "/v1/jobs/{job_id}/retry": "a job has one successor at most, which answers every repetition",
@@ -182,7 +183,7 @@ def test_reading_never_needs_more_than_changing() -> None:
         if (
             path.startswith("/v1/")
             and not path.startswith("/v1/admin/")
-            and path not in ("/v1/query", "/v1/context", "/v1/usage", "/v1/events")
+            and path not in ("/v1/query", "/v1/context", "/v1/usage", "/v1/events", "/v1/feedback")
         ):
             assert scope == ("query" if method == "GET" else "ingest"), path
 

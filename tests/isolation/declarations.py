@@ -33,6 +33,8 @@ KINDS: Mapping[str, Kind] = {
     "document": Kind(404, bounded=_BOTH),
     "job": Kind(404, bounded=_BOTH),
     "passage": Kind(404, bounded=_BOTH),
+    "question set": Kind(404, bounded=(BY_COLLECTION,)),
+    "new set name": Kind(None, like="set name"),
     "collection name": Kind(404, bounded=(BY_COLLECTION,)),
     "new collection name": Kind(None, like="collection name", bounded=(BY_COLLECTION,)),
     "tenant": Kind(404),
@@ -46,7 +48,9 @@ KINDS: Mapping[str, Kind] = {
     "newest job": Kind(None, malformed=None, like="job", optional=True),  # a bound, that is compared and looked up nowhere
     "error code": Kind(None, malformed=None, optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
-    **{kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name")},
+    **{
+        kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name", "set name")
+    },
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
 }
 
@@ -81,6 +85,7 @@ _DOCUMENT = {"path.document_id": "document"}
 _JOB = {"path.job_id": "job"}
 _TENANT = {"path.tenant": "tenant"}
 _PLACED = {**_TENANT, "path.name": "collection name"}
+_COLLECTION = {"path.name": "collection name"}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
 _DECLARED: tuple[Operation, ...] = (
@@ -259,7 +264,8 @@ _DECLARED: tuple[Operation, ...] = (
                 "group_size": 2,
                 "rerank": True,
                 "min_relevance": None,
-                **{"mode": "lexical", "explain": True},
+                "dense_weight": 0.5,
+                **{"tuned": True, "mode": "lexical", "explain": True},
             }
         },
         variant="arranged",
@@ -279,7 +285,16 @@ _DECLARED: tuple[Operation, ...] = (
             "body": {
                 **{"queries": [""], "collections": [""], "top_k": 100, "filter": {"op": "eq"}, "max_tokens": 100_000},
                 **{"tokenizer": "cl100k_base", "expand": {"after": 1}, "diversity": {}, "boosts": [], "recency": None},
-                **{"group_by": None, "group_size": 3, "rerank": False, "min_relevance": None, "mode": "dense", "explain": True},
+                **{
+                    "group_by": None,
+                    "group_size": 3,
+                    "rerank": False,
+                    "min_relevance": None,
+                    "dense_weight": None,
+                    "tuned": False,
+                    "mode": "dense",
+                    "explain": True,
+                },
             }
         },
     ),
@@ -316,6 +331,67 @@ _DECLARED: tuple[Operation, ...] = (
             }
         },
     ),
+    Operation(
+        "POST /v1/feedback",
+        "query",
+        201,
+        {"body.query": "text", "body.passage_id": "passage", "body.comment": "title", "body.subject": "source"},
+        {"body": {"useful": True, "rating": 4}},
+    ),
+    Operation(
+        "POST /v1/feedback",
+        "query",
+        201,
+        {"body.query": "text", "body.document_id": "document"},
+        {"body": {"useful": False}},
+        variant="document",
+    ),
+    Operation(
+        "GET /v1/feedback",
+        "manage",
+        200,
+        {"query.collection": "collection name", **_PAGED},
+        but={BY_COLLECTION: 403, BY_LABELS: 403},
+    ),
+    Operation("GET /v1/collections/{name}/tuning", "query", 200, _COLLECTION, but={BY_LABELS: 403}),
+    Operation(
+        "PUT /v1/collections/{name}/tuning",
+        "ingest",
+        200,
+        {
+            **_COLLECTION,
+            "body.parameters.boosts.0.filter.key": "attribute key",
+            "body.parameters.boosts.0.filter.value": "attribute value",
+        },
+        {
+            "body": {
+                "parameters": {"dense_weight": 0.5, "boosts": [{"filter": {"op": "eq"}, "weight": 0.1}], "recency": None},
+                "figures": {"questions": 30, "ndcg10_before": 0.5, "ndcg10_after": 0.6, "p": 0.01},
+                "replaces": 1,
+            }
+        },
+        but={BY_LABELS: 403},
+    ),
+    Operation(
+        "DELETE /v1/collections/{name}/tuning",
+        "ingest",
+        200,
+        _COLLECTION,
+        {"query": {"version": "1"}},
+        but={BY_LABELS: 403},
+    ),
+    Operation("DELETE /v1/collections/{name}", "ingest", 200, {"path.name": "collection name/empty"}),
+    Operation(
+        "POST /v1/question-sets",
+        "ingest",
+        201,
+        {"body.name": "new set name", "body.collection": "collection name", "body.questions.0.text": "text"},
+        {"body": {"questions": [{"text": "", "relevant": {"a document": 1}}]}},
+        but={BY_LABELS: 403},
+    ),
+    Operation("GET /v1/question-sets", "query", 200, {"query.collection": "collection name", **_PAGED}, but={BY_LABELS: 403}),
+    Operation("GET /v1/question-sets/{set_id}", "query", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
+    Operation("DELETE /v1/question-sets/{set_id}", "ingest", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),

@@ -73,11 +73,13 @@ def _calm(body: str) -> str:
         return body
     answer = json.loads(body)
     del answer["timings_ms"]
+    if answer.get("explanation"):  # its counts stay; ranks and scores are the question's own
+        del answer["explanation"]["timings_ms"], answer["explanation"]["passages"]
     if "citations" in answer:  # in another order the text has other tokens
         del answer["text"], answer["tokens"], answer["usage"]["context_tokens"]
     for kind in ("passages", "citations", "groups"):
         for item in answer.get(kind) or ():
-            for name in ("score", "boost", "number", "context_start", "context_end"):
+            for name in ("score", "relevance", "boost", "number", "context_start", "context_end"):
                 item.pop(name, None)
         answer[kind] = sorted(json.dumps(item) for item in answer.get(kind) or ())
     return json.dumps(answer)

@@ -158,9 +158,19 @@ class World:
             "idempotency key",
             "idempotency key/of collection name",
             "idempotency key/of collection name/other",
+            "new set name",
+            "set name",
+            "set name/second",
         ):
             own[kind] = self.word(kind.partition("/")[0])
-        for kind in ("collection name", "collection name/other", "new collection name", "new tenant name", "tenant/name"):
+        for kind in (
+            "collection name",
+            "collection name/other",
+            "collection name/empty",
+            "new collection name",
+            "new tenant name",
+            "tenant/name",
+        ):
             own[kind] = self.word(kind.partition("/")[0])
         tenant = self.ask("POST /v1/admin/tenants", self.operator, body={"name": own["tenant/name"]})
         member.tenant_id = own["tenant"] = tenant["id"]
@@ -169,8 +179,11 @@ class World:
             key = {"Idempotency-Key": own[f"idempotency key/of {name}"]}
             collection = self.ask("POST /v1/collections", member.credentials["full key"], body={"name": own[name]}, header=key)
             own[name.replace(" name", "")] = collection["id"]
+        self.ask("POST /v1/collections", member.credentials["full key"], body={"name": own["collection name/empty"]})
         own["error code"] = self.word("error")
         self._documents(member)
+        self._question_sets(member)
+        self._opinions(member)
         self._found_in_sql(member)
         return member
 
@@ -211,6 +224,24 @@ class World:
             member.credentials["full key"],
             body={"query": own["text"], "collections": [own["collection name"]]},
         )
+
+    def _question_sets(self, member: Member) -> None:
+        own = member.own
+        for variant in ("", "/second"):
+            questions = [{"text": own["text"], "relevant": {own["external id"]: 1}}]
+            body = {"name": own[f"set name{variant}"], "collection": own["collection name"], "questions": questions}
+            made = self.ask("POST /v1/question-sets", member.credentials["full key"], body=body)
+            own[f"question set{variant}"] = made["id"]
+
+    def _opinions(self, member: Member) -> None:
+        own, key = member.own, member.credentials["full key"]
+        for comment in ("feedback", "feedback/second"):
+            own[f"comment of {comment}"] = self.word("comment")
+            body = {"query": own["text"], "document_id": own["document"], "useful": True}
+            own[comment] = self.ask("POST /v1/feedback", key, body={**body, "comment": own[f"comment of {comment}"]})["id"]
+        boost = {"filter": {"key": own["attribute key"], "op": "eq", "value": own["attribute value"]}, "weight": 0.1}
+        path, body = {"name": own["collection name"]}, {"parameters": {"boosts": [boost]}, "replaces": 0}
+        self.ask("PUT /v1/collections/{name}/tuning", key, path=path, body=body)
 
     def _bring(self, member: Member, variant: str, **more: Any) -> None:
         own = member.own

@@ -27,6 +27,7 @@ from carrel_client.errors import (
     TransportError,
     VersionConflictError,
 )
+from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     BulkResult,
@@ -69,6 +70,8 @@ __all__ = [
     "Estimate",
     "Event",
     "Events",
+    "Feedback",
+    "FeedbackOf",
     "Group",
     "InvalidRequestError",
     "Job",
@@ -86,12 +89,16 @@ __all__ = [
     "Profile",
     "Progress",
     "QueryResult",
+    "QuestionSet",
+    "QuestionSets",
     "RateLimitError",
     "ServiceUnavailableError",
     "Tenant",
     "Tenants",
     "Token",
     "TransportError",
+    "TuningVersion",
+    "Tunings",
     "Usage",
     "UsageAmounts",
     "UsageDay",

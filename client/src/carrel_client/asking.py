@@ -26,6 +26,8 @@ class Wishes(TypedDict, total=False):
     rerank: bool | None
     as_of: str | int | None  #: answer as of then: ISO 8601 with its zone, or Unix milliseconds
     mode: str | None  #: hybrid (default), dense or lexical
+    dense_weight: float | None  #: 0 to 1: of meaning; the rest is that of words
+    tuned: bool | None  #: False leaves out what the collections are tuned to
     explain: bool | None  #: say how the answer came to be
 
 

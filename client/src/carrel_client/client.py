@@ -15,6 +15,7 @@ from carrel_client.asking import Asking
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
 from carrel_client.errors import CarrelClientError
+from carrel_client.evaluation import FeedbackOf, QuestionSets
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     Key,
@@ -51,6 +52,8 @@ class Carrel(Asking):
         self.jobs = Jobs(self._transport)
         self.events = Events(self._transport)
         self.collections = Collections(self._transport)
+        self.feedback = FeedbackOf(self._transport)
+        self.question_sets = QuestionSets(self._transport)
         self.admin = Admin(self._transport)
 
     def usage(self) -> Usage:

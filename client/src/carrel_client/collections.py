@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from carrel_client.evaluation import Tunings
 from carrel_client.models import Collection, Profile
 from carrel_client.transport import Transport, pages, path_of
 
@@ -63,6 +65,27 @@ class Collections:
         }
         answer = self._transport.call("PATCH", path_of("/v1/collections", name), json=_given(options))
         return Collection.parse(answer.json())
+
+    def delete(self, name: str) -> Collection:
+        """One that has no documents left; ConflictError else."""
+        return Collection.parse(self._transport.call("DELETE", path_of("/v1/collections", name)).json())
+
+    def tuning(self, name: str) -> Tunings:
+        """What it is and was tuned to."""
+        return Tunings.parse(self._transport.call("GET", path_of("/v1/collections", name, "tuning")).json())
+
+    def tune(
+        self, name: str, *, parameters: Mapping[str, Any], replaces: int, figures: Mapping[str, float] | None = None
+    ) -> Tunings:
+        """`parameters`: `dense_weight`, `boosts` and `recency`, as a query takes them. `replaces`: the version that is active;
+        ConflictError if it is another one."""
+        body = {"parameters": dict(parameters), "replaces": replaces, "figures": None if figures is None else dict(figures)}
+        return Tunings.parse(self._transport.call("PUT", path_of("/v1/collections", name, "tuning"), json=body).json())
+
+    def roll_back(self, name: str, *, version: int) -> Tunings:
+        """To what was active before this version; ConflictError if it is not the active one."""
+        path = path_of("/v1/collections", name, "tuning")
+        return Tunings.parse(self._transport.call("DELETE", path, params={"version": version}).json())
 
     def profiles(self) -> list[Profile]:
         """All that a collection can have."""

@@ -40,7 +40,7 @@ class Profile(BaseModel):
     fusion: Literal["score", "rrf"] = "score"  #: how the dense and the lexical leg become one ranking
     dense_weight: float = Field(0.7, ge=0, le=1)  #: of 1; the rest is the lexical leg's
     unspaced_dense_weight: float = Field(0.5, ge=0, le=1)  #: the same, of questions in scripts without blanks between words
-    candidates: int = Field(100, ge=10, le=1000)  #: of each leg
+    candidates: int = Field(50, ge=10, le=1000)  #: of each leg
     rerank: bool = True  #: whether its passages are reranked, where a reranker is configured
     rewrite: bool = True  #: recorded, not yet used
 

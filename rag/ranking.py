@@ -17,7 +17,7 @@ class Fusion:
     dense_weight: float = 0.7  #: of 1; the rest is the lexical leg's
     #: For questions in scripts without blanks between words, which embedding models know less well.
     unspaced_dense_weight: float = 0.5
-    candidates: int = 100  #: of each leg, at least
+    candidates: int = 50  #: of each leg, at least; twice as many passages as are wanted, if that is more
 
     def weighing(self, dense_weight: float) -> Fusion:
         """The same with this weight for questions in any script."""

@@ -143,7 +143,7 @@ class TermStatistics:
             former = self._known.pop(collection, None)
             self._bytes += known.bytes - (0 if former is None else former.bytes)
             self._known[collection] = known
-            while self._bytes > self._max_bytes and len(self._known) > 1:
+            while self._known and self._bytes > self._max_bytes:
                 self._bytes -= self._known.popitem(last=False)[1].bytes
 
 

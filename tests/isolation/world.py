@@ -29,6 +29,7 @@ from config.clock import system_clock
 from config.ids import new_id
 from config.settings import Settings
 from ingestion.tables import Instance
+from rag.lexical.counting import TermStatistics
 from tenants.context import TENANT_SCOPES
 from tenants.keys import make_secret
 from tenants.tokens import TokenSigner
@@ -85,9 +86,10 @@ class World:
         return self._folder / "pristine.db"
 
     def rewind(self) -> None:
-        """Everything in SQL and the cache is again as it was, so that one probe cannot be seen by the next."""
+        """Everything in SQL and what is kept of it is again as it was, so that one probe cannot be seen by the next."""
         self._copy(self._pristine, self._database_file)
         self._cache.rewind()
+        self.services.retriever.statistics = TermStatistics()
 
     def changed(self) -> list[str]:
         """Tenants other than the first whose data is not what it was."""

@@ -115,7 +115,8 @@ def build_api(settings: Settings) -> ApiServices:
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
     limits = DocumentLimits(settings.max_document_bytes, url_policy(settings))
-    documents = Documents(core.database, core.clock, collections, blobs, queue, core.ledger, limits)
+    parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
+    documents = Documents(*parts)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
@@ -132,7 +133,7 @@ def build_api(settings: Settings) -> ApiServices:
         tunings=TuningStore(core.database, core.clock, collections),
         placements=Placements(core.database, collections, store, embedding.space),
         documents=documents,
-        bulk=BulkDocuments(core.database, core.clock, collections, blobs, queue, core.ledger, limits),
+        bulk=BulkDocuments(*parts),
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
@@ -140,15 +141,7 @@ def build_api(settings: Settings) -> ApiServices:
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
         draining=draining,
-        retriever=Retriever(
-            core.database,
-            collections,
-            store,
-            embedding,
-            clock=core.clock,
-            reranking=reranking,
-            results=ResultCache(settings.result_cache_mb * MIB),
-        ),
+        retriever=_retriever(core, collections, store, embedding, reranking),
         reranking=reranking,
         store=store,
         embedding=embedding,
@@ -156,6 +149,14 @@ def build_api(settings: Settings) -> ApiServices:
         instances=instances,
         readiness=_readiness(core, instances, store, embedding, draining),
     )
+
+
+def _retriever(
+    core: Core, collections: Collections, store: VectorStore, embedding: EmbeddingService, reranking: Reranking | None
+) -> Retriever:
+    results = ResultCache(core.settings.result_cache_mb * MIB)
+    parts = core.database, collections, store, embedding
+    return Retriever(*parts, clock=core.clock, reranking=reranking, results=results)
 
 
 def _readiness(

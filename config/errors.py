@@ -15,7 +15,7 @@ CarrelError
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 def storable(text: str) -> bool:
@@ -97,8 +97,8 @@ class VersionConflict(CarrelError):
 
     status, code, title = 412, "version_conflict", "The document is at another version"
 
-    def __init__(self, detail: str, *, field: str, etag: str | None = None) -> None:
-        super().__init__(detail, field=field)
+    def __init__(self, detail: str, *, etag: str | None = None, **more: Any) -> None:
+        super().__init__(detail, **more)
         self.etag = etag
 
 

@@ -96,7 +96,7 @@ class Reading:
         title = _title(version, parsed)
         signature = sketch(parsed.text)
         original, outcome = self._compare(lease, version, signature)
-        pieces = [] if outcome else self._split(version, parsed, title)
+        pieces = [] if outcome else self._split(version, parsed)
         text_blob = self._blobs.put(version.id, parsed.text.encode())
 
         def ended(session: Session, found: Work) -> None:
@@ -130,7 +130,7 @@ class Reading:
     def preview(self, version: DocumentVersion, collection_id: str, path: Path) -> Preview:
         """What `read` would make of the content at `path`; nothing is kept, and a parser's death counts for nobody."""
         parsed = self._parse_twice(path, version.media_type)
-        pieces = self._split(version, parsed, _title(version, parsed))
+        pieces = self._split(version, parsed)
         texts = [piece.embedded for piece in pieces]
         identity = ChunkIdentity(version.tenant_id, collection_id, version.document_id, payload_digest(version))
         return Preview(len(parsed.text), len(parsed.pages), texts, self._counts(pieces), identity.ids(pieces))
@@ -167,7 +167,8 @@ class Reading:
             session.add(version)
             return version.parser_deaths
 
-    def _split(self, version: DocumentVersion, parsed: Parsed, title: str) -> list[Piece]:
+    def _split(self, version: DocumentVersion, parsed: Parsed) -> list[Piece]:
+        title = _embedded_title(version, parsed)
         chunking = Chunking(**version.chunking)
         pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
         pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
@@ -211,8 +212,17 @@ class Reading:
 
 def _title(version: DocumentVersion, parsed: Parsed) -> str:
     """As it was given, or the content's own, or the last part of its source's name."""
-    name = (version.source or "").rstrip("/").rpartition("/")[2]
-    return (version.title or parsed.title or name)[:MAX_TITLE_CHARS]
+    return (version.title or parsed.title or _name(version))[:MAX_TITLE_CHARS]
+
+
+def _embedded_title(version: DocumentVersion, parsed: Parsed) -> str:
+    """Not the name: the same content under another one has the same vectors, and costs nothing."""
+    title = _title(version, parsed)
+    return "" if title == _name(version)[:MAX_TITLE_CHARS] else title
+
+
+def _name(version: DocumentVersion) -> str:
+    return (version.source or "").rstrip("/").rpartition("/")[2]
 
 
 def _forget_places(session: Session, version_id: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import json
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ClassVar, TypeVar
@@ -205,6 +207,41 @@ def children(pid: int) -> dict[int, list[str]]:
             except FileNotFoundError:
                 continue
     return {child: arguments for child, arguments in found.items() if arguments != [""]}
+
+
+def hold_still(pid: int, data_dir: Path) -> None:
+    """SIGSTOP between two of its transactions: inside one, everybody else's writes would wait for it."""
+
+    def stopped() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()), what="it to stop")
+        with closing(sqlite3.connect(data_dir / "carrel.db", timeout=0.2, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                return False
+            return True
+
+    wait_for(stopped, what="a moment between two transactions")
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """The least of three runs, without what collecting the garbage of other tests takes."""
+    seconds = []
+    gc.disable()
+    try:
+        for _ in range(3):
+            began = time.process_time()
+            work()
+            seconds.append(time.process_time() - began)
+    finally:
+        gc.enable()
+    return min(seconds)
 
 
 def free_port() -> int:

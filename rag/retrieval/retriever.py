@@ -238,7 +238,8 @@ class TenantRetriever:
                 passages = thinned(best_of_each(confirmed), question.wishes, now, tunings)
                 had = {passage.document_id for passage in passages} if question.wishes.group else passages
                 enough = len(had) >= depth
-        found.dropped["thinned"] = len(confirmed) - len(passages)
+        if len(passages) < len(confirmed):
+            found.dropped["thinned"] = len(confirmed) - len(passages)
         return passages, enough
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from api.cli.sources import Rules, find_files
 from carrel_client import Carrel
-from tests.support import Service, carrel, wait_for
+from tests.support import Service, carrel, hold_still, wait_for
 
 pytestmark = pytest.mark.xdist_group("quick")
 
@@ -138,7 +138,7 @@ def test_what_is_ended_goes_on_where_it_was(quick: Service, room: tuple[str, Car
     with running(quick, tmp_path, "-t", name, "--parallel", "2") as process:
         assert process.stdout is not None
         first = [json.loads(process.stdout.readline()) for _ in range(5)]
-        os.kill(worker, signal.SIGSTOP)  # what is under way now does not end
+        hold_still(worker, quick.data_dir)  # what is under way now does not end
         try:
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == 130

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from carrel_client import (
     NotFoundError,
     PermissionDeniedError,
 )
-from tests.support import Service, running_service, wait_for
+from tests.support import Service, hold_still, running_service, wait_for
 
 BROKEN = b"%PDF-1.7 nothing here"
 
@@ -57,19 +56,7 @@ def _worker_stopped(service: Service) -> Iterator[None]:
     worker = service.child("worker")
     assert worker is not None
 
-    def stopped() -> bool:
-        """Between two of its transactions: inside one, everybody else's writes would wait for it."""
-        os.kill(worker, signal.SIGSTOP)
-        with closing(sqlite3.connect(service.data_dir / "carrel.db", timeout=0.2, isolation_level=None)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                os.kill(worker, signal.SIGCONT)
-                return False
-            connection.execute("ROLLBACK")
-        return True
-
-    wait_for(stopped, what="the worker to be stopped")
+    hold_still(worker, service.data_dir)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ import pytest
 
 from carrel_client import APIError, Carrel, Job, RateLimitError, ServiceUnavailableError
 from tests.sites import Site, page, says, site
-from tests.support import Service, running_service, wait_for
+from tests.support import Service, hold_still, running_service, wait_for
 
 pytestmark = pytest.mark.xdist_group("processes")
 FLOOD, SMALL, ALL = 24, 3, 28
@@ -26,7 +26,7 @@ TEXT = "Shelf {} of {}: " + "oak pine " * 30
 @contextmanager
 def _worker_stopped(service: Service) -> Iterator[None]:
     worker = wait_for(lambda: service.child("worker"), what="a worker")
-    os.kill(worker, signal.SIGSTOP)
+    hold_still(worker, service.data_dir)
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ import pytest
 from carrel_client import Job
 from tests.bulk import line, raw_stream
 from tests.documents import pdf
-from tests.support import Service, running_service
+from tests.support import Service, hold_still, running_service
 
 pytestmark = pytest.mark.xdist_group("quick")
 LONGEST_S = 1.0  # of the full proofs, which have the machine to themselves
@@ -117,7 +117,7 @@ def test_a_long_stream_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> 
     with running_service(tmp_path / "data", embedding_runtime="hash", queue_tenant_jobs=30_000) as service:
         worker = service.child("worker")
         assert worker is not None
-        os.kill(worker, signal.SIGSTOP)  # what is taken in waits, so that nothing but the taking in is measured
+        hold_still(worker, service.data_dir)  # what is taken in waits, so that nothing but the taking in is measured
         try:
             key = service.key(service.tenant()[0])
             _stream(service, key, 0, 1_000)

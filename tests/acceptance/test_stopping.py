@@ -19,7 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support import Service, children, environment, running_service, start_service, wait_for
+from tests.support import Service, children, environment, hold_still, running_service, start_service, wait_for
 
 pytestmark = pytest.mark.xdist_group("processes")
 FAST = {"embedding_runtime": "hash"}
@@ -102,7 +102,7 @@ def test_what_was_accepted_is_answered_and_the_rest_is_sent_away(service: Servic
     keys = [service.key(name) for name in (service.tenant()[0], service.tenant()[0])]
     worker = service.child("worker")
     assert worker is not None
-    os.kill(worker, signal.SIGSTOP)  # so that the job that is followed goes on
+    hold_still(worker, service.data_dir)  # so that the job that is followed goes on
     job = service.client(keys[0]).documents.create(text="followed", external_id="followed").job
     assert job is not None
     uploads = [SlowUpload(service, key) for key in keys]

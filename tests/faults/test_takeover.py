@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from tests.faults.converged import Inside, Truth, inside
-from tests.support import Service, running_service, wait_for
+from tests.support import Service, hold_still, running_service, wait_for
 
 pytestmark = pytest.mark.xdist_group("processes")
 SETTINGS = {"embedding_runtime": "hash", "hold_lease_seconds": 5, "sweep_seconds": 0.5, "worker_concurrency": 2}
@@ -65,7 +65,7 @@ def _both_at_work(service: Service) -> list[Truth]:
     assert first is not None
     with inside(service.data_dir) as found:
         wait_for(lambda: _running(service) == "2 running", what="the second worker")
-        os.kill(first, signal.SIGSTOP)
+        hold_still(first, service.data_dir)
         truths = _bring(service, [service.tenant()[0] for _ in range(2)])
         wait_for(lambda: _of(found, "worker-2"), what="a job of the second worker")
         os.kill(first, signal.SIGCONT)
@@ -91,7 +91,7 @@ def test_the_jobs_of_a_worker_that_is_killed_for_good_are_finished_by_another(tm
 def test_a_worker_that_was_silent_and_goes_on_doubles_nothing(tmp_path: Path) -> None:
     with running_service(tmp_path, **SETTINGS) as service, _second_worker(service) as second:
         truths = _both_at_work(service)
-        os.kill(second, signal.SIGSTOP)
+        hold_still(second, tmp_path)
         with inside(tmp_path) as found:
             assert _of(found, "worker-2")
             wait_for(lambda: found.unfinished() == 0, what="the other worker to finish", timeout_s=60)

@@ -265,7 +265,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "rerank": True,
                 "min_relevance": None,
                 "dense_weight": 0.5,
-                **{"tuned": True, "mode": "lexical", "explain": True},
+                **{"tuned": True, "mode": "lexical", "explain": True, "as_of": None},
             }
         },
         variant="arranged",
@@ -294,11 +294,18 @@ _DECLARED: tuple[Operation, ...] = (
                     "tuned": False,
                     "mode": "dense",
                     "explain": True,
+                    "as_of": None,
                 },
             }
         },
     ),
-    Operation("GET /v1/passages/{passage_id}", "query", 200, {"path.passage_id": "passage"}, {"query": {"around": "100"}}),
+    Operation(
+        "GET /v1/passages/{passage_id}",
+        "query",
+        200,
+        {"path.passage_id": "passage"},
+        {"query": {"around": "100", "version": "1"}},
+    ),
     Operation(
         "POST /v1/collections",
         "ingest",

@@ -73,8 +73,7 @@ def _calm(body: str) -> str:
         return body
     answer = json.loads(body)
     del answer["timings_ms"]
-    if answer.get("explanation"):  # its counts stay; ranks and scores are the question's own
-        del answer["explanation"]["timings_ms"], answer["explanation"]["passages"]
+    answer.pop("explanation", None)  # ranks, scores and the compiled filter are the question's own
     if "citations" in answer:  # in another order the text has other tokens
         del answer["text"], answer["tokens"], answer["usage"]["context_tokens"]
     for kind in ("passages", "citations", "groups"):

@@ -373,7 +373,11 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
                 if hasattr(module, name):
                     patch.setattr(module, name, stand_in)
         settings = Settings(
-            data_dir=folder / "data", embedding_runtime="hash", requests_per_second=1_000_000, max_document_bytes=65_536
+            data_dir=folder / "data",
+            embedding_runtime="hash",
+            requests_per_second=1_000_000,
+            max_document_bytes=65_536,
+            result_cache_mb=0,  # of two calls that ask the same the second runs fewer statements
         )
         services, worker = build_api(settings), build_worker(settings, "worker")
         world = World(folder, services, worker.worker, cache, log.lines)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from config.errors import SetupError
-from rag.chunking import Chunker
+from rag.chunking import MARKDOWN, Chunker
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.remote import tokenizer as module
 from rag.embedding.remote.model import RemoteModel, RemoteSpec
@@ -81,7 +81,7 @@ def written_model(written: TokenizerFile) -> dict[int, RemoteModel]:
 
 def test_it_splits_documents(written: TokenizerFile) -> None:
     text = "\n\n".join(f"## Part {number}\n\n" + "A sentence of some words. " * 60 for number in range(5))
-    pieces = list(Chunker(written.json).split(text, markdown=True, title="Title"))
+    pieces = list(Chunker(written.json).split(text, MARKDOWN, title="Title"))
     assert len(pieces) > 5
     for piece in pieces:
         assert text[piece.start : piece.end] == piece.text

@@ -72,7 +72,7 @@ def test_an_answer_explains_itself(world: World) -> None:
     assert explanation.candidates == 8
     assert explanation.dropped == {"beyond_top_k": 6}
     assert explanation.embedding == "model"
-    assert explanation.timings_ms.keys() == {"collections", "words", "embedding", "engine", "fusion", "hydration"}
+    assert explanation.timings_ms.keys() == {"collections", "words", "embedding", "engine", "fusion", "hydration", "arranging"}
     assert ask(world, "ash", "oak").explanation is None
 
 
@@ -91,7 +91,7 @@ def test_without_the_model_words_have_to_do(world: World, monkeypatch: pytest.Mo
     def unavailable(*_args: object, **_fields: object) -> Embedded:
         raise ModelUnavailable("The provider does not answer.")
 
-    monkeypatch.setattr(world.embedding, "embed_query", unavailable)
+    monkeypatch.setattr(world.embedding, "embed_queries", unavailable)
     answer = ask(world, "ash", "oak")
     assert [passage.external_id for passage in answer.passages] == ["one"]
     assert answer.degraded == ("dense",)

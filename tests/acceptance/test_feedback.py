@@ -157,6 +157,7 @@ def test_a_clear_gain_is_found_applied_and_rolled_back_to_the_same_answers(quick
     assert other.collections.tuning("default").versions == []
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("few_steps")
 def test_where_nothing_is_gained_nothing_is_applied(quick: Service) -> None:
     _, client = quick.tenant()

@@ -125,6 +125,7 @@ def test_a_foreign_config_module_on_the_path_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "config.py") in done.stderr
 
 
+@pytest.mark.full
 def test_the_wheel_starts_beside_a_foreign_config_module(tmp_path: Path, repository: Path) -> None:
     """Built, installed into a folder that holds a stranger's config.py, and started from there."""
     source = tmp_path / "source"

@@ -101,6 +101,7 @@ def test_an_engine_that_comes_back_empty_is_filled_without_anybody_asking(filled
     filled.check()
 
 
+@pytest.mark.full
 def test_doctor_repairs_a_service_that_is_stopped(filled: Filled) -> None:
     filled.service.stop()
     data_dir = filled.service.data_dir

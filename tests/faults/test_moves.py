@@ -182,7 +182,7 @@ def _phases(engine: Engine, tenants: list[Tenant]) -> Iterator[tuple[str, Callab
     yield "demotion", lambda: None, lambda: there("shared")
 
 
-@pytest.mark.parametrize("count", [800, pytest.param(20_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("count", [pytest.param(800, marks=pytest.mark.full), pytest.param(20_000, marks=pytest.mark.full)])
 def test_nothing_is_missed_or_doubled_whenever_the_engine_is_killed(engine: Engine, count: int) -> None:
     tenants = _tenants(engine, count)
     chance = random.Random(count)

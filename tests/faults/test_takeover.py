@@ -88,6 +88,7 @@ def test_the_jobs_of_a_worker_that_is_killed_for_good_are_finished_by_another(tm
             found.check(truths)
 
 
+@pytest.mark.full
 def test_a_worker_that_was_silent_and_goes_on_doubles_nothing(tmp_path: Path) -> None:
     with running_service(tmp_path, **SETTINGS) as service, _second_worker(service) as second:
         truths = _both_at_work(service)

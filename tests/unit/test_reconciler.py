@@ -47,7 +47,7 @@ def test_a_sound_service_is_left_alone(world: World) -> None:
     world.check_invariants()
 
 
-@pytest.mark.parametrize("victim", ["ash", "elm"])
+@pytest.mark.parametrize("victim", ["ash", pytest.param("elm", marks=pytest.mark.full)])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
 def test_damage_is_found_and_mended_and_the_other_tenant_is_untouched(world: World, damage: Damage, victim: str) -> None:
     tenant_id, [other] = world.contexts[victim].tenant_id, [name for name in world.contexts if name != victim]

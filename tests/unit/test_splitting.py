@@ -307,15 +307,18 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("kind", ["plain", "markdown", "sentence", "fixed"])
 def test_no_text_takes_quadratic_time(chunker: Chunker, name: str, kind: str) -> None:
-    """Twice the text may take three times as long, not four."""
-    seconds = []
-    for part in (4, 2):
-        text = HOSTILE[name][: len(HOSTILE[name]) // (10 * part)]
-        began = time.process_time()
-        pieces = [*chunker.split(text, Cut(kind), title="")]
-        seconds.append(time.process_time() - began)
-        assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(text.split())
-    assert seconds[1] < 3 * seconds[0] + 0.3
+    """Twice the text may take three times as long, not four. What else happens may spoil one measurement, not three."""
+    seconds = [0.0, 0.0]
+    for _ in range(3):
+        for nth, part in enumerate((4, 2)):
+            text = HOSTILE[name][: len(HOSTILE[name]) // (10 * part)]
+            began = time.process_time()
+            pieces = [*chunker.split(text, Cut(kind), title="")]
+            seconds[nth] = time.process_time() - began
+            assert "".join("".join(piece.text.split()) for piece in pieces) == "".join(text.split())
+        if seconds[1] < 3 * seconds[0] + 0.3:
+            return
+    pytest.fail(f"the half takes {seconds[0]:.2f} s, the whole {seconds[1]:.2f} s")
 
 
 @pytest.mark.parametrize("unit", ["a", "&", "&" * 5_000 + " ", "\u0301", "\ufdfa"])

@@ -16,7 +16,7 @@ from rag.evaluation.feedback import Given, Opinion
 from rag.evaluation.question_sets import MAX_QUESTIONS, Named
 from rag.evaluation.tables import TuningVersion
 from rag.evaluation.tunings import Tunings
-from rag.retrieval.question import MAX_QUESTION_CHARS
+from rag.types import MAX_QUESTION_CHARS
 
 MAX_RELEVANT, MAX_EXTERNAL_ID = 100, 512
 

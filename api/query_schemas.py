@@ -17,13 +17,13 @@ from rag.retrieval.explanation import Mode
 from rag.retrieval.question import (
     MAX_COLLECTIONS,
     MAX_PHRASINGS,
-    MAX_QUESTION_CHARS,
     MAX_TOP_K,
     Answer,
     Passage,
     Question,
 )
 from rag.tokens import count_tokens
+from rag.types import MAX_QUESTION_CHARS
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 

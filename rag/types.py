@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+MAX_QUESTION_CHARS = 8_000
+
 
 class Scope(Protocol):
     """Whose data an operation touches. `tenants.context.TenantContext` satisfies it."""

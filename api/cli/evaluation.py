@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -19,9 +19,11 @@ from api.evaluating import ask, bring, remove_collection
 from carrel_client import Carrel
 from config.errors import InvalidInput
 from config.settings import Settings
-from rag.evaluation.comparison import Evaluation, evaluate
 from rag.evaluation.metrics import FIGURES
 from rag.evaluation.questions import Dataset, Judged, read_dataset, read_questions, relevant_of
+
+if TYPE_CHECKING:
+    from rag.evaluation.comparison import Evaluation
 
 Worst = Annotated[int, typer.Option("--worst", min=0, max=1000, help="Show so many questions of the worst losses.")]
 
@@ -75,6 +77,8 @@ def run(
         else:
             asked = questions_of(client, questions or "", collection)
             rankings = [_asked(client, asked, {"": collection}, side, progress) for side in sides]
+    from rag.evaluation.comparison import evaluate
+
     result = evaluate(asked, rankings, worst=worst)
     if as_json:
         print_json({**asdict(result), "sides": _named(sides, result)})

@@ -15,7 +15,6 @@ from api.evaluating import ask, each
 from carrel_client import Carrel
 from config.errors import InvalidInput
 from config.settings import Settings
-from rag.evaluation.comparison import evaluate
 from rag.evaluation.fitting import Attribute, Parameters, fit, telling
 from rag.evaluation.judgments import Vote, judged, split, vote_of
 from rag.evaluation.metrics import score
@@ -114,6 +113,8 @@ class Tuner:
         return self._held_out(sizes, held_out, found, active, apply=apply)
 
     def _held_out(self, sizes: Outcome, held_out: list[Judged], found: Parameters, active: int, *, apply: bool) -> Outcome:
+        from rag.evaluation.comparison import evaluate
+
         sides = [self._asked(held_out, {}), self._asked(held_out, _explicit(found))]
         result = evaluate(held_out, sides, worst=0)
         before, after = (side["ndcg10"] for side in result.sides)

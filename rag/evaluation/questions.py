@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from config.errors import InvalidInput
 from rag.evaluation.metrics import Qrels, Relevant
-from rag.retrieval.question import MAX_QUESTION_CHARS
+from rag.types import MAX_QUESTION_CHARS
 
 MAX_QUESTIONS, MAX_DOCUMENTS, MAX_RELEVANT, MAX_GROUPS = 10_000, 1_000_000, 1_000, 100
 T = TypeVar("T")

@@ -11,8 +11,9 @@ from rag.arranging.wishes import NONE, Wishes
 from rag.filters import Filter
 from rag.parents import ParentKey
 from rag.retrieval.explanation import Explanation, Mode
+from rag.types import MAX_QUESTION_CHARS
 
-MAX_QUESTION_CHARS, MAX_TOP_K, MAX_COLLECTIONS, MAX_PHRASINGS = 8_000, 100, 20, 5
+MAX_TOP_K, MAX_COLLECTIONS, MAX_PHRASINGS = 100, 20, 5
 
 
 @dataclass(frozen=True, slots=True)

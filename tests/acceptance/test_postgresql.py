@@ -169,6 +169,7 @@ def test_a_restart_and_a_killed_worker_lose_and_double_nothing(stand: Stand) -> 
         wait_for(lambda client=client: client.usage().held == 0, what="nothing to be held")  # type: ignore[misc]
 
 
+@pytest.mark.full
 def test_a_doctor_repairs_what_was_lost_and_finds_nothing_after_it(stand: Stand) -> None:
     one, mine = stand.service.tenant()
     _bring(mine, one, range(2))

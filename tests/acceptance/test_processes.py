@@ -18,16 +18,6 @@ pytestmark = pytest.mark.xdist_group("processes")
 FAST = {"embedding_runtime": "hash"}
 
 
-def test_a_second_start_on_the_same_data_is_refused_clearly(tmp_path: Path) -> None:
-    with running_service(tmp_path, **FAST) as service:
-        port = service.url.rpartition(":")[2]
-        second = carrel("serve", env=environment(tmp_path, **{**FAST, "port": port}))
-        assert second.returncode != 0
-        assert "already running" in second.stderr
-        assert "CARREL_DATA_DIR" in second.stderr
-        assert service.process.poll() is None
-
-
 @pytest.mark.parametrize(
     "name", ["engine", pytest.param("worker", marks=pytest.mark.full), pytest.param("api", marks=pytest.mark.full)]
 )
@@ -42,6 +32,7 @@ def test_a_dead_child_is_replaced_and_work_goes_on(tmp_path: Path, name: str) ->
         assert two.query("death").passages == []
 
 
+@pytest.mark.full
 def test_every_thread_of_a_polite_worker_gives_way(tmp_path: Path) -> None:
     """The model's own too, which are there before anybody says how the worker is scheduled."""
     with running_service(tmp_path, worker_scheduling="idle") as service:
@@ -51,22 +42,23 @@ def test_every_thread_of_a_polite_worker_gives_way(tmp_path: Path) -> None:
             assert {os.sched_getscheduler(task) for task in tasks} == {policy}
 
 
-def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+def test_a_second_start_is_refused_and_sigterm_stops_every_process(tmp_path: Path) -> None:
     with running_service(tmp_path / "one", **FAST) as service:
         port = service.url.rpartition(":")[2]
-        second = carrel("serve", env=environment(tmp_path / "two", **{**FAST, "port": port}))
-        assert second.returncode != 0
-        assert f"Port {port}" in second.stderr
-        assert "CARREL_PORT" in second.stderr
-
-
-def test_sigterm_stops_every_process(tmp_path: Path) -> None:
-    with running_service(tmp_path, **FAST) as service:
+        same_data = carrel("serve", env=environment(tmp_path / "one", **{**FAST, "port": port}))
+        assert same_data.returncode != 0
+        assert "already running" in same_data.stderr
+        assert "CARREL_DATA_DIR" in same_data.stderr
+        same_port = carrel("serve", env=environment(tmp_path / "two", **{**FAST, "port": port}))
+        assert same_port.returncode != 0
+        assert f"Port {port}" in same_port.stderr
+        assert "CARREL_PORT" in same_port.stderr
+        assert service.process.poll() is None
         pids = [service.process.pid, *children(service.process.pid)]
         assert len(pids) == 4
         assert service.stop() == 0
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="all processes to end")
-    assert not (tmp_path / "service.json").exists()
+    assert not (tmp_path / "one" / "service.json").exists()
 
 
 def test_a_killed_supervisor_leaves_no_child_and_no_lock(tmp_path: Path) -> None:

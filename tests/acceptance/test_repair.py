@@ -93,6 +93,7 @@ def test_a_service_whose_vectors_were_lost_makes_them_again(filled: Filled) -> N
     filled.check()
 
 
+@pytest.mark.full  # every day: tests/faults/test_engine_loss.py
 def test_an_engine_that_comes_back_empty_is_filled_without_anybody_asking(filled: Filled) -> None:
     wait_for(lambda: carrel("doctor", env=filled.env).returncode == 0, what="a healthy service")
     shutil.rmtree(filled.service.data_dir / "vectors")

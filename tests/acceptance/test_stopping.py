@@ -187,6 +187,7 @@ def test_a_second_signal_ends_it_at_once(service: Service) -> None:
     upload.connection.close()
 
 
+@pytest.mark.full
 def test_parts_that_hang_do_not_hold_it_up(service: Service) -> None:
     for name in ("worker", "engine"):
         pid = service.child(name)

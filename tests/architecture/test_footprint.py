@@ -36,6 +36,7 @@ PROCESSES = {
         COMMAND_LINE | WEB | SQL | MODEL | READERS | OFFICE | VECTORS | REST,
         "api.supervisor",
     ),
+    "the command line": Process("import api.cli.main", WEB | SQL | MODEL | READERS | OFFICE | VECTORS | {"numpy"}, "typer"),
     "engine": Process(
         "import api.processes.__main__, api.processes.engine as engine; engine.EdgeStore(folder)",
         COMMAND_LINE | WEB | SQL | MODEL | READERS | OFFICE | (REST - {"numpy", "asyncio"}) | {"qdrant_client"},

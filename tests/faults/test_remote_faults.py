@@ -93,7 +93,7 @@ ROUGH = {
 
 
 @pytest.mark.parametrize("encoded", [True, False], ids=["base64", "numbers"])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_every_text_gets_its_vector_and_is_answered_once(seed: int, encoded: bool) -> None:
     with provider_server(act=seeded(seed, ROUGH), base64=encoded) as provider:
         with embedder_of(provider, replace(LIMITS, timeout_s=2)) as embedder, ThreadPoolExecutor(6) as callers:

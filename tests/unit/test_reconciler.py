@@ -21,7 +21,7 @@ from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, V
 from rag.store.base import Point
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow, UsageDay
-from tests.world import DAMAGES, LONG_AGO_S, Damage, World, old_blob, text_of
+from tests.world import DAMAGES, LONG_AGO_S, World, old_blob, text_of
 
 
 @pytest.fixture
@@ -32,10 +32,6 @@ def world(database: Database, tmp_path: Path) -> Iterator[World]:
     world.close()
 
 
-def _found(report: Report) -> set[tuple[str, str | None, bool]]:
-    return {(finding.kind, finding.tenant_id, finding.repaired) for finding in report.findings}
-
-
 def test_a_sound_service_is_left_alone(world: World) -> None:
     before = [world.snapshot(name) for name in world.contexts]
     for quick in (True, False):
@@ -44,39 +40,6 @@ def test_a_sound_service_is_left_alone(world: World) -> None:
         assert report.whole
         assert report.tokens == 0
     assert [world.snapshot(name) for name in world.contexts] == before
-    world.check_invariants()
-
-
-@pytest.mark.parametrize("victim", ["ash", pytest.param("elm", marks=pytest.mark.full)])
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
-def test_damage_is_found_and_mended_and_the_other_tenant_is_untouched(world: World, damage: Damage, victim: str) -> None:
-    tenant_id, [other] = world.contexts[victim].tenant_id, [name for name in world.contexts if name != victim]
-    answers, others = (
-        world.answer(victim),
-        world.rows(other),
-    )
-    points = world.vectors(other).page(None, 100)
-    damage.do(world, victim)
-    damaged = world.snapshot(victim)
-    owner = tenant_id if damage.owned else None
-    found = world.reconciler.check(repair=False)
-    assert _found(found) == {(kind, owner, False) for kind in damage.kinds}
-    assert not found.whole
-    assert world.snapshot(victim) == damaged
-    mended = world.reconciler.check(repair=True)
-    assert _found(mended) == {(kind, owner, True) for kind in damage.kinds}
-    assert mended.whole
-    assert world.reconciler.check(repair=False).findings == []
-    assert world.answer(victim) == answers
-    assert world.rows(other) == others
-    assert world.vectors(other).page(None, 100) == points
-    world.check_invariants()
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
-def test_a_quick_look_finds_the_same(world: World, damage: Damage) -> None:
-    damage.do(world, "ash")
-    assert {finding.kind for finding in world.reconciler.run_once().findings} == damage.kinds
     world.check_invariants()
 
 

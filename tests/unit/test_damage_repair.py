@@ -1,0 +1,57 @@
+"""Each kind of damage: a quick look finds it, a whole one says whose it is, a repair mends it and touches nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from config.database import Database
+from ingestion.repair.report import Report
+from rag.store.memory import MemoryStore
+from tests.postgresql import database_url
+from tests.world import DAMAGES, Damage, World
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.full)])
+def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Every day on SQLite alone: tests/properties/test_repair.py does sequences of these damages on PostgreSQL too."""
+    with database_url(request.param, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[World]:
+    world = World(database, MemoryStore(), tmp_path)
+    world.fill()
+    yield world
+    world.close()
+
+
+def _found(report: Report) -> set[tuple[str, str | None, bool]]:
+    return {(finding.kind, finding.tenant_id, finding.repaired) for finding in report.findings}
+
+
+@pytest.mark.parametrize("victim", ["ash", pytest.param("elm", marks=pytest.mark.full)])
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_damage_is_found_and_mended_and_the_other_tenant_is_untouched(world: World, damage: Damage, victim: str) -> None:
+    tenant_id, [other] = world.contexts[victim].tenant_id, [name for name in world.contexts if name != victim]
+    answers, others = world.answer(victim), world.rows(other)
+    points = world.vectors(other).page(None, 100)
+    damage.do(world, victim)
+    damaged = world.snapshot(victim)
+    assert {finding.kind for finding in world.reconciler.check(repair=False, quick=True).findings} == damage.kinds
+    owner = tenant_id if damage.owned else None
+    found = world.reconciler.check(repair=False)
+    assert _found(found) == {(kind, owner, False) for kind in damage.kinds}
+    assert not found.whole
+    assert world.snapshot(victim) == damaged
+    mended = world.reconciler.check(repair=True)
+    assert _found(mended) == {(kind, owner, True) for kind in damage.kinds}
+    assert mended.whole
+    assert world.reconciler.check(repair=False).findings == []
+    assert world.answer(victim) == answers
+    assert world.rows(other) == others
+    assert world.vectors(other).page(None, 100) == points
+    world.check_invariants()

@@ -64,6 +64,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("finished jobs", services.worker.purge_finished, PURGE_EVERY_S),
         Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
+        Chore("webhook deliveries", lambda: services.webhooks.outbox.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),
     ]
     return Housekeeping(chores, heartbeat.leads)

@@ -30,6 +30,8 @@ from tenants.budget import Ledger
 from tenants.idempotency import IdempotencyStore
 from tenants.keys import make_secret
 from tenants.registry import TenantRegistry
+from tenants.secrets import Secrets
+from tenants.webhooks import Webhooks
 
 #: How long the engine is waited for while it restarts, and for an answer.
 REQUEST_PATIENCE = {"patience_s": 5.0, "timeout_s": 5.0}
@@ -122,7 +124,17 @@ def build_sandbox(settings: Settings) -> Sandbox:
 
 def url_policy(settings: Settings) -> UrlPolicy | None:
     """None: nothing is fetched."""
-    return UrlPolicy.of(settings.url_fetch_ports, settings.url_fetch_allow) if settings.url_fetch == "on" else None
+    return webhook_policy(settings) if settings.url_fetch == "on" else None
+
+
+def webhook_policy(settings: Settings) -> UrlPolicy:
+    """The same addresses, which are connected to whether documents are fetched or not."""
+    return UrlPolicy.of(settings.url_fetch_ports, settings.url_fetch_allow)
+
+
+def build_webhooks(core: Core) -> Webhooks:
+    secrets = Secrets(core.database, core.clock, core.vault)
+    return Webhooks(core.database, core.clock, secrets, webhook_policy(core.settings).target)
 
 
 def disk_mark(settings: Settings) -> DiskMark:

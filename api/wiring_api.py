@@ -19,6 +19,7 @@ from api.wiring import (
     build_reranking,
     build_sandbox,
     build_store,
+    build_webhooks,
     disk_mark,
     open_collections,
     operator_key,
@@ -53,6 +54,7 @@ from tenants.keys import KeyRing
 from tenants.rates import RateLimiter
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
+from tenants.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from ingestion.reading import Reading
@@ -81,6 +83,7 @@ class ApiServices:
     estimates: Estimates
     jobs: Jobs
     events: EventLog
+    webhooks: Webhooks
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
@@ -139,6 +142,7 @@ def build_api(settings: Settings) -> ApiServices:
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue),
         events=EventLog(core.database, core.clock),
+        webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=_retriever(core, collections, store, embedding, reranking),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from api.wiring import (
     build_embedding,
     build_sandbox,
     build_store,
+    build_webhooks,
     open_collections,
     priced,
     url_policy,
+    webhook_policy,
 )
 from config.settings import Settings
 from ingestion.blobs import BlobStore
@@ -24,17 +27,23 @@ from ingestion.collector import Collector
 from ingestion.durable import DurableQueue, DurableWorker
 from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
+from ingestion.fetch.poster import Poster
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
 from ingestion.placement import Placer
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
+from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
 from tenants.events import EventLog
+from tenants.webhook_outbox import WebhookOutbox
+
+#: Beyond a receiver's time: looking its name up, writing down what came of it, and a pause of the machine's.
+SEND_LEASE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +58,10 @@ class WorkerServices:
     reconciler: Reconciler
     placer: Placer
     events: EventLog
+    webhooks: WebhookSender
 
     def close(self) -> None:
+        self.webhooks.close()
         self.worker.close()
         self.sandbox.close()
         self.reconciler.close()
@@ -96,7 +107,17 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
     placer = Placer(core.database, store, embedding.space, dedicated_points=settings.dedicated_points)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events)
+    sender = build_sender(core)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events, sender)
+
+
+def build_sender(core: Core) -> WebhookSender:
+    settings = core.settings
+    lease_s = settings.webhook_timeout_seconds + SEND_LEASE_S
+    outbox = WebhookOutbox(core.database, core.clock, lease_s=lease_s, chance=random.Random())  # noqa: S311  jitter is no secret
+    poster = Poster(webhook_policy(settings), seconds=settings.webhook_timeout_seconds)
+    context_of, concurrency = core.registry.context_of_job, settings.webhook_concurrency
+    return WebhookSender(outbox, build_webhooks(core), poster, context_of, concurrency=concurrency)
 
 
 def _fetcher(settings: Settings) -> Fetcher | None:

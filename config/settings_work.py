@@ -28,6 +28,14 @@ class WorkSettings(BaseModel):
         "Every tenant can then read what they answer.",
     )
     url_fetch_seconds: int = Field(60, ge=1, le=600, description="Time that fetching one URL may take, redirects included.")
+    webhook_concurrency: int = Field(
+        8,
+        ge=0,
+        le=64,
+        description="Webhooks that a worker sends to at once; one tenant's take half of that at most. 0 sends none. "
+        "Ports and addresses are those of CARREL_URL_FETCH_PORTS and CARREL_URL_FETCH_ALLOW.",
+    )
+    webhook_timeout_seconds: int = Field(15, ge=1, le=120, description="Time that a receiver of a webhook has to answer.")
     workers: int = Field(
         1, ge=1, le=64, description="Worker processes that `carrel serve` starts; one uses every core for embedding."
     )

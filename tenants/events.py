@@ -16,6 +16,7 @@ from config.database import Database, HasTenant, add_last
 from config.errors import InvalidInput
 from config.ids import ID_LENGTH, new_id
 from tenants.tables import Event
+from tenants.webhook_tables import WebhookEndpoint
 
 PREFIX = re.compile(r"[a-z_]{1,32}(\.[a-z_]{0,32})?")
 DAY_MS = 24 * 3600 * 1000
@@ -49,12 +50,12 @@ class EventLog:
         return TenantEvents(self._database, scope)
 
     def purge(self, older_than_days: int) -> int:
-        """Delete old events of all tenants, in short transactions; return how many."""
+        """Delete old events of all tenants but those that a webhook still needs, in short transactions; return how many."""
         before, purged = self._clock() - older_than_days * DAY_MS, 0
         for _ in range(PURGE_PAGES):
             with self._database.system_write() as session:
                 # In the order of their numbers, which is that of their times but for writers that overtook one another.
-                oldest = session.execute(select(col(Event.seq), col(Event.at)).order_by(col(Event.seq)).limit(PURGE_ROWS)).all()
+                oldest = session.execute(_FREE.order_by(col(Event.seq)).limit(PURGE_ROWS)).all()
                 old = [seq for seq, at in oldest if at < before]
                 session.execute(sa.delete(Event).where(col(Event.seq).in_(old)), execution_options=_NO_SYNC)
             purged += len(old)
@@ -91,3 +92,14 @@ class TenantEvents:
 
 
 _NO_SYNC = {"synchronize_session": False}
+#: Events that have become deliveries wherever they are to be delivered, and are not to be sent again.
+_FREE = select(col(Event.seq), col(Event.at)).where(
+    ~sa.exists().where(
+        col(WebhookEndpoint.tenant_id) == col(Event.tenant_id),
+        col(WebhookEndpoint.disabled_reason).is_(None),
+        sa.or_(
+            col(Event.seq) > col(WebhookEndpoint.last_seq),
+            col(Event.seq).between(col(WebhookEndpoint.replay_after) + 1, col(WebhookEndpoint.replay_until)),
+        ),
+    )
+)

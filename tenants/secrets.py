@@ -92,15 +92,16 @@ class TenantSecrets:
 
     def put(self, name: str, value: str) -> None:
         """Keep the secret, instead of the one that had this name. Raise InvalidInput or TooLarge."""
-        _check(name, value)
-        sealed = self._parts.vault.seal(value.encode(), bound_to=_bound_to(self._context.tenant_id, name))
         try:
             with self._parts.database.write(self._context) as session:
-                self._write(session, name, sealed)
+                self.keep(session, name, value)
         except IntegrityError as error:
             raise Conflict("A secret of this name was made at the same moment.", field="name") from error
 
-    def _write(self, session: Session, name: str, sealed: bytes) -> None:
+    def keep(self, session: Session, name: str, value: str) -> None:
+        """`put` within the transaction of something that the secret belongs to."""
+        _check(name, value)
+        sealed = self._parts.vault.seal(value.encode(), bound_to=_bound_to(self._context.tenant_id, name))
         now = self._parts.clock()
         row = session.scalars(_named(name).with_for_update()).first()
         if row is None:
@@ -114,7 +115,11 @@ class TenantSecrets:
     def get(self, name: str) -> str:
         """Raise NotFound, or CannotOpen: its master key is not configured, or the row is not what was kept here."""
         with self._parts.database.read(self._context) as session:
-            row = session.scalars(_named(name)).first()
+            return self.within(session, name)
+
+    def within(self, session: Session, name: str) -> str:
+        """`get` within a transaction that goes on."""
+        row = session.scalars(_named(name)).first()
         if row is None:
             raise NotFound("There is no such secret.")
         return self._parts.vault.open(row.sealed, bound_to=_bound_to(self._context.tenant_id, name)).decode()
@@ -122,10 +127,14 @@ class TenantSecrets:
     def delete(self, name: str) -> None:
         """Raise NotFound."""
         with self._parts.database.write(self._context) as session:
-            row = session.scalars(_named(name)).first()
-            if row is None:
-                raise NotFound("There is no such secret.")
-            session.delete(row)
+            self.drop(session, name)
+
+    def drop(self, session: Session, name: str) -> None:
+        """`delete` within the transaction of something that the secret belonged to."""
+        row = session.scalars(_named(name)).first()
+        if row is None:
+            raise NotFound("There is no such secret.")
+        session.delete(row)
 
     def names(self) -> list[str]:
         """In alphabetical order; MAX_SECRETS at most."""

@@ -14,6 +14,7 @@ from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.evaluation.tables import QuestionSet
 from tenants.tables import ApiKey, Tenant
+from tenants.webhook_tables import WebhookEndpoint
 
 Options = dict[str, Any]
 
@@ -74,6 +75,11 @@ CHANGES = {
         _count(Collection, col(Collection.name)),
     ),
     "questions": Change("/v1/question-sets", _question_set, _count(QuestionSet, col(QuestionSet.name))),
+    "webhook": Change(
+        "/v1/webhooks",
+        lambda _, name: ("/v1/webhooks", {"json": {"url": "https://example.com/", "events": ["*"], "description": name}}),
+        _count(WebhookEndpoint, col(WebhookEndpoint.description)),
+    ),
     "tenant": Change(
         "/v1/admin/tenants",
         lambda _, name: ("/v1/admin/tenants", {"json": {"name": name}}),

@@ -10,8 +10,15 @@ import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
 import tenants.tables
+import tenants.webhook_tables
 
-TABLES = (ingestion.tables, rag.corpus, rag.evaluation.tables, tenants.tables)  # importing them fills the metadata
+TABLES = (
+    ingestion.tables,
+    rag.corpus,
+    rag.evaluation.tables,
+    tenants.tables,
+    tenants.webhook_tables,
+)  # importing them fills the metadata
 
 
 def render(kind: str, item: Any, _context: object) -> str | Literal[False]:

@@ -33,6 +33,7 @@ def run_worker(settings: Settings, life: Lifecycle) -> None:
             _yield_to_queries()
         with Heartbeat(services.instances, "worker", executor) as heartbeat:
             services.worker.start()
+            services.webhooks.start()
             repairs = RepairLoop(services.reconciler, heartbeat.leads, every_s=settings.reconcile_seconds)
             repairs.start()
             keep_what_is_loaded()
@@ -41,6 +42,7 @@ def run_worker(settings: Settings, life: Lifecycle) -> None:
             life.draining()
             services.worker.close()  # first: it takes no more jobs, while a repair under way ends
             repairs.close(REPAIR_PATIENCE_S)
+            services.webhooks.close()
         life.stopped()
     # At once, and nothing closed before: a step that still runs would fail its job on it instead of being repeated later.
     os._exit(0)

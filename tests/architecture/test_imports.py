@@ -42,7 +42,7 @@ VENDORS = {
     "limits": {"api/middleware.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
     "uvicorn": {"api/processes/api.py"},
-    "httpcore2": {"ingestion/fetch/fetcher.py"},
+    "httpcore2": {"ingestion/fetch/connections.py", "ingestion/fetch/fetcher.py"},
     "idna": {"ingestion/fetch/addresses.py"},
     "httpx2": {"client/src/carrel_client/transport.py", "rag/posting.py"},
 }
@@ -61,6 +61,7 @@ WITHOUT_A_TENANT = {
     "tenants/idempotency.py",  # operators' requests, and deleting what is a day old
     "tenants/audit.py",
     "tenants/events.py",  # old events are purged whoever they belong to
+    "tenants/webhook_outbox.py",  # finding endpoints that wait, and purging; each is served in a session of its tenant
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
 }

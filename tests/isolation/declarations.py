@@ -47,6 +47,8 @@ KINDS: Mapping[str, Kind] = {
     "earlier job": Kind(404, like="job", bounded=_BOTH),
     "newest job": Kind(None, malformed=None, like="job", optional=True),  # a bound, that is compared and looked up nowhere
     "error code": Kind(None, malformed=None, optional=True),
+    "webhook": Kind(404),
+    "delivery": Kind(404),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
         kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name", "set name")
@@ -86,6 +88,9 @@ _JOB = {"path.job_id": "job"}
 _TENANT = {"path.tenant": "tenant"}
 _PLACED = {**_TENANT, "path.name": "collection name"}
 _COLLECTION = {"path.name": "collection name"}
+_WEBHOOK = {"path.webhook_id": "webhook"}
+_WHOLE = {BY_COLLECTION: 403, BY_LABELS: 403}  #: what tells of all documents is told to keys without bounds
+_HOOK = {"url": "https://example.com/hook", "events": ["document.*"], "coalesce_seconds": 5}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
 _DECLARED: tuple[Operation, ...] = (
@@ -402,6 +407,43 @@ _DECLARED: tuple[Operation, ...] = (
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),
+    Operation("POST /v1/webhooks", "manage", 201, {"body.description": "title"}, {"body": _HOOK}, but=_WHOLE),
+    Operation("GET /v1/webhooks", "manage", 200, _PAGED, but=_WHOLE),
+    Operation("GET /v1/webhooks/{webhook_id}", "manage", 200, _WEBHOOK, but=_WHOLE),
+    Operation(
+        "PATCH /v1/webhooks/{webhook_id}",
+        "manage",
+        200,
+        {**_WEBHOOK, "body.description": "title"},
+        {"body": {**_HOOK, "enabled": True}},
+        but=_WHOLE,
+    ),
+    Operation("DELETE /v1/webhooks/{webhook_id}", "manage", 200, _WEBHOOK, but=_WHOLE),
+    Operation("POST /v1/webhooks/{webhook_id}/rotate", "manage", 200, _WEBHOOK, {"body": {"overlap_hours": 1}}, but=_WHOLE),
+    Operation("POST /v1/webhooks/{webhook_id}/test", "manage", 202, _WEBHOOK, but=_WHOLE),
+    Operation(
+        "POST /v1/webhooks/{webhook_id}/replay",
+        "manage",
+        202,
+        _WEBHOOK,
+        {"body": {"since": "2026-01-01T00:00:00Z", "until": None}},
+        but=_WHOLE,
+    ),
+    Operation(
+        "GET /v1/webhooks/{webhook_id}/deliveries",
+        "manage",
+        200,
+        {**_WEBHOOK, **_PAGED},
+        {"query": {"state": "pending"}},
+        but=_WHOLE,
+    ),
+    Operation(
+        "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay",
+        "manage",
+        202,
+        {**_WEBHOOK, "path.delivery_id": "delivery"},
+        but=_WHOLE,
+    ),
     Operation("POST /v1/admin/tenants", "operate", 201, {"body.name": "new tenant name"}, {"body": {"monthly_tokens": 5}}),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),
     Operation("GET /v1/admin/tenants/{tenant}", "operate", 200, _TENANT),

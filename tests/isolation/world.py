@@ -186,6 +186,7 @@ class World:
         self._documents(member)
         self._question_sets(member)
         self._opinions(member)
+        self._webhook(member)
         self._found_in_sql(member)
         return member
 
@@ -234,6 +235,15 @@ class World:
             body = {"name": own[f"set name{variant}"], "collection": own["collection name"], "questions": questions}
             made = self.ask("POST /v1/question-sets", member.credentials["full key"], body=body)
             own[f"question set{variant}"] = made["id"]
+
+    def _webhook(self, member: Member) -> None:
+        own, key = member.own, member.credentials["full key"]
+        own["purpose of webhook"] = self.word("purpose")
+        url = f"https://{self.word('host')}.example.com/"
+        body = {"url": url, "events": ["*"], "description": own["purpose of webhook"]}
+        made = self.ask("POST /v1/webhooks", key, body=body)
+        own["webhook"], own["secret of webhook"] = made["id"], made["secret"]
+        own["delivery"] = self.ask("POST /v1/webhooks/{webhook_id}/test", key, path={"webhook_id": made["id"]})["id"]
 
     def _opinions(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]

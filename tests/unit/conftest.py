@@ -14,11 +14,18 @@ import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
 import tenants.tables
+import tenants.webhook_tables
 from config.database import Database
 from ingestion.durable import DurableQueue, migrate_queue_tables
 from tenants.tables import Tenant
 
-TABLES = (ingestion.tables, rag.corpus, rag.evaluation.tables, tenants.tables)  # importing them fills the metadata
+TABLES = (
+    ingestion.tables,
+    rag.corpus,
+    rag.evaluation.tables,
+    tenants.tables,
+    tenants.webhook_tables,
+)  # importing them fills the metadata
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z
 
 

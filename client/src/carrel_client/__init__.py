@@ -26,6 +26,7 @@ from carrel_client.errors import (
     ServiceUnavailableError,
     TransportError,
     VersionConflictError,
+    WebhookVerificationError,
 )
 from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
 from carrel_client.jobs import Events, Jobs
@@ -49,6 +50,7 @@ from carrel_client.models import (
     UsageAmounts,
     UsageDay,
 )
+from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
 __all__ = [
     "APIError",
@@ -65,6 +67,7 @@ __all__ = [
     "Collections",
     "ConflictError",
     "Context",
+    "Delivery",
     "Document",
     "Documents",
     "Estimate",
@@ -81,6 +84,7 @@ __all__ = [
     "Keys",
     "NearDuplicate",
     "NewKey",
+    "NewWebhook",
     "NotFoundError",
     "Passage",
     "PassageView",
@@ -103,4 +107,7 @@ __all__ = [
     "UsageAmounts",
     "UsageDay",
     "VersionConflictError",
+    "Webhook",
+    "WebhookVerificationError",
+    "Webhooks",
 ]

@@ -28,6 +28,7 @@ from carrel_client.models import (
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
 from carrel_client.transport import path_of as _path
+from carrel_client.webhooks import Webhooks
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 
@@ -54,6 +55,7 @@ class Carrel(Asking):
         self.collections = Collections(self._transport)
         self.feedback = FeedbackOf(self._transport)
         self.question_sets = QuestionSets(self._transport)
+        self.webhooks = Webhooks(self._transport)
         self.admin = Admin(self._transport)
 
     def usage(self) -> Usage:

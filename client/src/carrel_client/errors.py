@@ -4,6 +4,7 @@ CarrelClientError
 ├── TransportError            no answer: connection refused, timed out, cut off
 ├── JobFailedError            `wait` ended on a job that failed or was cancelled
 ├── BulkStoppedError          a bulk stream ended before its end
+├── WebhookVerificationError  `webhooks.verify` was given a message that is not genuine
 └── APIError                  the service answered with a problem
     ├── AuthenticationError (401)    ├── ConflictError (409)
     ├── BudgetExhaustedError (402)   ├── InvalidRequestError (400, 413, 415, 422)
@@ -30,6 +31,10 @@ class JobFailedError(CarrelClientError):
     def __init__(self, job_id: str, state: str, code: str | None, detail: str | None) -> None:
         super().__init__(f"job {job_id} {state}: {detail or code or 'no reason given'}")
         self.job_id, self.state, self.code, self.detail = job_id, state, code, detail
+
+
+class WebhookVerificationError(CarrelClientError):
+    """The message is not the service's, was changed on its way, or is too old."""
 
 
 class BulkStoppedError(CarrelClientError):

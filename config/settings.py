@@ -206,6 +206,10 @@ class Settings(BaseSettings):
     profiles_file: Path | None = Field(
         None, description="TOML file of the operator's own profiles for collections, over those that are built in."
     )
+    plans_file: Path | None = Field(
+        None, description="TOML file of the operator's own plans for tenants, over those that are built in."
+    )
+    default_plan: str = Field("enterprise", description="Plan of tenants that were given none; `enterprise` limits nothing.")
     max_document_bytes: int = Field(32 * MIB, ge=1024, description="Largest document accepted.")
     max_text_chars: int = Field(20_000_000, ge=1024, description="Longest text that one document may become.")
     max_chunks: int = Field(50_000, ge=1, description="Most chunks that one document may become.")

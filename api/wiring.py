@@ -31,6 +31,7 @@ from tenants.budget import Ledger
 from tenants.idempotency import IdempotencyStore
 from tenants.keys import make_secret
 from tenants.plans import LimitsInForce, Plans
+from tenants.quotas import Quotas
 from tenants.registry import TenantRegistry
 
 #: How long the engine is waited for while it restarts, and for an answer.
@@ -52,6 +53,7 @@ class Core:
     ledger: Ledger
     idempotency: IdempotencyStore
     limits: LimitsInForce
+    quotas: Quotas
 
 
 def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
@@ -63,7 +65,7 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds)
     idempotency = IdempotencyStore(database, clock, vault)
     limits = LimitsInForce(database, clock, plans)
-    return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency, limits)
+    return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency, limits, Quotas(limits))
 
 
 def priced(core: Core, embedding: EmbeddingService) -> Core:
@@ -145,7 +147,7 @@ def operator_key(settings: Settings) -> str:
 
 def open_collections(core: Core, embedding: EmbeddingService) -> Collections:
     profiles = Profiles(load_profiles(core.settings.profiles_file), embedding.model)
-    collections = Collections(core.database, core.clock, embedding.model.fingerprint, profiles)
+    collections = Collections(core.database, core.clock, embedding.model.fingerprint, profiles, core.quotas)
     collections.register_space()
     collections.require_profiles()
     return collections

@@ -114,7 +114,7 @@ def build_api(settings: Settings) -> ApiServices:
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
-    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings))
+    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings), core.quotas)
     parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
     documents = Documents(*parts)
     return ApiServices(
@@ -131,13 +131,13 @@ def build_api(settings: Settings) -> ApiServices:
         question_sets=QuestionSets(core.database, core.clock, collections),
         feedback=FeedbackStore(core.database, core.clock, collections),
         tunings=TuningStore(core.database, core.clock, collections),
-        placements=Placements(core.database, collections, store, embedding.space),
+        placements=Placements(core.database, collections, store, embedding.space, core.quotas),
         documents=documents,
         bulk=BulkDocuments(*parts),
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
-        jobs=Jobs(core.database, core.clock, queue),
+        jobs=Jobs(core.database, core.clock, queue, core.quotas),
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
         draining=draining,

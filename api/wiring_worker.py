@@ -83,6 +83,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         queue,
         max_chunks=settings.max_chunks,
         fetcher=_fetcher(settings),
+        quotas=core.quotas,
     )
     worker = DurableWorker(
         core.database,
@@ -95,7 +96,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     reconciler = build_reconciler(core, embedding, queue)
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
-    placer = Placer(core.database, store, embedding.space, dedicated_points=settings.dedicated_points)
+    points = settings.dedicated_points
+    placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events)
 
 

@@ -17,6 +17,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from ingestion.catalogue import bump_generation
+from ingestion.counting import follow
 from ingestion.job_rows import JobQueue, add_job, emit_document
 from ingestion.leases import Work
 from rag.corpus import Collection, Document, DocumentVersion, Sketch, SketchBand
@@ -176,6 +177,7 @@ def release(session: Session, clock: Clock, queue: JobQueue, version_id: str) ->
     version.state = "queued"
     document.live_version_id, document.live_number = None, 0
     session.add_all([version, document])
+    follow(session, document)
     bump_generation(session, document.collection_id)
     job = add_job(session, clock, queue, "ingest", document, version)
     emit_document(session, clock, "unlinked", job, version=version.number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -114,14 +115,14 @@ class LimitsInForce:
         self._kept: dict[str, tuple[int, Limits]] = {}  #: until when
         self._lock = threading.Lock()
 
-    def of(self, tenant_id: str) -> Limits:
-        """Raise NotFound for no tenant."""
+    def of(self, tenant_id: str, session: Session | None = None) -> Limits:
+        """Raise NotFound for no tenant. `session`: one that is open already, so that none is opened beside it."""
         now = self._clock()
         kept = self._kept.get(tenant_id)
         if kept is not None and now < kept[0] <= now + self._fresh_ms:  # a clock that went back must not keep it longer
             return kept[1]
-        with self._database.read(_Of(tenant_id)) as session:
-            found = self.plans.in_force(session, tenant_id, now)
+        with nullcontext(session) if session else self._database.read(_Of(tenant_id)) as asked:
+            found = self.plans.in_force(asked, tenant_id, now)
         until = now + self._fresh_ms
         with self._lock:
             if len(self._kept) >= MAX_KEPT:

@@ -17,6 +17,7 @@ from config.errors import Conflict, InvalidInput, NotFound
 from config.ids import new_id
 from tenants.context import Principal, PrincipalKind, TenantContext
 from tenants.events import emit
+from tenants.quotas import open_counts
 from tenants.tables import Tenant
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -42,6 +43,8 @@ class TenantRegistry:
         try:
             with self._database.system_write() as session:
                 session.add(tenant)
+                session.flush()
+                open_counts(session, tenant.id)
                 emit(session, self._clock, tenant.id, "tenant.created", tenant.id, monthly_tokens=monthly_tokens)
                 if record is not None:
                     record(session, tenant)

@@ -51,6 +51,7 @@ class QuotaUse(TenantOwned, table=True):
     bytes: int = Field(default=0, sa_type=sa.BigInteger)
     collections: int = Field(default=0, sa_type=sa.BigInteger)
     sessions: int = Field(default=0, sa_type=sa.BigInteger)
+    closed: bool = False  #: whether nothing is added any more: the tenant is being deleted
 
 
 class TenantDeletion(SQLModel, table=True):

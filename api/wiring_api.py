@@ -47,9 +47,12 @@ from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
+from tenants.deletions import Deletions
 from tenants.events import EventLog
 from tenants.identity import Identifier
+from tenants.importing import TenantImport
 from tenants.keys import KeyRing
+from tenants.overrides import Overrides
 from tenants.rates import RateLimiter
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
@@ -65,6 +68,9 @@ class ApiServices:
     keys: KeyRing
     tokens: TokenSigner
     identifier: Identifier
+    overrides: Overrides
+    tenant_import: TenantImport
+    deletions: Deletions
     usage: UsageReader
     audit: AuditLog
     rates: RateLimiter
@@ -123,6 +129,9 @@ def build_api(settings: Settings) -> ApiServices:
         keys=keys,
         tokens=tokens,
         identifier=Identifier(core.database, keys, tokens),
+        overrides=Overrides(core.database, core.clock, core.limits),
+        tenant_import=TenantImport(core.registry, core.limits.plans, monthly_tokens=settings.monthly_tokens),
+        deletions=Deletions(core.database, core.clock),
         usage=UsageReader(core.database, core.clock),
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),

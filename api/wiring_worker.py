@@ -30,6 +30,7 @@ from ingestion.placement import Placer
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
+from ingestion.tenant_removal import TenantRemoval
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
@@ -49,6 +50,7 @@ class WorkerServices:
     reconciler: Reconciler
     placer: Placer
     events: EventLog
+    removal: TenantRemoval
 
     def close(self) -> None:
         self.worker.close()
@@ -70,6 +72,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     open_collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
     blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
+    collector = _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue)
     pipeline = Pipeline(
         core.database,
         core.clock,
@@ -79,7 +82,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         embedding,
         store,
         core.ledger,
-        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue),
+        collector,
         queue,
         max_chunks=settings.max_chunks,
         fetcher=_fetcher(settings),
@@ -96,9 +99,10 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     reconciler = build_reconciler(core, embedding, queue)
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
+    removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events, removal)
 
 
 def _fetcher(settings: Settings) -> Fetcher | None:

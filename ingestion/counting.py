@@ -62,7 +62,8 @@ def documents_as_they_are() -> sa.Select[tuple[object, ...]]:
     waits = (col(DocumentVersion.document_id) == col(Document.id), col(DocumentVersion.state).in_(COUNTING))
     count, size = sa.func.count(), sa.func.coalesce(sa.func.sum(col(DocumentVersion.bytes)), 0)
     versions = [sa.select(one).select_from(DocumentVersion).where(*waits).correlate(Document) for one in (count, size)]
-    chunks = sa.select(count).select_from(VersionChunk).where(col(VersionChunk.version_id) == col(Document.live_version_id))
+    live = sa.select(col(DocumentVersion.id)).where(waits[0], col(DocumentVersion.state) == "live").correlate(Document)
+    chunks = sa.select(count).select_from(VersionChunk).where(col(VersionChunk.version_id).in_(live))
     return sa.select(
         col(Document.id),
         col(Document.deleted_at),

@@ -159,8 +159,9 @@ def dangling(document_id: str | None = None) -> SelectOfScalar[str]:
         col(Document.live_version_id) == col(DocumentVersion.near_version_id),
         col(Document.deleted_at).is_(None),
     )
+    there = sa.exists().where(col(Document.live_version_id) == col(DocumentVersion.id))  # a deleted one needs nothing more
     statement = select(col(DocumentVersion.id)).where(
-        col(DocumentVersion.linked).is_(True), col(DocumentVersion.state) == "live", ~live
+        col(DocumentVersion.linked).is_(True), col(DocumentVersion.state) == "live", there, ~live
     )
     return statement if document_id is None else statement.where(col(DocumentVersion.near_document_id) == document_id)
 

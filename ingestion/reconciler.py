@@ -63,9 +63,9 @@ class Reconciler:
             check_windows(self._parts, context, repair),
             check_live_versions(self._parts, context, repair),
             check_jobs(self._parts, context, repair),
-            check_quotas(self._parts, context, repair),
             check_points(self._parts, context, repair, meter, quick=quick),
             check_term_counts(self._parts, context, repair, quick=quick),
+            check_quotas(self._parts, context, repair),  # when what they count is mended
         )
 
     def _tenants(self) -> Iterator[TenantContext]:

@@ -8,7 +8,7 @@ print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
 from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
-from carrel_client.client import Admin, Carrel, Keys, Tenants
+from carrel_client.client import Admin, Carrel, Keys
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
 from carrel_client.errors import (
@@ -49,6 +49,7 @@ from carrel_client.models import (
     UsageAmounts,
     UsageDay,
 )
+from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 
 __all__ = [
     "APIError",
@@ -73,12 +74,15 @@ __all__ = [
     "Feedback",
     "FeedbackOf",
     "Group",
+    "ImportedTenant",
     "InvalidRequestError",
     "Job",
     "JobFailedError",
     "Jobs",
     "Key",
     "Keys",
+    "Limit",
+    "Limits",
     "NearDuplicate",
     "NewKey",
     "NotFoundError",
@@ -86,6 +90,7 @@ __all__ = [
     "PassageView",
     "PermissionDeniedError",
     "Placement",
+    "Plan",
     "Profile",
     "Progress",
     "QueryResult",
@@ -94,6 +99,7 @@ __all__ = [
     "RateLimitError",
     "ServiceUnavailableError",
     "Tenant",
+    "TenantDeletion",
     "Tenants",
     "Token",
     "TransportError",

@@ -9,7 +9,21 @@ from fastapi.openapi.utils import get_openapi
 
 from api import idempotency, middleware
 from api.problems import install_handlers
-from api.routes import admin, bulk, context, documents, evaluation, events, feedback, health, jobs, knowledge, tuning, webhooks
+from api.routes import (
+    admin,
+    bulk,
+    context,
+    documents,
+    evaluation,
+    events,
+    feedback,
+    health,
+    jobs,
+    knowledge,
+    tenants,
+    tuning,
+    webhooks,
+)
 from api.routing import RETRIEVAL_KEY, STREAMED_KEY
 from api.version import VERSION
 from api.wiring_api import ApiServices
@@ -38,7 +52,8 @@ def create_app(services: ApiServices) -> FastAPI:
         title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for module in (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, webhooks, admin, health):
+    of_tenants = (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, webhooks)
+    for module in (*of_tenants, admin, tenants, health):
         app.include_router(module.routes)
     install_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

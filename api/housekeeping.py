@@ -60,6 +60,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("holds", lambda: _sweep_holds(services), 0.0),
         Chore("dead processes", lambda: _bury(services, repairs), 0.0),
         Chore("jobs of the dead", lambda: take_over(services), 0.0),
+        Chore("deleted tenants", services.removal.run_once, 0.0),
         Chore("placements", services.placer.run_once, PLACE_EVERY_S),
         Chore("finished jobs", services.worker.purge_finished, PURGE_EVERY_S),
         Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),

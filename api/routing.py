@@ -56,7 +56,8 @@ class ScopedRoute(APIRoute):
 
         async def handler(request: Request) -> Response:
             if needed != "none":
-                require(request.state.identity, Scope(needed))
+                reads = request.method in ("GET", "HEAD") or bool(extra.get(RETRIEVAL_KEY))
+                require(request.state.identity, Scope(needed), reads=reads)
             return await inner(request)
 
         return handler
@@ -93,7 +94,9 @@ def _answered(inner: Handler) -> Handler:
     return handler
 
 
-def require(identity: Identity, needed: Scope) -> None:
+def require(identity: Identity, needed: Scope, *, reads: bool = False) -> None:
+    """`reads`: whether the request only reads, as a suspended tenant may be left to."""
+    identity.standing.require(reads=reads)
     if needed not in identity.principal.scopes:
         raise Forbidden(f"This needs the scope `{needed}`.")
 

@@ -12,12 +12,11 @@ from api.job_schemas import AfterPolicy, JobOut
 from config.clock import isoformat
 from config.errors import storable
 from config.profiles import STANDARD
-from config.settings import MAX_TOKENS
 from ingestion.catalogue import Shown
 from ingestion.job_rows import MAX_AFTER
 from ingestion.jobs import MAX_RETRIED
 from tenants.context import Scope
-from tenants.tables import ApiKey, Tenant
+from tenants.tables import ApiKey
 
 T = TypeVar("T")
 
@@ -111,15 +110,6 @@ class RetryIn(Input):
     limit: int = Field(MAX_RETRIED, ge=1, le=MAX_RETRIED)
 
 
-class TenantIn(Input):
-    name: Text = Field(examples=["acme"])
-    monthly_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month; none is no limit.")
-
-
-class TenantPatch(Input):
-    monthly_tokens: int | None = Field(ge=0, le=MAX_TOKENS)
-
-
 class KeyIn(Input):
     tenant: Text = Field(description="Id or name of the tenant.")
     name: Text
@@ -203,18 +193,6 @@ class DeletedOut(BaseModel):
     id: str
     deleted: bool = Field(description="False while the job waits for others: until then the document stays.")
     job: JobOut
-
-
-class TenantOut(BaseModel):
-    id: str
-    name: str
-    monthly_tokens: int | None
-    created_at: str
-
-    @classmethod
-    def of(cls, tenant: Tenant) -> TenantOut:
-        fields = tenant.model_dump(include={"id", "name", "monthly_tokens"})
-        return cls(**fields, created_at=isoformat(tenant.created_at))
 
 
 class KeyOut(BaseModel):

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 HEARTBEAT_S = 15.0  # below the minute after which proxies cut off what is silent
-CHECK_S = 5.0  # how long a revoked key goes on reading
+CHECK_S = 1.0  # how long a revoked key, or a suspended tenant, goes on reading
 LONGEST_S = 30 * 60.0
 MAX_STREAMS, MAX_STREAMS_OF_ONE = 64, 8
 RETRY_AFTER_S = 5

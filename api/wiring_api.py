@@ -48,9 +48,12 @@ from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
+from tenants.deletions import Deletions
 from tenants.events import EventLog
 from tenants.identity import Identifier
+from tenants.importing import TenantImport
 from tenants.keys import KeyRing
+from tenants.overrides import Overrides
 from tenants.rates import RateLimiter
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
@@ -67,6 +70,9 @@ class ApiServices:
     keys: KeyRing
     tokens: TokenSigner
     identifier: Identifier
+    overrides: Overrides
+    tenant_import: TenantImport
+    deletions: Deletions
     usage: UsageReader
     audit: AuditLog
     rates: RateLimiter
@@ -117,7 +123,7 @@ def build_api(settings: Settings) -> ApiServices:
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
-    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings))
+    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings), core.quotas)
     parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
     documents = Documents(*parts)
     return ApiServices(
@@ -126,6 +132,9 @@ def build_api(settings: Settings) -> ApiServices:
         keys=keys,
         tokens=tokens,
         identifier=Identifier(core.database, keys, tokens),
+        overrides=Overrides(core.database, core.clock, core.limits),
+        tenant_import=TenantImport(core.registry, core.limits.plans, monthly_tokens=settings.monthly_tokens),
+        deletions=Deletions(core.database, core.clock),
         usage=UsageReader(core.database, core.clock),
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
@@ -134,13 +143,13 @@ def build_api(settings: Settings) -> ApiServices:
         question_sets=QuestionSets(core.database, core.clock, collections),
         feedback=FeedbackStore(core.database, core.clock, collections),
         tunings=TuningStore(core.database, core.clock, collections),
-        placements=Placements(core.database, collections, store, embedding.space),
+        placements=Placements(core.database, collections, store, embedding.space, core.quotas),
         documents=documents,
         bulk=BulkDocuments(*parts),
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
-        jobs=Jobs(core.database, core.clock, queue),
+        jobs=Jobs(core.database, core.clock, queue, core.quotas),
         events=EventLog(core.database, core.clock),
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),

@@ -34,6 +34,7 @@ from ingestion.placement import Placer
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
+from ingestion.tenant_removal import TenantRemoval
 from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
@@ -59,6 +60,7 @@ class WorkerServices:
     placer: Placer
     events: EventLog
     webhooks: WebhookSender
+    removal: TenantRemoval
 
     def close(self) -> None:
         self.webhooks.close()
@@ -81,6 +83,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     open_collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
     blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
+    collector = _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue)
     pipeline = Pipeline(
         core.database,
         core.clock,
@@ -90,10 +93,11 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         embedding,
         store,
         core.ledger,
-        _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue),
+        collector,
         queue,
         max_chunks=settings.max_chunks,
         fetcher=_fetcher(settings),
+        quotas=core.quotas,
     )
     worker = DurableWorker(
         core.database,
@@ -106,9 +110,11 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     reconciler = build_reconciler(core, embedding, queue)
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
-    placer = Placer(core.database, store, embedding.space, dedicated_points=settings.dedicated_points)
-    sender = build_sender(core)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events, sender)
+    removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
+    points = settings.dedicated_points
+    placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
+    last = placer, events, build_sender(core), removal
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last)
 
 
 def build_sender(core: Core) -> WebhookSender:

@@ -6,6 +6,7 @@ CarrelError
 │   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
 │   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
+│                              ├── QuotaExceeded (403), NotInPlan (403), TenantSuspended (403)
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
 ├── RateLimited (429)          ├── IdempotencyInProgress (409, retryable)
 ├── QueueFull (429)            ├── StorageFull (507, retryable)
@@ -114,6 +115,20 @@ class SpaceMismatch(CarrelError):
 
 class BudgetExhausted(CarrelError):
     status, code, title = 402, "budget_exhausted", "The tenant's token budget does not cover this"
+
+
+class QuotaExceeded(CarrelError):
+    """`field` names what there would be too much of, `limit` how much the plan allows. A job's outcome too."""
+
+    status, code, title = 403, "quota_exceeded", "The tenant's plan has no room for this"
+
+
+class NotInPlan(CarrelError):
+    status, code, title = 403, "not_in_plan", "The tenant's plan does not include this"
+
+
+class TenantSuspended(CarrelError):
+    status, code, title = 403, "tenant_suspended", "The operator has suspended the tenant"
 
 
 class RateLimited(CarrelError):

@@ -18,6 +18,7 @@ from ingestion.documents import Given, Submitted, TenantDocuments, by_external_i
 from ingestion.submission import Checked, Submission
 from rag.collections import DEFAULT
 from tenants.context import TenantContext
+from tenants.quotas import Counts
 
 Outcome = Submitted | CarrelError
 #: Writes something of what was taken in, in its transaction.
@@ -49,6 +50,12 @@ class _Batch:
 
 
 class TenantBulk(TenantDocuments):
+    def require_room_for(self, documents: int, content_bytes: int) -> None:
+        """Refuse as a whole what would not find room, where its size is told beforehand. Nothing is reserved."""
+        more = Counts(documents=documents, bytes=content_bytes)
+        with self._parts.database.read(self._context) as session:
+            self._parts.limits.quotas.require_room(session, self._context.tenant_id, more)
+
     def take(self, items: Sequence[Submission | CarrelError], *, most_refused: int, record: Record) -> list[Outcome]:
         """The outcomes of the items in their order; an item that is an error already is its own.
 
@@ -93,7 +100,7 @@ class TenantBulk(TenantDocuments):
                 if live := self._already(session, document, version, collection):
                     return live
                 known_text = self._has_content(session, document, version, checked)
-            self._parts.queue.require_room(session, self._context.tenant_id)
+            self._require_room(session, document, version)
         if not known_text:
             self._require_budget(batch)
         batch.names.add(name)

@@ -14,6 +14,7 @@ from config.database import Database
 from config.errors import NotFound
 from config.profiles import PRIORITIES
 from ingestion.blobs import BlobStore
+from ingestion.counting import follow
 from ingestion.fetch.addresses import UrlPolicy
 from ingestion.job_rows import AT_ONCE, After, JobQueue, add_job, emit_document
 from ingestion.jobs import require_seen
@@ -24,6 +25,7 @@ from rag.corpus import Collection, Document, DocumentVersion
 from rag.lexical.counting import count_version
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED, Quotas
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Shown:
 class DocumentLimits:
     max_bytes: int
     urls: UrlPolicy | None = None  #: None: nothing is fetched
+    quotas: Quotas = UNLIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ def tombstone(session: Session, clock: Clock, document: Document, job: Job) -> N
     former, document.live_version_id = document.live_version_id, None
     document.deleted_at = clock()
     session.add(document)
+    follow(session, document)
     bump_generation(session, document.collection_id)
     count_version(session, document.collection_id, tenant=document.tenant_id, live=None, ended=former)
     emit_document(session, clock, "deleted", job, version=document.last_number)

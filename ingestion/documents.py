@@ -18,6 +18,7 @@ from config.errors import Forbidden, NotFound, Unavailable
 from config.ids import new_id
 from config.profiles import STANDARD
 from ingestion.catalogue import Parts, Shown, TenantCatalogue
+from ingestion.counting import follow
 from ingestion.job_rows import AT_ONCE, After, add_job, emit_document
 from ingestion.jobs import require_seen
 from ingestion.preconditions import ANYTHING, Precondition
@@ -27,6 +28,7 @@ from rag.collections import DEFAULT
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.profiles import NamedProfile
 from tenants.context import TenantContext
+from tenants.quotas import Counts
 
 _HIDDEN = "A document of this name has labels that the key does not hold."
 
@@ -74,7 +76,7 @@ class TenantDocuments(TenantCatalogue):
         record: Callable[[Session, Submitted], None] | None = None,
     ) -> Submitted:
         """Raise InvalidInput, TooLarge, UnsupportedMedia, NotFound (collection, job), VersionConflict, BudgetExhausted,
-        QueueFull, Overloaded or StorageFull; then nothing is kept.
+        QuotaExceeded, QueueFull, Overloaded or StorageFull; then nothing is kept.
 
         `record` writes something of the submission in its transaction, last; what is live already needs no transaction.
         """
@@ -90,7 +92,7 @@ class TenantDocuments(TenantCatalogue):
             self._require(session, document, expected)
             if document is not None and (live := self._already(session, document, version, collection)):
                 return live
-            self._parts.queue.require_room(session, self._context.tenant_id)  # before anything is written for it
+            self._require_room(session, document, version)  # before anything is written for it
             known_text = document is not None and self._has_content(session, document, version, checked)
         if not known_text:  # what is embedded already costs nothing: its labels can change with an empty budget
             self._parts.ledger.for_tenant(self._context, "ingest").require()
@@ -103,6 +105,12 @@ class TenantDocuments(TenantCatalogue):
             if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
                 self._parts.blobs.delete_owned(version.id)
             raise
+
+    def _require_room(self, session: Session, document: Document | None, version: DocumentVersion) -> None:
+        """In the plan, the queue and on the disk. What the plan has room for is decided when it is kept."""
+        more = Counts(documents=int(document is None or not document.counted), bytes=version.bytes)
+        self._parts.limits.quotas.require_room(session, self._context.tenant_id, more)
+        self._parts.queue.require_room(session, self._context.tenant_id)
 
     def _require(self, session: Session, document: Document | None, expected: Precondition) -> None:
         """Raise VersionConflict; of a document that the caller must not see, nothing is said of its version."""
@@ -131,10 +139,15 @@ class TenantDocuments(TenantCatalogue):
         return Examined(checked.content, version, collection.id)
 
     def _checked(self, submission: Submission) -> Checked:
-        checked = check(submission, max_bytes=self._parts.limits.max_bytes, urls=self._parts.limits.urls)
+        checked = check(submission, max_bytes=self._max_bytes(), urls=self._parts.limits.urls)
         if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
             raise Forbidden("The key does not hold all of these labels.", field="labels")
         return checked
+
+    def _max_bytes(self) -> int:
+        limits = self._parts.limits
+        of_plan = limits.quotas.of(self._context.tenant_id).document_bytes
+        return limits.max_bytes if of_plan is None else min(of_plan, limits.max_bytes)
 
     @once_more
     def _keep(self, given: Given, record: Callable[[Session, Submitted], None] | None) -> Submitted:
@@ -210,6 +223,7 @@ class TenantDocuments(TenantCatalogue):
         session.add(version)
         clock, queue = self._parts.clock, self._parts.queue
         job = add_job(session, clock, queue, "ingest", document, version, priority=given.priority, after=given.after)
+        follow(session, document, self._parts.limits.quotas)
         emit_document(session, clock, "queued", job, version=version.number, bytes=version.bytes)
         if version.url is None and not self._parts.blobs.path(version.content_blob).exists():
             raise Unavailable("The request was interrupted; send it again.", retry_after_s=1)  # taken for a dead process's

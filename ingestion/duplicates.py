@@ -17,6 +17,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from ingestion.catalogue import bump_generation
+from ingestion.counting import follow
 from ingestion.job_rows import JobQueue, add_job, emit_document
 from ingestion.leases import Work
 from rag.corpus import Collection, Document, DocumentVersion, Sketch, SketchBand
@@ -158,8 +159,9 @@ def dangling(document_id: str | None = None) -> SelectOfScalar[str]:
         col(Document.live_version_id) == col(DocumentVersion.near_version_id),
         col(Document.deleted_at).is_(None),
     )
+    there = sa.exists().where(col(Document.live_version_id) == col(DocumentVersion.id))  # a deleted one needs nothing more
     statement = select(col(DocumentVersion.id)).where(
-        col(DocumentVersion.linked).is_(True), col(DocumentVersion.state) == "live", ~live
+        col(DocumentVersion.linked).is_(True), col(DocumentVersion.state) == "live", there, ~live
     )
     return statement if document_id is None else statement.where(col(DocumentVersion.near_document_id) == document_id)
 
@@ -176,6 +178,7 @@ def release(session: Session, clock: Clock, queue: JobQueue, version_id: str) ->
     version.state = "queued"
     document.live_version_id, document.live_number = None, 0
     session.add_all([version, document])
+    follow(session, document)
     bump_generation(session, document.collection_id)
     job = add_job(session, clock, queue, "ingest", document, version)
     emit_document(session, clock, "unlinked", job, version=version.number)

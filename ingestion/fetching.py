@@ -7,19 +7,21 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import FetchFailed
+from config.errors import FetchFailed, QuotaExceeded, TooLarge
 from ingestion.blobs import BlobStore
+from ingestion.counting import follow
 from ingestion.fetch.fetcher import Fetched, Fetcher
 from ingestion.leases import DocumentGone, JobCancelled, Lease, Work, work
 from ingestion.submission import digest_of
 from rag.corpus import DocumentVersion
+from tenants.quotas import Quotas
 
 
 class Fetching:
     """Without a fetcher, jobs that need one fail."""
 
-    def __init__(self, database: Database, clock: Clock, blobs: BlobStore, fetcher: Fetcher | None) -> None:
-        self._database, self._clock, self._blobs, self._fetcher = database, clock, blobs, fetcher
+    def __init__(self, database: Database, clock: Clock, blobs: BlobStore, fetcher: Fetcher | None, quotas: Quotas) -> None:
+        self._database, self._clock, self._blobs, self._fetcher, self._quotas = database, clock, blobs, fetcher, quotas
 
     def fetch(self, lease: Lease) -> None:
         """Run again after a kill, it fetches again, unless the content was stored.
@@ -32,10 +34,13 @@ class Fetching:
         if self._fetcher is None:
             raise FetchFailed("This service does not fetch URLs any more.")
         fetched = self._fetcher.fetch(version.url)
+        most = self._quotas.of(lease.context.tenant_id).document_bytes
+        if most is not None and len(fetched.content) > most:
+            raise TooLarge(f"A document has at most {most} bytes.", field="url", limit=most)
         blob = self._blobs.put(version.id, fetched.content)
         try:
             self._keep(lease, fetched, blob)
-        except (DocumentGone, JobCancelled):  # seen by the job's owner: nobody else stores anything for this version
+        except (DocumentGone, JobCancelled, QuotaExceeded):  # seen by the job's owner, who alone stores for this version
             self._blobs.delete_owned(version.id)
             raise
 
@@ -63,6 +68,7 @@ class Fetching:
                 version.state = "superseded"
             found.job.stage, found.job.updated_at = "reading", self._clock()  # from here on starts are counted again
             session.add_all([version, found.job])
+            follow(session, found.document, self._quotas)
 
 
 def _is_live(session: Session, found: Work) -> bool:

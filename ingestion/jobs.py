@@ -18,11 +18,13 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import InvalidInput, NotFound, Unavailable
+from config.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
+from ingestion.counting import follow
 from ingestion.job_rows import MAX_AFTER, OPEN, JobQueue, add_job, emit_document, emit_job, let_go, release_waiting
 from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED, Quotas
 
 MAX_RETRIED = 100  # by one call
 
@@ -45,6 +47,7 @@ class Jobs:
     database: Database
     clock: Clock
     queue: JobQueue
+    quotas: Quotas = UNLIMITED
 
     def for_tenant(self, context: TenantContext) -> TenantJobs:
         return TenantJobs(self, context)
@@ -85,11 +88,13 @@ class TenantJobs:
     def cancel(self, job_id: str) -> Job:
         """End an ingest job that has not ended; of one that has, nothing changes. Either way the job as it is then."""
         with self._parts.database.write(self._context) as session:
-            job, _, version = self._locked(session, job_id)
+            job, document, version = self._locked(session, job_id)
             if job.kind != "ingest" and not job.held:
                 raise InvalidInput("A delete cannot be cancelled: the document is gone from every answer already.")
             if job.state in OPEN and (job.held or (version is not None and version.state == "queued")):
                 self._cancel(session, job, version)
+                if document is not None:
+                    follow(session, document)
         return job
 
     def _cancel(self, session: Session, job: Job, version: DocumentVersion | None) -> None:
@@ -120,6 +125,7 @@ class TenantJobs:
             version.parser_deaths = version.read_starts = 0
             session.add(version)
             parts = self._parts
+            follow(session, document, parts.quotas)
             return add_job(
                 session, parts.clock, parts.queue, "ingest", document, version, retry_of=job.id, priority=job.priority
             )
@@ -127,7 +133,7 @@ class TenantJobs:
     def retry_all(self, wanted: Wanted, *, through: str | None = None, limit: int = MAX_RETRIED) -> tuple[Sequence[Job], bool]:
         """The new jobs for up to `limit` dead ones, oldest first and none younger than `through`; and whether there are more.
 
-        Passed over is what somebody else changed meanwhile.
+        Passed over is what somebody else changed meanwhile, and what the plan has no room for.
         """
         with self._parts.database.read(self._context) as session:
             statement = self._chosen(session, replace(wanted, dead=True)).where(*_can_be_retried())
@@ -136,7 +142,7 @@ class TenantJobs:
             found = session.scalars(statement.order_by(col(Job.id)).limit(limit + 1)).all()
         retried = []
         for job in found[:limit]:
-            with suppress(InvalidInput, NotFound, Unavailable):
+            with suppress(InvalidInput, NotFound, QuotaExceeded, Unavailable):
                 retried.append(self.retry(job.id))
         return retried, len(found) > limit
 

@@ -27,6 +27,7 @@ from ingestion.blobs import BlobStore
 from ingestion.catalogue import bump_generation, tombstone
 from ingestion.chunk_rows import INDEXED, FilterFields, numbers_of
 from ingestion.collector import Collector, forget_names
+from ingestion.counting import follow
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetching import Fetching
 from ingestion.job_rows import JobQueue, emit_document, emit_job, release_waiting
@@ -44,6 +45,7 @@ from rag.lexical.encoder import encode_chunk
 from rag.store.base import VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED, Counts, Quotas
 
 BATCH_CHUNKS = 64  # one step, one hold and one upsert
 _NO_SYNC = {"synchronize_session": False}
@@ -119,8 +121,9 @@ class Pipeline:
         *,
         max_chunks: int,
         fetcher: Fetcher | None = None,
+        quotas: Quotas = UNLIMITED,
     ) -> None:
-        self._fetching = Fetching(database, clock, blobs, fetcher)
+        self._fetching, self._quotas = Fetching(database, clock, blobs, fetcher, quotas), quotas
         self._database, self._clock, self._embedding, self._store = database, clock, embedding, store
         self._ledger, self._collector, self._queue = ledger, collector, queue
         self._beats = Beats(database, clock)
@@ -136,7 +139,12 @@ class Pipeline:
 
     def read(self, lease: Lease) -> int:
         """Content becomes text and chunks in SQL; return how many batches there are to embed."""
-        return -(-self._reading.read(lease) // BATCH_CHUNKS)
+        chunks = self._reading.read(lease)
+        with self._database.read(lease.context) as session:  # before anything is paid for; the switch decides
+            document = session.get(Document, lease.document_id)
+            former = 0 if document is None else document.counted_chunks
+            self._quotas.require_room(session, lease.context.tenant_id, Counts(chunks=chunks - former))
+        return -(-chunks // BATCH_CHUNKS)
 
     def embed_batch(self, lease: Lease, number: int) -> None:
         """Embed and index a batch."""
@@ -246,6 +254,7 @@ class Pipeline:
                 emit_document(session, self._clock, "live", job, version=version.number)
                 duplicates.note_late(session, self._clock, found)
             session.add_all([version, document])
+            follow(session, document, self._quotas)
         # What other versions left, and the content of one that is skipped; of a first one there is nothing.
         leftovers = document.last_number > 1 or skipped
         self._end(session, job, "succeeded", collected=not leftovers)
@@ -275,6 +284,7 @@ class Pipeline:
     def fail(self, lease: Lease, code: str, detail: str | None) -> None:
         """Record why the job ended; a version that never became live ends with it."""
         with self._database.write(lease.context) as session:
+            document = session.get(Document, lease.document_id, with_for_update=True)  # first, as everybody locks them
             job = owned(session, lease)
             if job.state != "running" or code == JobCancelled.code:
                 return
@@ -285,6 +295,8 @@ class Pipeline:
                 version.state, version.ended_at = state, self._clock()
                 session.add(version)
                 emit_document(session, self._clock, state, job, version=version.number)
+                if document is not None:
+                    follow(session, document)
             self._end(session, job, state, collected=False)
 
     def _end(self, session: Session, job: Job, state: str, *, collected: bool) -> None:

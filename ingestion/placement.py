@@ -20,6 +20,7 @@ from rag.corpus import Collection
 from rag.store.base import InvalidPoint, Placement, Space, VectorStore
 from rag.types import Scope
 from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED, Quotas
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +47,20 @@ class Placed:
 
 
 class Placements:
-    def __init__(self, database: Database, collections: Collections, store: VectorStore, space: Space) -> None:
+    def __init__(
+        self,
+        database: Database,
+        collections: Collections,
+        store: VectorStore,
+        space: Space,
+        quotas: Quotas = UNLIMITED,
+    ) -> None:
         self._database, self._collections, self._store, self._space = database, collections, store, space
+        self._quotas = quotas
 
     def choose(self, context: TenantContext, name: str, choice: Choice) -> Placed:
-        """What the operator wants; `auto`: as its size asks for."""
+        """What the operator wants; `auto`: as its size asks for. Raise NotInPlan."""
+        self._quotas.require_rules(context.tenant_id, dedicated=choice == "dedicated")
         with self._database.write(context) as session:
             row = self._collections.for_tenant(context).find(session, name)
             row.placement_chosen = choice != "auto"
@@ -72,14 +82,17 @@ class Placements:
 class Placer:
     """Run now and then by one worker. Asks the store for one list and SQL for two, whatever the number of collections."""
 
-    def __init__(self, database: Database, store: VectorStore, space: Space, *, dedicated_points: int) -> None:
+    def __init__(
+        self, database: Database, store: VectorStore, space: Space, *, dedicated_points: int, quotas: Quotas = UNLIMITED
+    ) -> None:
         """`dedicated_points`: 0 is never, unless it was chosen."""
         self._database, self._store, self._space, self._points = database, store, space, dedicated_points
+        self._quotas = quotas
 
     def run_once(self) -> None:
         apart = {one.collection: one for one in self._store.dedicated(self._space)}
         if self._points:
-            self._wish(self._store.crowded(self._space, self._points), "dedicated")
+            self._wish(self._allowed(self._store.crowded(self._space, self._points)), "dedicated")
             least = self._points * DEMOTE_SHARE
             self._wish([one.collection for one in apart.values() if one.points < least], "shared")
         wished = self._wished()
@@ -89,6 +102,13 @@ class Placer:
         for one in apart.values():
             if one.collection not in wished:
                 self._place(VectorScope(one.tenant), one.collection, "shared")
+
+    def _allowed(self, collections: Sequence[str]) -> list[str]:
+        """Those whose tenant's plan lets them lie by themselves."""
+        owners = sa.select(col(Collection.id), col(Collection.tenant_id)).where(col(Collection.id).in_(collections))
+        with self._database.system_read() as session:
+            rows = session.execute(owners).all() if collections else []
+        return [collection for collection, tenant in rows if self._quotas.of(tenant).dedicated]
 
     def _wish(self, collections: Sequence[str], placement: Placement) -> None:
         """Of those that nobody chose for."""

@@ -20,6 +20,7 @@ from ingestion.repair.former import expire
 from ingestion.repair.jobs import check_jobs
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.points import FreeMeter, check_points, check_unknown_tenants
+from ingestion.repair.quotas import check_quotas
 from ingestion.repair.report import Finding, Report
 from ingestion.repair.terms import check_term_counts
 from rag.corpus import Chunk
@@ -64,6 +65,7 @@ class Reconciler:
             check_jobs(self._parts, context, repair),
             check_points(self._parts, context, repair, meter, quick=quick),
             check_term_counts(self._parts, context, repair, quick=quick),
+            check_quotas(self._parts, context, repair),  # when what they count is mended
         )
 
     def _tenants(self) -> Iterator[TenantContext]:

@@ -13,6 +13,7 @@ from ingestion.tables import Job, JobDependency
 from rag.collections import Collections
 from rag.corpus import Collection, Document
 from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED
 
 _NO_SYNC = {"synchronize_session": False}
 
@@ -36,6 +37,7 @@ class Removal:
             for table, column in _naming():
                 session.execute(sa.delete(table).where(column == found.id), execution_options=_NO_SYNC)
             session.execute(sa.delete(Collection).where(col(Collection.id) == found.id), execution_options=_NO_SYNC)
+            UNLIMITED.removed_collection(session, context.tenant_id)
         return found
 
 

@@ -21,7 +21,7 @@ from rag.embedding.runtime import Fingerprint
 from rag.profiles import Profiles
 from rag.retrieval.past import kept_since
 from rag.store.base import Space
-from rag.types import Reader
+from rag.types import CollectionRules, NoRules, Reader
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "default"
@@ -35,9 +35,16 @@ _BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("name
 
 
 class Collections:
-    def __init__(self, database: Database, clock: Clock, fingerprint: Fingerprint, profiles: Profiles) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        fingerprint: Fingerprint,
+        profiles: Profiles,
+        rules: CollectionRules | None = None,
+    ) -> None:
         self._database, self._clock, self._fingerprint = database, clock, fingerprint
-        self._space, self.profiles = fingerprint.space, profiles
+        self._space, self.profiles, self._rules = fingerprint.space, profiles, rules or NoRules()
 
     def register_space(self) -> None:
         """Make the loaded model's space known to SQL; called once when the service starts."""
@@ -65,13 +72,15 @@ class Collections:
             )
 
     def for_tenant(self, scope: Reader) -> TenantCollections:
-        return TenantCollections(self._database, self._clock, self._space, self.profiles, scope)
+        return TenantCollections(self._database, self._clock, self._space, self.profiles, self._rules, scope)
 
 
 class TenantCollections:
-    def __init__(self, database: Database, clock: Clock, space: Space, profiles: Profiles, scope: Reader) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, space: Space, profiles: Profiles, rules: CollectionRules, scope: Reader
+    ) -> None:
         self._database, self._clock, self._space, self._scope = database, clock, space, scope
-        self._profiles = profiles
+        self._profiles, self._rules = profiles, rules
 
     def create(
         self,
@@ -85,12 +94,13 @@ class TenantCollections:
         keep_versions_days: int = 0,
         record: Callable[[Session, Collection], None] | None = None,
     ) -> Collection:
-        """`record` writes something of the new collection in its transaction, last."""
+        """`record` writes something of the new collection in its transaction, last. Raise QuotaExceeded, NotInPlan."""
         self._profiles.get(profile)
         if not NAME.fullmatch(name):
             raise InvalidInput("A collection's name is 1 to 100 of letters, digits, `.`, `_` and `-`.", field="name", limit=100)
         if not self._sees(name):
             raise NotFound(f"There is no collection {name!r}.", field="name")
+        self._rules.require_rules(self._scope.tenant_id, profile=profile, keep_versions_days=keep_versions_days)
         row = Collection(
             id=new_id("col"),
             tenant_id=self._scope.tenant_id,
@@ -108,6 +118,7 @@ class TenantCollections:
         try:
             with self._database.write(self._scope) as session:
                 session.add(row)
+                self._rules.made_collection(session, row.tenant_id)
                 if record is not None:
                     record(session, row)
         except IntegrityError as error:
@@ -125,9 +136,10 @@ class TenantCollections:
         semantic_threshold: float | None = None,
         keep_versions_days: int | None = None,
     ) -> tuple[Collection, int]:
-        """What is given holds from now on; documents that were brought stay as they are."""
+        """What is given holds from now on; documents that were brought stay as they are. Raise NotInPlan."""
         if profile is not None:
             self._profiles.get(profile)
+        self._rules.require_rules(self._scope.tenant_id, profile=profile, keep_versions_days=keep_versions_days)
         changes = {
             "profile": profile,
             "near_duplicates": near_duplicates,

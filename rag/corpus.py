@@ -83,6 +83,10 @@ class Document(TenantOwned, table=True):
     last_number: int = 0
     created_at: int = Field(sa_type=sa.BigInteger)
     deleted_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+    #: As what it is counted among what the tenant has: `ingestion.counting`.
+    counted: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
+    counted_bytes: int = Field(default=0, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": "0"})
+    counted_chunks: int = Field(default=0, sa_type=sa.BigInteger, sa_column_kwargs={"server_default": "0"})
 
 
 class DocumentVersion(TenantOwned, table=True):

@@ -11,10 +11,13 @@ from config.database import Database
 from config.errors import Unauthenticated
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tenants.keys import KeyRing
+from tenants.standing import ACTIVE, Standing, standing_of
 from tenants.tables import ApiKey, Tenant
 from tenants.tokens import TokenSigner
 
-_CACHE_SALT = select(col(Tenant.cache_salt)).where(col(Tenant.id) == sa.bindparam("id"))
+_TENANT = select(col(Tenant.cache_salt), col(Tenant.suspended_at), col(Tenant.suspended_reads)).where(
+    col(Tenant.id) == sa.bindparam("id"), col(Tenant.deleted_at).is_(None)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Identity:
 
     principal: Principal
     tenant: TenantContext | None
+    standing: Standing = ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Identifier:
             return self._of_key(key)
         if credential.count(".") == 2 and (claims := self._tokens.verify(credential)):
             principal = Principal(PrincipalKind.TOKEN, f"{claims.id} of {claims.issued_by}", claims.scopes)
-            return Identity(principal, self._context(claims.tenant_id, principal))
+            return Identity(principal, *self._context(claims.tenant_id, principal))
         raise Unauthenticated("Send a valid key as `Authorization: Bearer <key>`.")
 
     def _of_key(self, key: ApiKey) -> Identity:
@@ -50,17 +54,18 @@ class Identifier:
         if key.tenant_id is None:
             return Identity(Principal(PrincipalKind.OPERATOR, key.id, scopes), None)
         principal = Principal(PrincipalKind.KEY, key.id, scopes)
-        return Identity(principal, self._context(key.tenant_id, principal, key))
+        return Identity(principal, *self._context(key.tenant_id, principal, key))
 
-    def _context(self, tenant_id: str, principal: Principal, key: ApiKey | None = None) -> TenantContext:
+    def _context(self, tenant_id: str, principal: Principal, key: ApiKey | None = None) -> tuple[TenantContext, Standing]:
         with self._database.read(_Claimed(tenant_id)) as session:
-            cache_salt = session.scalar(_CACHE_SALT, {"id": tenant_id})
-        if cache_salt is None:
+            found = session.execute(_TENANT, {"id": tenant_id}).first()
+        if found is None:
             raise Unauthenticated("Send a valid key as `Authorization: Bearer <key>`.")
-        return TenantContext(
+        context = TenantContext(
             tenant_id,
-            cache_salt,
+            found.cache_salt,
             principal,
             collections=None if key is None or key.collections is None else frozenset(key.collections),
             labels=None if key is None or key.labels is None else frozenset(key.labels),
         )
+        return context, standing_of(found.suspended_at, found.suspended_reads)

@@ -48,6 +48,7 @@ from rag.retrieval.retriever import Retriever
 from rag.store.base import Point, TenantVectors, VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry
 from tests.support import FreeMeter
@@ -85,7 +86,8 @@ class World:
         self.blobs = BlobStore(self.folder / "blobs")
         self.queue = MemoryQueue()
         self.instances = Instances(self.database, system_clock)
-        collections = Collections(self.database, system_clock, embedder.model.fingerprint, Profiles(BUILT_IN, embedder.model))
+        profiles = Profiles(BUILT_IN, embedder.model)
+        collections = Collections(self.database, system_clock, embedder.model.fingerprint, profiles, UNLIMITED)
         collections.register_space()
         limits = DocumentLimits(10**6, self.fetcher and self.fetcher.policy)
         self.documents = Documents(self.database, system_clock, collections, self.blobs, self.queue, self.ledger, limits)

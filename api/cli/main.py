@@ -31,6 +31,7 @@ from api.cli import (
     processes,
     questions,
     secrets,
+    tenants,
     tune,
     webhooks,
 )
@@ -45,7 +46,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Carrel: a private room of knowledge for every tenant. `carrel serve` starts it; settings are CARREL_* variables.",
 )
-app.add_typer(admin.tenants, name="tenant")
+app.add_typer(tenants.tenants, name="tenant")
+app.add_typer(tenants.plans, name="plan")
 app.add_typer(admin.keys, name="key")
 app.add_typer(collections.collections, name="collection")
 app.add_typer(document.documents, name="document")

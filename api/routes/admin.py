@@ -1,4 +1,4 @@
-"""The operator's routes. No tenant's key opens them, whatever its scopes."""
+"""The operator's routes about keys, tokens and placements. No tenant's key opens them, whatever its scopes."""
 
 from __future__ import annotations
 
@@ -8,53 +8,12 @@ from api.collection_schemas import PlacementIn, PlacementOut
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
 from api.routing import Caller, Services, in_thread, router, scope
-from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, TenantIn, TenantOut, TenantPatch, Text, TokenIn, TokenOut
+from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, Text, TokenIn, TokenOut
 from config.clock import isoformat
 from tenants.context import Scope, TenantContext
 from tenants.keys import NewKey
 
 routes = router("Administration")
-
-
-@routes.post(
-    "/v1/admin/tenants",
-    operation_id="create_tenant",
-    summary="Make a tenant",
-    status_code=201,
-    **scope(Scope.OPERATE),
-)
-async def create_tenant(body: TenantIn, services: Services, once: Once) -> TenantOut:
-    given = "monthly_tokens" in body.model_fields_set
-    tokens = body.monthly_tokens if given else services.core.settings.monthly_tokens
-    registry, record = services.core.registry, once.records(TenantOut.of, status=201)
-    return TenantOut.of(await in_thread(lambda: registry.create(body.name, monthly_tokens=tokens, record=record)))
-
-
-@routes.get("/v1/admin/tenants", operation_id="list_tenants", summary="List tenants", **scope(Scope.OPERATE))
-async def list_tenants(services: Services, cursor: Cursor, limit: Limit = 20) -> Page[TenantOut]:
-    rows = await in_thread(lambda: services.core.registry.list(after=cursor.position, limit=limit))
-    return Page(data=[TenantOut.of(row) for row in rows], next=cursor.next(rows[-1].id if len(rows) == limit else None))
-
-
-@routes.get(
-    "/v1/admin/tenants/{tenant}",
-    operation_id="get_tenant",
-    summary="Show a tenant, by id or name",
-    **scope(Scope.OPERATE),
-)
-async def get_tenant(tenant: Text, services: Services) -> TenantOut:
-    return TenantOut.of(await in_thread(services.core.registry.get, tenant))
-
-
-@routes.patch(
-    "/v1/admin/tenants/{tenant}",
-    operation_id="update_tenant",
-    summary="Change a tenant's budget",
-    **scope(Scope.OPERATE),
-)
-async def update_tenant(tenant: Text, body: TenantPatch, services: Services) -> TenantOut:
-    registry = services.core.registry
-    return TenantOut.of(await in_thread(lambda: registry.set_monthly_tokens(registry.get(tenant).id, body.monthly_tokens)))
 
 
 @routes.post(

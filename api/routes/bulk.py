@@ -17,7 +17,7 @@ from api.bulk_source import Line
 from api.middleware import event_of
 from api.problems import invalid
 from api.routes.documents import of_json
-from api.routing import Services, Tenant, require, router, scope
+from api.routing import Services, Tenant, in_thread, require, router, scope
 from api.schemas import DocumentIn
 from api.wiring_api import ApiServices
 from config.errors import CarrelError, Forbidden, InvalidInput, TooLarge, UnsupportedMedia
@@ -28,7 +28,7 @@ from tenants.context import Scope, TenantContext
 
 routes = router("Documents")
 
-CHECK_S = 5.0  # how long a revoked key goes on bringing documents
+CHECK_S = 1.0  # how long a revoked key, or a suspended tenant, goes on bringing documents
 JSON_OVERHEAD = 1024 * 1024  # of a line beside its text, as of any request beside its document
 
 _BODY = {
@@ -58,10 +58,15 @@ async def create_documents(
     services: Services,
     tenant: Tenant,
     max_errors: Annotated[int, Query(ge=1, le=1_000_000, description="Refused lines after which it stops.")] = 100,
+    new_documents: Annotated[int, Query(ge=0, le=10**9, description="That it will bring, if known: see `new_bytes`.")] = 0,
+    new_bytes: Annotated[
+        int, Query(ge=0, le=10**15, description="Of their contents. If the plan has no room for all, none is taken.")
+    ] = 0,
 ) -> BulkStream:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != MEDIA_TYPE:
         raise UnsupportedMedia(f"Send {MEDIA_TYPE}, one document a line.", field="content-type")
     max_line = services.core.settings.max_document_bytes + JSON_OVERHEAD
+    await in_thread(services.bulk.for_tenant(tenant).require_room_for, new_documents, new_bytes)
     request.state.audit = {"bulk": "begun"}
     return BulkStream(
         _Intake(request, services, tenant, max_line),

@@ -86,7 +86,7 @@ def _permission(request: Request, services: ApiServices, job_id: str) -> Callabl
 
     def check() -> None:
         identity = services.identifier.identify(credential)
-        require(identity, Scope.QUERY)
+        require(identity, Scope.QUERY, reads=True)
         if identity.tenant is None:
             raise Unauthenticated("The credential has no tenant any more.")
         services.jobs.for_tenant(identity.tenant).get(job_id)

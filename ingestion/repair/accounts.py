@@ -10,6 +10,7 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from ingestion.catalogue import bump_generation
+from ingestion.counting import follow
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
 from rag.corpus import Document, DocumentVersion
@@ -65,6 +66,7 @@ def _set_live(parts: Parts, context: TenantContext, document_id: str) -> bool:
         document.live_version_id = versions[0].id if versions else None
         document.live_number = versions[0].number if versions else 0
         session.add(document)
+        follow(session, document)
         bump_generation(session, document.collection_id)
     return True
 

@@ -12,6 +12,7 @@ KINDS = {
     "job_unlike_version": "jobs did not know that their version had ended",
     "remains": "documents kept remains of versions that had ended",
     "live_version": "documents disagreed with their versions about which is live",
+    "quota_use": "what tenants are counted to have differed from what they have",
     "budget_window": "months' sums of tokens differed from their ledger entries",
     "point_without_chunk": "points in the engine had no chunk in SQL",
     "points_of_unknown_tenant": "points belonged to tenants that do not exist",

@@ -215,6 +215,10 @@ class EmbeddingService:
         """Erase vectors from the cache. A text that is embedded again is paid for again."""
         self._cache.erase(scope, keys)
 
+    def forget_all(self, scope: Scope) -> None:
+        """Erase every vector of the tenant from the cache."""
+        self._cache.forget(scope)
+
     def holdings(self, scope: Scope) -> CacheStats:
         """What the cache holds for a tenant."""
         return self._cache.stats(scope)

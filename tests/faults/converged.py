@@ -34,6 +34,7 @@ from rag.lexical.statistics import total
 from rag.store.base import Space
 from rag.store.remote import EngineClient
 from tenants.context import TenantContext
+from tenants.quotas import Counts, used_of
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, Event, LedgerEntry
 from tests.support import wait_for
@@ -95,6 +96,7 @@ class Inside:
             with self.database.read(self.context(truth.tenant)) as session:
                 named |= self._check_documents(session, truth)
                 _check_sums(session)
+                _check_counts(session)
                 _check_remains(session)
                 chunks = _check_chunks(session)
             assert self.points(truth.tenant) == chunks
@@ -156,6 +158,16 @@ def _check_sums(session: Session) -> None:
         assert window.held == sum(entry.tokens for entry in entries if entry.state in ("held", "started")) == 0
         assert window.used == sum(entry.tokens for entry in entries if entry.state in ("settled", "unsettled"))
         assert window.cost == sum(entry.cost for entry in entries)
+
+
+def _check_counts(session: Session) -> None:
+    """What the tenant is counted to have is what it has."""
+    versions = session.scalars(select(DocumentVersion).where(col(DocumentVersion.state).in_(("queued", "live")))).all()
+    chunks = len(session.scalars(select(col(VersionChunk.chunk_id))).all())  # live versions only have places by now
+    collections = len(session.scalars(select(col(Collection.id))).all())
+    there = Counts(len({one.document_id for one in versions}), chunks, sum(one.bytes for one in versions), collections)
+    tenant_id: str = session.info["tenant_id"]
+    assert used_of(session, tenant_id) == there
 
 
 def _check_events(session: Session) -> None:

@@ -176,6 +176,9 @@ class World:
             own[kind] = self.word(kind.partition("/")[0])
         tenant = self.ask("POST /v1/admin/tenants", self.operator, body={"name": own["tenant/name"]})
         member.tenant_id = own["tenant"] = tenant["id"]
+        gone = self.ask("POST /v1/admin/tenants", self.operator, body={"name": self.word("gone")})
+        deletion = self.ask("DELETE /v1/admin/tenants/{tenant}", self.operator, path={"tenant": gone["id"]})
+        own["deletion"] = deletion["id"]
         self._credentials(member)
         for name in ("collection name", "collection name/other"):
             key = {"Idempotency-Key": own[f"idempotency key/of {name}"]}

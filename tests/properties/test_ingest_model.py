@@ -53,6 +53,7 @@ from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED
 from tenants.registry import TenantRegistry
 from tests.postgresql import database_url
 from tests.support import served_engine
@@ -115,7 +116,8 @@ class IngestModel(RuleBasedStateMachine):
         self.ledger = Ledger(self.database, system_clock, lease_s=60)
         self.blobs = BlobStore(self.folder / "blobs")
         self.queue = MemoryQueue()
-        collections = Collections(self.database, system_clock, runtime.fingerprint, Profiles(BUILT_IN, runtime))
+        profiles = Profiles(BUILT_IN, runtime)
+        collections = Collections(self.database, system_clock, runtime.fingerprint, profiles, UNLIMITED)
         collections.register_space()
         self.documents = Documents(
             self.database, system_clock, collections, self.blobs, self.queue, self.ledger, DocumentLimits(10**6)

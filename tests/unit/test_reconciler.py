@@ -127,8 +127,8 @@ def test_a_running_job_whose_version_failed_ends_with_it_and_its_remains_go(worl
     world.bring("ash", "three", text_of("ash", 9, 2))
     world.queue.waiting.clear()
     world.change("ash", sa.update(DocumentVersion).where(col(DocumentVersion.state) == "queued").values(state="failed"))
-    assert _kinds(world, repair=False) == {"job_unlike_version"}
-    assert _kinds(world, repair=True) == {"job_unlike_version", "remains"}
+    assert _kinds(world, repair=False) == {"job_unlike_version", "quota_use"}
+    assert _kinds(world, repair=True) == {"job_unlike_version", "quota_use", "remains"}
     assert _kinds(world, repair=True) == set()
     [job] = [job for job in world.all("ash", Job) if job.state != "succeeded"]
     assert (job.state, job.stage, job.error_code) == ("failed", "done", "internal_error")
@@ -152,7 +152,7 @@ def test_jobs_in_the_queue_are_left_to_it(world: World) -> None:
 def test_a_chunk_that_no_version_places_goes_with_its_point(world: World) -> None:
     [placed, *_] = world.all("ash", VersionChunk)
     world.change("ash", sa.delete(VersionChunk).where(col(VersionChunk.chunk_id) == placed.chunk_id))
-    assert _kinds(world, repair=True) == {"remains", "term_counts"}
+    assert _kinds(world, repair=True) == {"quota_use", "remains", "term_counts"}
     assert placed.chunk_id not in world.vectors("ash").ids()
     world.check_invariants()
 

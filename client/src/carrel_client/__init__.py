@@ -8,7 +8,7 @@ print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
 from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
-from carrel_client.client import Admin, Carrel, Keys, Tenants
+from carrel_client.client import Admin, Carrel, Keys
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
 from carrel_client.errors import (
@@ -50,6 +50,7 @@ from carrel_client.models import (
     UsageAmounts,
     UsageDay,
 )
+from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
 __all__ = [
@@ -76,12 +77,15 @@ __all__ = [
     "Feedback",
     "FeedbackOf",
     "Group",
+    "ImportedTenant",
     "InvalidRequestError",
     "Job",
     "JobFailedError",
     "Jobs",
     "Key",
     "Keys",
+    "Limit",
+    "Limits",
     "NearDuplicate",
     "NewKey",
     "NewWebhook",
@@ -90,6 +94,7 @@ __all__ = [
     "PassageView",
     "PermissionDeniedError",
     "Placement",
+    "Plan",
     "Profile",
     "Progress",
     "QueryResult",
@@ -98,6 +103,7 @@ __all__ = [
     "RateLimitError",
     "ServiceUnavailableError",
     "Tenant",
+    "TenantDeletion",
     "Tenants",
     "Token",
     "TransportError",

@@ -20,11 +20,9 @@ from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     Key,
     NewKey,
-    Placement,
-    Tenant,
-    Token,
     Usage,
 )
+from carrel_client.tenants import Tenants
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
 from carrel_client.transport import path_of as _path
@@ -83,52 +81,6 @@ class Admin:
     def __init__(self, transport: Transport) -> None:
         self.tenants = Tenants(transport)
         self.keys = Keys(transport)
-
-
-class Tenants:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def create(self, *, name: str, monthly_tokens: int | None = None, idempotency_key: str | None = None) -> Tenant:
-        """`monthly_tokens` None leaves it to the service's default; `update` can lift a limit."""
-        body: dict[str, Any] = {"name": name}
-        if monthly_tokens is not None:
-            body["monthly_tokens"] = monthly_tokens
-        answer = self._transport.call("POST", "/v1/admin/tenants", json=body, idempotency_key=idempotency_key)
-        return Tenant.parse(answer.json())
-
-    def get(self, tenant: str) -> Tenant:
-        """By id or name."""
-        return Tenant.parse(self._transport.call("GET", _path("/v1/admin/tenants", tenant)).json())
-
-    def list(self, *, page_size: int = 100) -> Iterator[Tenant]:
-        for item in _pages(self._transport, "/v1/admin/tenants", page_size):
-            yield Tenant.parse(item)
-
-    def update(self, tenant: str, *, monthly_tokens: int | None) -> Tenant:
-        body = {"monthly_tokens": monthly_tokens}
-        return Tenant.parse(self._transport.call("PATCH", _path("/v1/admin/tenants", tenant), json=body).json())
-
-    def token(
-        self, tenant: str, *, scopes: Sequence[str], lifetime_seconds: int = 900, idempotency_key: str | None = None
-    ) -> Token:
-        """A short-lived credential to act as this tenant; the exchange is audited."""
-        body = {"scopes": list(scopes), "lifetime_seconds": lifetime_seconds}
-        path = _path("/v1/admin/tenants", tenant, "tokens")
-        return Token.parse(self._transport.call("POST", path, json=body, idempotency_key=idempotency_key).json())
-
-    def placement(self, tenant: str, collection: str) -> Placement:
-        """Where a collection's vectors are to lie, and whether they do."""
-        return Placement.parse(self._transport.call("GET", _placement(tenant, collection)).json())
-
-    def place(self, tenant: str, collection: str, *, placement: str) -> Placement:
-        """`shared`, `dedicated`, or `auto` to go by the number of points. They are moved while the collection is used."""
-        body = {"placement": placement}
-        return Placement.parse(self._transport.call("PUT", _placement(tenant, collection), json=body).json())
-
-
-def _placement(tenant: str, collection: str) -> str:
-    return _path("/v1/admin/tenants", tenant, "collections", collection, "placement")
 
 
 class Keys:

@@ -234,6 +234,10 @@ class Tenant(Model):
     name: str
     monthly_tokens: int | None
     created_at: str
+    plan: str | None = None  #: None is the service's default
+    metadata: dict[str, str] = field(default_factory=dict)
+    state: str = "active"  #: active, suspended or deleting
+    reads: bool = True  #: whether it may ask and read
 
 
 @dataclass(frozen=True)

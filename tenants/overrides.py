@@ -1,0 +1,95 @@
+"""A tenant's limits as the operator sees and changes them: what holds, where it comes from, and until when."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import Clock
+from config.database import Database
+from config.errors import InvalidInput
+from tenants.events import emit
+from tenants.plans import LIMITS, LimitsInForce, check_override
+from tenants.quotas import COUNTED, used_of
+from tenants.registry import changeable
+from tenants.tables import LimitOverride, Tenant
+
+MAX_REASON_CHARS = 500
+MONTHLY = "embedding_tokens_month"
+_NO_SYNC = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitShown:
+    name: str
+    value: Any  #: what holds; None is no limit
+    source: str  #: plan, monthly_tokens or override
+    of_plan: Any
+    used: int | None = None  #: of what is counted
+    until: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsShown:
+    plan: str
+    limits: list[LimitShown]
+
+
+class Overrides:
+    def __init__(self, database: Database, clock: Clock, limits: LimitsInForce) -> None:
+        self._database, self._clock, self._limits = database, clock, limits
+
+    def show(self, tenant: Tenant) -> LimitsShown:
+        """As they are this moment, kept nowhere."""
+        now, plans = self._clock(), self._limits.plans
+        with self._database.system_read() as session:
+            force = plans.limits_of(session, tenant.id, now)
+            rows = session.scalars(select(LimitOverride).where(col(LimitOverride.tenant_id) == tenant.id)).all()
+            used = used_of(session, tenant.id)
+        overrides = {row.name: row for row in rows if row.until is None or row.until > now}
+        of_plan = plans.resolve(force.plan, {})
+
+        def shown(name: str) -> LimitShown:
+            row = overrides.get(name)
+            monthly = name == MONTHLY and tenant.monthly_tokens is not None
+            source = "override" if row is not None else "monthly_tokens" if monthly else "plan"
+            until, reason = (None, None) if row is None else (row.until, row.reason)
+            count = getattr(used, name) if name in COUNTED else None
+            return LimitShown(name, getattr(force, name), source, getattr(of_plan, name), count, until, reason)
+
+        return LimitsShown(force.plan, [shown(name) for name in LIMITS])
+
+    def put(self, tenant_id: str, name: str, value: Any, *, until: int | None, reason: str) -> None:
+        """Raise NotFound, Conflict, or InvalidInput for what no plan could say."""
+        value = check_override(name, value)
+        if until is not None and until <= self._clock():
+            raise InvalidInput("The override would have expired already.", field="expires_at")
+        if len(reason) > MAX_REASON_CHARS:
+            raise InvalidInput(f"A reason has up to {MAX_REASON_CHARS} characters.", field="reason", limit=MAX_REASON_CHARS)
+        with self._database.system_write() as session:
+            self._changed(session, tenant_id, name, value=value, until=until)
+            owned = {"tenant_id": tenant_id, "name": name, "created_at": self._clock()}
+            session.merge(LimitOverride.model_validate({**owned, "value": json.dumps(value), "until": until, "reason": reason}))
+        self._limits.forget(tenant_id)
+
+    def remove(self, tenant_id: str, name: str) -> None:
+        """The plan's limit holds again; where it does already, nothing changes."""
+        check_override(name, None if name not in ("dedicated",) else True)
+        owned = (col(LimitOverride.tenant_id) == tenant_id, col(LimitOverride.name) == name)
+        with self._database.system_write() as session:
+            if session.scalar(select(col(LimitOverride.name)).where(*owned)) is not None:
+                self._changed(session, tenant_id, name, removed=True)
+                session.execute(sa.delete(LimitOverride).where(*owned), execution_options=_NO_SYNC)
+        self._limits.forget(tenant_id)
+
+    def _changed(self, session: Session, tenant_id: str, name: str, **told: object) -> None:
+        tenant = changeable(session, tenant_id)
+        tenant.changed_at = self._clock()
+        session.add(tenant)
+        emit(session, self._clock, tenant_id, "tenant.limit_changed", tenant_id, limit=name, **told)

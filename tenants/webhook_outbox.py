@@ -22,7 +22,7 @@ from config.ids import new_id
 from tenants.context import TenantContext
 from tenants.events import DAY_MS, emit
 from tenants.tables import Event
-from tenants.webhook_rules import FAILING, GIVE_UP_MS, GONE, TEST, Outcome, next_try, pause_ms, wants
+from tenants.webhook_rules import FAILING, GONE, TEST, Outcome, gives_up, next_try, pause_ms, wants
 from tenants.webhook_tables import WebhookDelivery, WebhookEndpoint
 
 PAGE = 200  # events that become deliveries in one transaction
@@ -147,15 +147,14 @@ class WebhookOutbox:
         return None if delivery is None else Due(endpoint.url, delivery)
 
     def record(self, lease: SendLease, sent: WebhookDelivery, outcome: Outcome) -> None:
-        """Of a try that was made. A delivery that stands for a later event by now is still to be sent."""
+        """Of a try that was made; nothing, if another holds the lease by now: what joined the delivery since is its to send."""
         now = self.clock()
         with self._database.write(lease.context) as session:
             endpoint = _owned(session, lease)
             if endpoint is None:
                 return
-            same = (col(WebhookDelivery.id) == sent.id, col(WebhookDelivery.event_id) == sent.event_id)
-            delivery = session.scalars(_of(endpoint.id, "pending").where(*same)).one_or_none()
-            if delivery is not None:
+            own = _of(endpoint.id, "pending").where(col(WebhookDelivery.id) == sent.id)
+            if delivery := session.scalars(own).one_or_none():
                 self._tried(delivery, outcome, now)
             endpoint.lease_until = now + self._lease_ms
             if outcome.error is None:
@@ -180,22 +179,19 @@ class WebhookOutbox:
         endpoint.failures += 1
         endpoint.failing_since = endpoint.failing_since or now
         endpoint.resume_at = now + pause_ms(endpoint.failures, outcome.retry_after_s)
-        if outcome.gone or now - endpoint.failing_since >= GIVE_UP_MS:
+        if outcome.gone or gives_up(endpoint.failures, now - endpoint.failing_since):
             disable(session, self.clock, endpoint, GONE if outcome.gone else FAILING)
 
     def purge(self, older_than_days: int) -> int:
         """Delete old deliveries of all tenants that have ended, or that wait for a disabled endpoint; return how many."""
         before, purged = self.clock() - older_than_days * DAY_MS, 0
         disabled = select(col(WebhookEndpoint.id)).where(col(WebhookEndpoint.disabled_at) < before)
+        some = select(col(WebhookDelivery.id)).limit(PURGE_ROWS)
+        ended = some.where(col(WebhookDelivery.finished_at) < before)
+        left = some.where(col(WebhookDelivery.endpoint_id).in_(disabled))
         for _ in range(PURGE_PAGES):
             with self._database.system_write() as session:
-                ended = select(col(WebhookDelivery.id)).where(col(WebhookDelivery.finished_at) < before).limit(PURGE_ROWS)
-                old = (
-                    session.scalars(ended).all()
-                    or session.scalars(
-                        select(col(WebhookDelivery.id)).where(col(WebhookDelivery.endpoint_id).in_(disabled)).limit(PURGE_ROWS)
-                    ).all()
-                )
+                old = session.scalars(ended).all() or session.scalars(left).all()
                 session.execute(sa.delete(WebhookDelivery).where(col(WebhookDelivery.id).in_(old)), execution_options=_NO_SYNC)
             purged += len(old)
             if not old:

@@ -67,6 +67,11 @@ def pause_ms(failures: int, asked_s: float | None) -> int:
     return round(1000 * max(own, min(asked_s or 0, MAX_ASKED_S)))
 
 
+def gives_up(failures: int, failing_ms: int) -> bool:
+    """Whether an endpoint is disabled: two failures with a quiet week between them are no reason."""
+    return failing_ms >= GIVE_UP_MS and failures >= len(SCHEDULE_S)
+
+
 def body_of(delivery: WebhookDelivery) -> bytes:
     """What is sent of an event: the same as `GET /v1/events` shows of it."""
     shown = {"id": delivery.event_id, "type": delivery.type, "subject": delivery.subject, "at": isoformat(delivery.at)}

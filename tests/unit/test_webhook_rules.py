@@ -15,7 +15,7 @@ from standardwebhooks import WebhookVerificationError as OtherError
 from carrel_client import Event, WebhookVerificationError
 from carrel_client.webhooks import TOLERANCE_S, verify
 from config.errors import InvalidInput
-from tenants.webhook_rules import JITTER, MAX_PAUSE_S, SCHEDULE_S, check, next_try, pause_ms, wants
+from tenants.webhook_rules import GIVE_UP_MS, JITTER, MAX_PAUSE_S, SCHEDULE_S, check, gives_up, next_try, pause_ms, wants
 from tenants.webhook_signing import MAX_FORMER, SigningSecret, dumped, loaded, new_secret, rotated, signed_headers
 from tests.unit.conftest import NOON
 
@@ -71,6 +71,10 @@ def test_what_fails_is_left_alone_longer_and_longer_up_to_a_bound() -> None:
     assert [pause_ms(failures, None) // 1000 for failures in (1, 2, 3, 4, 7, 10_000)] == [1, 2, 4, 8, 60, MAX_PAUSE_S]
     assert pause_ms(1, 120.0) == 120_000
     assert pause_ms(1, 1e5) == 3_600_000
+
+
+def test_an_endpoint_is_given_up_after_days_and_tries() -> None:
+    assert [gives_up(10, GIVE_UP_MS), gives_up(10, GIVE_UP_MS - 1), gives_up(9, 2 * GIVE_UP_MS)] == [True, False, False]
 
 
 def test_the_published_vector() -> None:

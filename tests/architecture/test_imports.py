@@ -61,6 +61,9 @@ WITHOUT_A_TENANT = {
     "tenants/idempotency.py",  # operators' requests, and deleting what is a day old
     "tenants/audit.py",
     "tenants/events.py",  # old events are purged whoever they belong to
+    "tenants/overrides.py",  # the operator's, as the registry is
+    "tenants/deletions.py",
+    "ingestion/tenant_removal.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
 }

@@ -165,8 +165,9 @@ class TenantRemoval:
         keys = [*table.primary_key.columns]
         some = sa.select(*keys).where(table.c.tenant_id == tenant_id).limit(ROWS)
         with self._database.system_write() as session:
-            result = session.connection().execute(sa.delete(table).where(sa.tuple_(*keys).in_(some)))
-        return result.rowcount
+            result = session.execute(sa.delete(table).where(sa.tuple_(*keys).in_(some)))
+            removed: int = result.rowcount  # type: ignore[attr-defined]
+        return removed
 
     def _finish(self, deletion: TenantDeletion, context: TenantContext) -> None:
         """The tenant and the receipt in one transaction, unless something came in between: then the next call goes on."""
@@ -178,7 +179,7 @@ class TenantRemoval:
             for table in ("quota_use", "tenants"):
                 columns = SQLModel.metadata.tables[table].c
                 owner = columns.id if table == "tenants" else columns.tenant_id
-                session.connection().execute(sa.delete(owner.table).where(owner == context.tenant_id))
+                session.execute(sa.delete(owner.table).where(owner == context.tenant_id))
             row = session.get_one(TenantDeletion, deletion.id, with_for_update=True)
             rows = {table.name: _count(session, table, context.tenant_id) for table in owned_tables()}
             row.after = {**found, **rows, **row.after}
@@ -201,4 +202,4 @@ def owned_tables() -> Sequence[sa.Table]:
 
 def _count(session: Session, table: sa.Table, tenant_id: str) -> int:
     count = sa.select(sa.func.count()).select_from(table).where(table.c.tenant_id == tenant_id)
-    return session.connection().scalar(count) or 0
+    return session.scalar(count) or 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -21,7 +22,7 @@ from rag.embedding.runtime import Fingerprint
 from rag.profiles import Profiles
 from rag.retrieval.past import kept_since
 from rag.store.base import Space
-from rag.types import CollectionRules, NoRules, Reader
+from rag.types import Reader
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "default"
@@ -32,6 +33,28 @@ _SLOTS = (
     .execution_options(**ROWS_BY_KEY)
 )
 _BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("names", expanding=True)))
+
+
+class CollectionRules(Protocol):
+    """What a tenant may have of collections, and how they may be. `tenants.quotas.Quotas` satisfies it."""
+
+    def require_rules(
+        self, tenant_id: str, *, profile: str | None = None, keep_versions_days: int | None = None, dedicated: bool = False
+    ) -> None:
+        """Raise NotInPlan."""
+
+    def made_collection(self, session: Session, tenant_id: str) -> None:
+        """Count it when the session commits, which then may raise QuotaExceeded."""
+
+
+class NoRules:
+    """Where nothing is counted or refused."""
+
+    def require_rules(
+        self, tenant_id: str, *, profile: str | None = None, keep_versions_days: int | None = None, dedicated: bool = False
+    ) -> None: ...
+
+    def made_collection(self, session: Session, tenant_id: str) -> None: ...
 
 
 class Collections:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
+from typing import Protocol
 
 MAX_QUESTION_CHARS = 8_000
 
@@ -30,28 +27,6 @@ class Reader(Scope, Protocol):
 
     @property
     def labels(self) -> frozenset[str] | None: ...
-
-
-class CollectionRules(Protocol):
-    """What a tenant may have of collections, and how they may be. `tenants.quotas.Quotas` satisfies it."""
-
-    def require_rules(
-        self, tenant_id: str, *, profile: str | None = None, keep_versions_days: int | None = None, dedicated: bool = False
-    ) -> None:
-        """Raise NotInPlan."""
-
-    def made_collection(self, session: Session, tenant_id: str) -> None:
-        """Count it when the session commits, which then may raise QuotaExceeded."""
-
-
-class NoRules:
-    """Where nothing is counted or refused."""
-
-    def require_rules(
-        self, tenant_id: str, *, profile: str | None = None, keep_versions_days: int | None = None, dedicated: bool = False
-    ) -> None: ...
-
-    def made_collection(self, session: Session, tenant_id: str) -> None: ...
 
 
 class Meter(Protocol):

@@ -111,7 +111,7 @@ class LimitsInForce:
     """Limits by tenant, kept in this process for `fresh_ms` at most; `forget` is for whoever learns of a change sooner."""
 
     def __init__(self, database: Database, clock: Clock, plans: Plans, *, fresh_ms: int = FRESH_MS) -> None:
-        self.plans, self._database, self._clock, self._fresh_ms = plans, database, clock, fresh_ms
+        self.plans, self._database, self._clock, self.fresh_ms = plans, database, clock, fresh_ms
         self._kept: dict[str, tuple[int, Limits]] = {}  #: until when
         self._lock = threading.Lock()
 
@@ -119,11 +119,11 @@ class LimitsInForce:
         """Raise NotFound for no tenant. `session`: one that is open already, so that none is opened beside it."""
         now = self._clock()
         kept = self._kept.get(tenant_id)
-        if kept is not None and now < kept[0] <= now + self._fresh_ms:  # a clock that went back must not keep it longer
+        if kept is not None and now < kept[0] <= now + self.fresh_ms:  # a clock that went back must not keep it longer
             return kept[1]
         with nullcontext(session) if session else self._database.read(_Of(tenant_id)) as asked:
             found = self.plans.in_force(asked, tenant_id, now)
-        until = now + self._fresh_ms
+        until = now + self.fresh_ms
         with self._lock:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()

@@ -62,6 +62,9 @@ WITHOUT_A_TENANT = {
     "tenants/audit.py",
     "tenants/events.py",  # old events are purged whoever they belong to
     "tenants/webhook_outbox.py",  # finding endpoints that wait, and purging; each is served in a session of its tenant
+    "tenants/overrides.py",  # the operator's, as the registry is
+    "tenants/deletions.py",
+    "ingestion/tenant_removal.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
 }

@@ -305,8 +305,7 @@ def test_jobs_under_way_end_before_the_last_rows_go(world: World) -> None:
     assert world.all(ASH, Document) == []
     assert len(world.all(ASH, Collection)) == 1  # its jobs look there
     world.run_jobs()
-    removal.run_once()
-    assert Deletions(world.database, system_clock).get(deletion.id).state == "done"
+    _done(world, deletion)
     assert _left(world, world.contexts[ASH].tenant_id) == {}
 
 

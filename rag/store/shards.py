@@ -16,7 +16,8 @@ from pathlib import Path
 from rag.store import base, files, moves
 from rag.store.base import Dedicated, Hit, Placement, Point, Search, Space, StoreHealth, Vector
 from rag.store.build import Builder, BuildsHere
-from rag.store.edge import EdgeVectors, Shard
+from rag.store.edge import Shard
+from rag.store.edge_vectors import EdgeVectors
 from rag.store.files import Home
 from rag.types import Scope
 

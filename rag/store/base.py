@@ -82,6 +82,7 @@ class Dedicated:
     tenant: str
     collection: str
     points: int
+    indexed: int | None = None  #: of them, how many a graph leads to; None: the store does not say
 
 
 class TenantVectors(Protocol):

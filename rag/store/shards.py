@@ -155,7 +155,7 @@ class EdgeStore:
 
     def dedicated(self, space: Space) -> list[Dedicated]:
         homes = [(shard, home) for shard, home in self._homes.items() if home.space == space.id and home.collection]
-        return [Dedicated(home.tenant, home.collection, shard.count()) for shard, home in homes]
+        return [Dedicated(home.tenant, home.collection, shard.count(), shard.indexed()) for shard, home in homes]
 
     def crowded(self, space: Space, at_least: int) -> list[str]:
         if space.id not in self._shared:

@@ -54,10 +54,8 @@ class EdgeVectors:
         if not searches:
             return []
         legs = self._shard.query([self._leg(search) for search in searches])
-        return [base.in_order([self._hit(point) for point in leg]) for leg in legs]
-
-    def _hit(self, point: edge.ScoredPoint) -> Hit:
-        return base.own_hit(self._tenant, str(point.id), point.score, point.payload)
+        own, tenant = base.own_hit, self._tenant
+        return [base.in_order([own(tenant, str(one.id), one.score, one.payload) for one in leg]) for leg in legs]
 
     def _leg(self, search: Search) -> edge.QueryRequest:
         if isinstance(search.query, base.SparseVector):

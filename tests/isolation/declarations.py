@@ -319,6 +319,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "semantic_cache": True,
                 "semantic_threshold": 0.9,
                 "keep_versions_days": 30,
+                "attributes": {"year": "number", "published": "datetime"},
             }
         },
     ),
@@ -335,6 +336,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "semantic_cache": False,
                 "semantic_threshold": 1,
                 "keep_versions_days": 0,
+                "attributes": {"height": "number"},
             }
         },
     ),

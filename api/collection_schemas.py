@@ -63,6 +63,7 @@ class PlacementOut(BaseModel):
     chosen: bool = Field(description="Whether an operator chose it, or its number of points.")
     settled: bool = Field(description="Whether its vectors lie so; else they are about to be moved.")
     points: int = Field(description="In the shard of its own, if it has one.")
+    indexed: int | None = Field(description="Of them, how many its graph (HNSW) leads to; null if the store does not say.")
 
     @classmethod
     def of(cls, placed: Placed) -> PlacementOut:
@@ -74,8 +75,14 @@ class PlacementOut(BaseModel):
                 "chosen": row.placement_chosen,
                 "settled": placed.settled,
                 "points": placed.points,
+                "indexed": placed.indexed,
             }
         )
+
+
+class AttributeOut(BaseModel):
+    kind: Literal["string", "number", "bool", "datetime", "mixed"] = Field(description="`mixed`: documents brought several.")
+    declared: bool = Field(description="Values and filters of another kind are refused. Else inferred from documents.")
 
 
 class CollectionOut(BaseModel):
@@ -90,9 +97,11 @@ class CollectionOut(BaseModel):
     semantic_cache: bool
     semantic_threshold: float
     keep_versions_days: int
+    attributes: dict[str, AttributeOut] = Field(description="Of its documents, as far as they are known.")
     created_at: str
 
     @classmethod
     def of(cls, row: Collection, documents: int) -> CollectionOut:
-        shown = {**row.model_dump(), "documents": documents, "space": row.space_id, "created_at": isoformat(row.created_at)}
+        fields = {"documents": documents, "space": row.space_id, "created_at": isoformat(row.created_at)}
+        shown = {**row.model_dump(), **fields, "attributes": row.attribute_types}
         return cls.model_validate(shown)

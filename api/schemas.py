@@ -15,6 +15,7 @@ from config.profiles import STANDARD
 from ingestion.catalogue import Shown
 from ingestion.job_rows import MAX_AFTER
 from ingestion.jobs import MAX_RETRIED
+from rag.attributes import MAX_DECLARED
 from tenants.context import Scope
 from tenants.tables import ApiKey
 
@@ -72,6 +73,7 @@ class DocumentIn(Input):
 
 
 MAX_KEPT_DAYS = 3650
+AttributeKind = Literal["string", "number", "bool", "datetime"]
 
 
 class CollectionIn(Input):
@@ -88,6 +90,12 @@ class CollectionIn(Input):
     keep_versions_days: int = Field(
         0, ge=0, le=MAX_KEPT_DAYS, description="How long replaced versions are kept, for questions `as_of` then."
     )
+    attributes: dict[Text, AttributeKind] = Field(
+        default_factory=dict,
+        max_length=MAX_DECLARED,
+        description="Kinds of its documents' attributes: string, number, bool or datetime. Others are inferred.",
+        examples=[{"year": "number", "published": "datetime"}],
+    )
 
 
 class CollectionPatch(Input):
@@ -99,6 +107,9 @@ class CollectionPatch(Input):
     semantic_cache: bool | None = None
     semantic_threshold: float | None = Field(None, ge=0.9, le=1)
     keep_versions_days: int | None = Field(None, ge=0, le=MAX_KEPT_DAYS)
+    attributes: dict[Text, AttributeKind | Literal["inferred"]] | None = Field(
+        None, max_length=MAX_DECLARED, description="For these keys; `inferred` takes back what was declared."
+    )
 
 
 class RetryIn(Input):

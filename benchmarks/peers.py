@@ -1,9 +1,11 @@
-"""Other vector stores with a tenant column, each used as its documentation says. Imported only when they are asked for."""
+"""Vector stores with a tenant column: Carrel's engine through the handle that its api process uses, and others, each used
+as its documentation says and imported only when asked for."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -11,19 +13,52 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.report import Peer
+from config.settings import Settings
+from ingestion.placement import VectorScope
 from rag.embedding.runtime import Matrix
+from rag.store.base import Search, Space
+from rag.store.remote import EngineClient
 
 CHROMA_BATCH = 5_000  # it refuses more than 5,461 at once
 
 
-class VectorPeer(Protocol):
+class Asking(Protocol):
+    def ask(self, tenant: str, vector: Matrix, count: int) -> list[str]:
+        """Ids of the tenant's nearest rows."""
+
+
+class VectorPeer(Asking, Protocol):
     name: str
 
-    def load(self, tenants: Sequence[str], texts: Sequence[str], vectors: Matrix) -> None:
+    def load(self, tenants: Sequence[str], ids: Sequence[str], vectors: Matrix) -> None:
         """Rows, each of one tenant."""
 
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where a tenant's vectors are in the service."""
+
+    tenant: str
+    collection: str
+
+
+class Handle:
+    """A running service's vectors at its engine's socket. Ids name no tenant: the engine raises for a foreign point."""
+
+    def __init__(self, data_dir: Path, space: Space, shelves: Mapping[str, Shelf]) -> None:
+        """`shelves`: of each tenant, by the name that it is asked by."""
+        self._client = EngineClient(Settings(data_dir=data_dir).engine_socket, patience_s=0, timeout_s=30)
+        self._space, self._shelves = space, shelves
+
     def ask(self, tenant: str, vector: Matrix, count: int) -> list[str]:
-        """Texts of the tenant's nearest rows."""
+        shelf = self._shelves[tenant]
+        [hits] = self._client.for_tenant(VectorScope(shelf.tenant), self._space).search(
+            [Search(vector, count, (shelf.collection,))]
+        )
+        return [f"{tenant}/{hit.id}" for hit in hits]
+
+    def close(self) -> None:
+        self._client.close()
 
 
 class Lance:
@@ -34,20 +69,20 @@ class Lance:
     def __init__(self, folder: Path) -> None:
         self._database = importlib.import_module("lancedb").connect(str(folder / "lance"))
 
-    def load(self, tenants: Sequence[str], texts: Sequence[str], vectors: Matrix) -> None:
+    def load(self, tenants: Sequence[str], ids: Sequence[str], vectors: Matrix) -> None:
         arrow = importlib.import_module("pyarrow")
         flat = arrow.array(vectors.ravel(), arrow.float32())
         columns = {
             "vector": arrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
             "tenant": arrow.array(tenants),
-            "text": arrow.array(texts),
+            "id": arrow.array(ids),
         }
         self._table = self._database.create_table("points", arrow.table(columns))
         self._table.create_scalar_index("tenant", index_type="BITMAP")
 
     def ask(self, tenant: str, vector: Matrix, count: int) -> list[str]:
         search = self._table.search(vector).distance_type("dot").where(f"tenant = '{tenant}'", prefilter=True)
-        return list(search.select(["text", "_distance"]).limit(count).to_arrow()["text"].to_pylist())
+        return list(search.select(["id", "_distance"]).limit(count).to_arrow()["id"].to_pylist())
 
 
 class Chroma:
@@ -60,24 +95,21 @@ class Chroma:
         quiet = chromadb.config.Settings(anonymized_telemetry=False)
         self._client = chromadb.PersistentClient(str(folder / "chroma"), settings=quiet)
 
-    def load(self, tenants: Sequence[str], texts: Sequence[str], vectors: Matrix) -> None:
+    def load(self, tenants: Sequence[str], ids: Sequence[str], vectors: Matrix) -> None:
         self._rows = self._client.create_collection(
             "points", embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
         )
-        for at in range(0, len(texts), CHROMA_BATCH):
+        for at in range(0, len(ids), CHROMA_BATCH):
             part = slice(at, at + CHROMA_BATCH)
             self._rows.add(
-                ids=[str(number) for number in range(at, at + len(texts[part]))],
+                ids=list(ids[part]),
                 embeddings=vectors[part],
-                documents=list(texts[part]),
                 metadatas=[{"tenant": tenant} for tenant in tenants[part]],
             )
 
     def ask(self, tenant: str, vector: Matrix, count: int) -> list[str]:
-        answer = self._rows.query(
-            query_embeddings=[vector], where={"tenant": tenant}, n_results=count, include=["documents", "distances"]
-        )
-        return list(answer["documents"][0])
+        answer = self._rows.query(query_embeddings=[vector], where={"tenant": tenant}, n_results=count, include=["distances"])
+        return list(answer["ids"][0])
 
 
 def open_peers(folder: Path) -> tuple[list[VectorPeer], dict[str, Peer]]:

@@ -7,7 +7,7 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,13 @@ from pathlib import Path
 from api.local import LocalService, local_service
 from benchmarks.corpus import Writer
 from benchmarks.harness import BenchmarkError, Side, alternate, in_parallel, median, pairwise
-from benchmarks.peers import VectorPeer, open_peers, unit_vectors
+from benchmarks.peers import Asking, Handle, Shelf, VectorPeer, open_peers, unit_vectors
 from benchmarks.report import Figures, Peer, Report
 from benchmarks.workload import IN_FLIGHT, SERVICE, TOP_K, Asked, ask, bring, dimensions_of, tokenizer_of
 from carrel_client import Carrel
+from rag.store.base import Space
 
 ASKING = 100  #: tenants that are asked in the timed rounds, each over a connection of its own that stays open
-PEER_TEXT = " of a row that is as long as a chunk of the service, so that handing it out costs the same" * 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Room:
     url: str
     key: str
     canary: str
+    shelf: Shelf
+    space: str  #: of its collection
 
     def client(self) -> Carrel:
         return Carrel(api_key=self.key, base_url=self.url)
@@ -51,8 +53,8 @@ class Room:
 
 @dataclass(frozen=True)
 class Round:
-    p50_ms: float  #: of Carrel outside the model; stores have none
-    faults: int  #: of Carrel leaked passages; of a store rows that are missing or foreign
+    p50_ms: float  #: of a service outside the model; stores have none
+    faults: int  #: of a service leaked passages; of a store rows that are missing or foreign
 
 
 def run(plan: Plan) -> Report:
@@ -60,13 +62,16 @@ def run(plan: Plan) -> Report:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="carrel-tenants-")))
         settings = {**SERVICE, "embedding_runtime": plan.runtime}
-        shared = furnish(stack.enter_context(local_service(folder / "shared", **settings)), plan, plan.tenants, tokenizer)
+        service = stack.enter_context(local_service(folder / "shared", **settings))
+        shared = furnish(service, plan, plan.tenants, tokenizer)
         single = furnish(stack.enter_context(local_service(folder / "single", **settings)), plan, 1, tokenizer)
         leaks = probe(shared)
         stores, peers = open_peers(folder)
+        handle = stack.enter_context(closing(_handle(service, shared, plan)))
         sides: dict[str, Side[Round]] = {
             "shared": partial(_carrel_round, _clients(stack, shared, plan.seed), plan, tokenizer),
             "single": partial(_carrel_round, _clients(stack, single, plan.seed), plan, tokenizer),
+            "handle": partial(_store_round, handle, plan),
             **{store.name: _loaded(store, plan) for store in stores},
         }
         for side in sides.values():
@@ -81,15 +86,15 @@ def furnish(service: LocalService, plan: Plan, count: int, tokenizer: str) -> li
 
         def one(number: int) -> Room:
             name = f"tenant-{number}"
-            admin.admin.tenants.create(name=name)
+            tenant = admin.admin.tenants.create(name=name)
             key = admin.admin.keys.create(tenant=name, name="benchmark", scopes=["query", "ingest"])
-            room = Room(service.url, key.secret, _canary(number))
-            document = Writer(plan.seed + number, tokenizer).document("own", plan.chunks_each, mark=room.canary)
-            with room.client() as client:
+            document = Writer(plan.seed + number, tokenizer).document("own", plan.chunks_each, mark=_canary(number))
+            with Carrel(api_key=key.secret, base_url=service.url) as client:
                 loaded = bring(client, document)
+                [collection] = client.collections.list()
             if loaded != plan.chunks_each:
                 raise BenchmarkError(f"{loaded} chunks were made of a document of {plan.chunks_each}.")
-            return room
+            return Room(service.url, key.secret, _canary(number), Shelf(tenant.id, collection.id), collection.space)
 
         return in_parallel(one, range(count), threads=IN_FLIGHT, label="loading tenants")
 
@@ -106,6 +111,11 @@ def probe(rooms: Sequence[Room]) -> int:
             return rooms[number].leaks(ask(client, f"{rooms[number - 1].canary} report"))
 
     return sum(in_parallel(leaks, range(len(rooms)), threads=2, label="probing"))
+
+
+def _handle(service: LocalService, rooms: Sequence[Room], plan: Plan) -> Handle:
+    space = Space(rooms[0].space, dimensions_of(plan.runtime))
+    return Handle(service.data_dir, space, {room.canary: room.shelf for room in rooms})
 
 
 def _clients(stack: ExitStack, rooms: Sequence[Room], seed: int) -> list[tuple[Room, Carrel]]:
@@ -128,20 +138,20 @@ def _loaded(store: VectorPeer, plan: Plan) -> Side[Round]:
     """As many rows for as many tenants as the service has, of as many dimensions."""
     owners = [_canary(number) for number in range(plan.tenants) for _ in range(plan.chunks_each)]
     vectors = unit_vectors(len(owners), dimensions_of(plan.runtime), plan.seed)
-    store.load(owners, [owner + PEER_TEXT for owner in owners], vectors)
+    store.load(owners, [f"{owner}/{number}" for number, owner in enumerate(owners)], vectors)
     return partial(_store_round, store, plan)
 
 
-def _store_round(store: VectorPeer, plan: Plan, number: int) -> Round:
+def _store_round(store: Asking, plan: Plan, number: int) -> Round:
     expected = min(TOP_K, plan.chunks_each)
     questions = unit_vectors(plan.queries, dimensions_of(plan.runtime), plan.seed + 1 + number)
     tenants = random.Random(number).choices(range(plan.tenants), k=plan.queries)
     waited, faults = [], 0
     for tenant, vector in zip(map(_canary, tenants), questions, strict=True):
         began = time.perf_counter()
-        texts = store.ask(tenant, vector, TOP_K)
+        ids = store.ask(tenant, vector, TOP_K)
         waited.append((time.perf_counter() - began) * 1000)
-        faults += expected - sum(text.startswith(tenant) for text in texts)
+        faults += expected - sum(found.startswith(f"{tenant}/") for found in ids)
     return Round(median(waited), faults)
 
 
@@ -152,11 +162,12 @@ def _figures(plan: Plan, rounds: Mapping[str, Sequence[Round]], peers: dict[str,
         "outside_model_p50_ms": median(p50["shared"]),
         "single_tenant_p50_ms": median(p50["single"]),
         "p50_ratio_vs_single_tenant": pairwise(p50["shared"], p50["single"]),
+        "handle_p50_ms": median(p50["handle"]),
     }
     for name in [name for name in peers if name in rounds]:
-        figures[f"ratio_vs_{name}"] = pairwise(p50[name], p50["shared"])
+        figures[f"ratio_vs_{name}"] = pairwise(p50[name], p50["handle"])
         peers[name] |= {"p50_ms": median(p50[name]), "faults": faults[name]}
-    figures["leaks"] = leaks + faults["shared"] + faults["single"]
+    figures["leaks"] = leaks + faults["shared"] + faults["single"] + faults["handle"]
     return {
         **figures,
         "tenants": plan.tenants,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 #: Returns milliseconds since the Unix epoch, UTC. Stored times are these: SQLite drops time zones, integers keep.
 Clock = Callable[[], int]
@@ -18,6 +20,22 @@ def isoformat(unix_ms: int) -> str:
     """RFC 3339 in UTC with milliseconds, as the API shows times."""
     moment = dt.datetime.fromtimestamp(unix_ms / 1000, dt.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+@lru_cache(maxsize=4_096)
+def instant(text: str) -> int | None:
+    """Unix milliseconds of a time in ISO 8601 with its zone; None for any other text."""
+    if not _MOMENT.fullmatch(text):
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        return None
+    return (moment - _EPOCH) // dt.timedelta(milliseconds=1)
 
 
 def month(unix_ms: int) -> str:

@@ -93,6 +93,7 @@ class TenantBulk(TenantDocuments):
         with self._parts.database.read(self._context) as session:
             collection = self._collections.find(session, checked.collection)
             profile = self._parts.collections.profiles.get(collection.profile, field="collection")
+            checked = checked.within(collection.attribute_types)
             version, known_text = self._new_version(checked, profile), False
             document = by_external_id(session, collection.id, checked.external_id)
             name = (collection.id, checked.external_id)

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
+from rag.attributes import kind_of
 from rag.chunking import Piece
-from rag.collections import numeric_slots
-from rag.corpus import PIPELINE_VERSION, Chunk, Collection, DocumentVersion, NumericSlot
-from rag.filters import terms
+from rag.collections import add_slots, numeric_slots
+from rag.corpus import PIPELINE_VERSION, Chunk, Collection, DocumentVersion
+from rag.filters import numbers, terms
 from rag.store.base import Point, SparseVector, Vector
-from rag.store.conditions import NUMBER_SLOTS
 
 #: One chunk's point is in the engine, and its words are known. Made once: building it costs more than SQLite takes for it.
 INDEXED = sa.update(Chunk).where(col(Chunk.id) == sa.bindparam("chunk")).values(indexed=True, terms=sa.bindparam("terms"))
@@ -63,24 +63,20 @@ def payload_digest(version: DocumentVersion) -> str:
     return f"{sorted(version.labels)}{sorted(version.attributes.items())}"
 
 
-def numbers_of(version: DocumentVersion) -> dict[str, float]:
-    """Its attributes that are numbers; for most documents none, and then nobody has to ask for slots."""
-    return {key: float(value) for key, value in version.attributes.items() if _is_number(value)}
+def numbers_of(version: DocumentVersion) -> set[str]:
+    """Its attributes that are numbers."""
+    return {key for key, value in version.attributes.items() if kind_of(value) == "number"}
 
 
 def claim_slots(session: Session, version: DocumentVersion, collection_id: str) -> None:
     """Give numeric attributes a slot while there are any; without one, ranges are checked on the stored value alone."""
-    numeric = numbers_of(version).keys()
+    numeric = numbers_of(version)
     if not numeric or numeric <= numeric_slots(session, [collection_id])[collection_id].keys():
         return
     # One document at a time: two would take the same slot. Rows that only refer to the collection do not wait for this.
     session.get_one(Collection, collection_id, with_for_update={"key_share": True})
     taken = numeric_slots(session, [collection_id])[collection_id]
-    free = [slot for slot in range(NUMBER_SLOTS) if slot not in taken.values()]
-    session.add_all(
-        NumericSlot(tenant_id=version.tenant_id, collection_id=collection_id, slot=slot, key=key)
-        for slot, key in zip(free, sorted(numeric - taken.keys()), strict=False)
-    )
+    add_slots(session, version.tenant_id, collection_id, taken, [(key, "number") for key in sorted(numeric - taken.keys())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +91,12 @@ class FilterFields:
 
     @classmethod
     def of(cls, version: DocumentVersion, collection_id: str, slots: Mapping[str, int]) -> FilterFields:
-        numbers = {slots[key]: value for key, value in numbers_of(version).items() if key in slots}
         return cls(
             collection=collection_id,
             document=version.document_id,
             labels=tuple(version.labels),
             terms=terms(version.attributes),
-            numbers=tuple(sorted(numbers.items())),
+            numbers=numbers(version.attributes, slots),
         )
 
     def point(self, chunk_id: str, dense: Vector, sparse: SparseVector) -> Point:
@@ -115,7 +110,3 @@ class FilterFields:
             terms=self.terms,
             numbers=self.numbers,
         )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

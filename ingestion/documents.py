@@ -24,7 +24,7 @@ from ingestion.jobs import require_seen
 from ingestion.preconditions import ANYTHING, Precondition
 from ingestion.submission import Checked, Submission, check
 from ingestion.tables import Job
-from rag.collections import DEFAULT
+from rag.collections import DEFAULT, learn_attributes
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.profiles import NamedProfile
 from tenants.context import TenantContext
@@ -86,6 +86,7 @@ class TenantDocuments(TenantCatalogue):
         with self._parts.database.read(self._context) as session:
             collection = self._collections.find(session, checked.collection)
             profile = self._parts.collections.profiles.get(collection.profile, field="collection")
+            checked = checked.within(collection.attribute_types)
             version = self._new_version(checked, profile)
             require_seen(session, self._context, after.ids)
             document = by_external_id(session, collection.id, checked.external_id)
@@ -129,6 +130,7 @@ class TenantDocuments(TenantCatalogue):
                     raise
                 expected.require(None)
                 return Examined(checked.content, self._new_version(checked, profiles.get(STANDARD)), "")
+            checked = checked.within(collection.attribute_types)
             version = self._new_version(checked, profiles.get(collection.profile, field="collection"))
             document = by_external_id(session, collection.id, checked.external_id)
             self._require(session, document, expected)
@@ -216,6 +218,7 @@ class TenantDocuments(TenantCatalogue):
         elif already := self._already(session, document, version, collection):
             self._parts.blobs.delete_owned(version.id)  # somebody sent the same a moment earlier
             return already
+        learn_attributes(session, collection, version.attributes)
         document.last_number += 1
         session.add(document)
         session.flush()

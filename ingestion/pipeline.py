@@ -25,7 +25,7 @@ from ingestion import duplicates
 from ingestion.beats import Beats
 from ingestion.blobs import BlobStore
 from ingestion.catalogue import bump_generation, tombstone
-from ingestion.chunk_rows import INDEXED, FilterFields, numbers_of
+from ingestion.chunk_rows import INDEXED, FilterFields
 from ingestion.collector import Collector, forget_names
 from ingestion.counting import follow
 from ingestion.fetch.fetcher import Fetcher
@@ -40,6 +40,7 @@ from rag.chunking import embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.embedding.service import Embedded, EmbeddingService
+from rag.filters import ordered
 from rag.lexical.counting import count_version
 from rag.lexical.encoder import encode_chunk
 from rag.store.base import VectorStore
@@ -204,7 +205,7 @@ class Pipeline:
         with self._database.read(lease.context) as session:
             version = _version(session, lease)
             chunks = [Staged(*row) for row in session.execute(_PLACED, inside)]
-            slots = numeric_slots(session, [lease.collection_id])[lease.collection_id] if numbers_of(version) else {}
+            slots = numeric_slots(session, [lease.collection_id])[lease.collection_id] if ordered(version.attributes) else {}
         return Batch(
             number=number,
             tokens=sum(chunk.tokens for chunk in chunks),

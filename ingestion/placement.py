@@ -44,6 +44,7 @@ class Placed:
     collection: Collection
     settled: bool
     points: int
+    indexed: int | None  #: of them, how many a graph leads to; None: the store does not say
 
 
 class Placements:
@@ -74,9 +75,9 @@ class Placements:
             return self._placed(self._collections.for_tenant(context).find(session, name))
 
     def _placed(self, row: Collection) -> Placed:
-        apart = {one.collection: one.points for one in self._store.dedicated(self._space)}
-        settled = (row.id in apart) == (row.placement == "dedicated")
-        return Placed(row, settled, apart.get(row.id, 0))
+        apart = next((one for one in self._store.dedicated(self._space) if one.collection == row.id), None)
+        settled = (apart is not None) == (row.placement == "dedicated")
+        return Placed(row, settled, apart.points if apart else 0, apart.indexed if apart else 0)
 
 
 class Placer:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config.errors import InvalidInput, TooLarge, UrlRefused
 from ingestion.fetch.addresses import UrlPolicy
 from ingestion.media import MARKDOWN, TEXT, sniff
+from rag.attributes import Stored, conformed
 from rag.collections import DEFAULT
 from rag.corpus import PIPELINE_VERSION
 from rag.filters import Value, check_attributes
@@ -48,6 +49,10 @@ class Checked:
     attributes: dict[str, Value]
     labels: tuple[str, ...]
     url: str | None = None
+
+    def within(self, types: Stored) -> Checked:
+        """With its attributes as a collection keeps them. Raises InvalidInput."""
+        return replace(self, attributes=conformed(types, self.attributes))
 
     @property
     def digest(self) -> str:

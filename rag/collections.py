@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -14,14 +15,17 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import ROWS_BY_KEY, Database
-from config.errors import Conflict, InvalidInput, NotFound, SetupError, SpaceMismatch
+from config.errors import Conflict, InvalidInput, NotFound, SetupError, SpaceMismatch, Unavailable
 from config.ids import new_id
 from config.profiles import STANDARD
+from rag.attributes import conformed, declared, learned, numeric
 from rag.corpus import Collection, Document, NumericSlot, SpaceRow
 from rag.embedding.runtime import Fingerprint
+from rag.filters import Value, slot_name
 from rag.profiles import Profiles
 from rag.retrieval.past import kept_since
 from rag.store.base import Space
+from rag.store.conditions import NUMBER_SLOTS
 from rag.types import Reader
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -32,6 +36,13 @@ _SLOTS = (
     .where(col(NumericSlot.collection_id).in_(sa.bindparam("collections", expanding=True)))
     .execution_options(**ROWS_BY_KEY)
 )
+_TYPES = select(col(Collection.attribute_types)).where(col(Collection.id) == sa.bindparam("of"))
+_ANY = (
+    select(col(Document.id))
+    .where(col(Document.collection_id) == sa.bindparam("of"), col(Document.deleted_at).is_(None))
+    .limit(1)
+)
+EMPTY: Mapping[str, str] = MappingProxyType({})
 _BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("names", expanding=True)))
 
 
@@ -115,10 +126,15 @@ class TenantCollections:
         semantic_cache: bool = False,
         semantic_threshold: float = 0.95,
         keep_versions_days: int = 0,
+        attributes: Mapping[str, str] = EMPTY,
         record: Callable[[Session, Collection], None] | None = None,
     ) -> Collection:
-        """`record` writes something of the new collection in its transaction, last. Raise QuotaExceeded, NotInPlan."""
+        """`attributes`: kinds by key. `record` writes something of the new collection in its transaction, last.
+
+        Raise QuotaExceeded, NotInPlan.
+        """
         self._profiles.get(profile)
+        types = declared({}, attributes, empty=True)
         if not NAME.fullmatch(name):
             raise InvalidInput("A collection's name is 1 to 100 of letters, digits, `.`, `_` and `-`.", field="name", limit=100)
         if not self._sees(name):
@@ -136,12 +152,15 @@ class TenantCollections:
             semantic_threshold=semantic_threshold,
             keep_versions_days=keep_versions_days,
             versions_kept_since=self._clock() if keep_versions_days else None,
+            attribute_types=types,
             created_at=self._clock(),
         )
         try:
             with self._database.write(self._scope) as session:
                 session.add(row)
                 self._rules.made_collection(session, row.tenant_id)
+                session.flush()
+                _give_slots(session, row)
                 if record is not None:
                     record(session, row)
         except IntegrityError as error:
@@ -158,6 +177,7 @@ class TenantCollections:
         semantic_cache: bool | None = None,
         semantic_threshold: float | None = None,
         keep_versions_days: int | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> tuple[Collection, int]:
         """What is given holds from now on; documents that were brought stay as they are. Raise NotInPlan."""
         if profile is not None:
@@ -172,8 +192,8 @@ class TenantCollections:
             "keep_versions_days": keep_versions_days,
         }
         given = {field: value for field, value in changes.items() if value is not None}
-        if not given:
-            raise InvalidInput(f"Give at least one of {', '.join(changes)}.", field="profile")
+        if not given and not attributes:
+            raise InvalidInput(f"Give at least one of {', '.join((*changes, 'attributes'))}.", field="profile")
         with self._database.write(self._scope) as session:
             row = self.find(session, name)
             session.refresh(
@@ -182,6 +202,9 @@ class TenantCollections:
             if keep_versions_days is not None:
                 row.versions_kept_since = kept_since(row, keep_versions_days, self._clock())
             row.sqlmodel_update(given)
+            if attributes:
+                row.attribute_types = declared(row.attribute_types, attributes, empty=not session.scalar(_ANY, {"of": row.id}))
+                _give_slots(session, row)
             session.add(row)
             documents = session.scalar(select(self._live()).where(col(Collection.id) == row.id))
         return row, int(documents or 0)
@@ -248,8 +271,40 @@ class TenantCollections:
 
 
 def numeric_slots(session: Session, collection_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """For each collection, the numeric slot of each attribute that has one."""
+    """For each collection, the numeric slots of its attributes, by `slot_name`."""
     slots: dict[str, dict[str, int]] = {collection_id: {} for collection_id in collection_ids}
     for row in session.scalars(_SLOTS, {"collections": list(collection_ids)}):
-        slots[row.collection_id][row.key] = row.slot
+        slots[row.collection_id][slot_name(row.key, row.kind)] = row.slot
     return slots
+
+
+def add_slots(
+    session: Session, tenant_id: str, collection_id: str, taken: Mapping[str, int], wanted: Sequence[tuple[str, str]]
+) -> None:
+    """For keys of these kinds, as long as there are free ones. Whoever calls holds the collection's row."""
+    free = [slot for slot in range(NUMBER_SLOTS) if slot not in taken.values()]
+    session.add_all(
+        NumericSlot(tenant_id=tenant_id, collection_id=collection_id, slot=slot, key=key, kind=kind)
+        for slot, (key, kind) in zip(free, wanted, strict=False)
+    )
+
+
+def _give_slots(session: Session, row: Collection) -> None:
+    """A free slot was never taken, so no point has a number of a key without one: it may be given to any."""
+    wanted = [*numeric(row.attribute_types)]
+    taken = numeric_slots(session, [row.id])[row.id] if wanted else {}
+    add_slots(session, row.tenant_id, row.id, taken, [one for one in wanted if slot_name(*one) not in taken])
+
+
+def learn_attributes(session: Session, collection: Collection, attributes: Mapping[str, Value]) -> None:
+    """Note of which kinds they are. Raises Unavailable if others were declared since they were checked by `collection`."""
+    if not attributes:
+        return
+    stored = session.scalars(_TYPES, {"of": collection.id}).one()
+    if conformed(stored, attributes) != attributes or [*numeric(stored)] != [*numeric(collection.attribute_types)]:
+        raise Unavailable("The collection's attributes were declared otherwise meanwhile; send it again.", retry_after_s=1)
+    if learned(stored, attributes) is None:
+        return
+    row = session.get_one(Collection, collection.id, with_for_update={"key_share": True}, populate_existing=True)
+    row.attribute_types = learned(row.attribute_types, attributes) or row.attribute_types
+    session.add(row)

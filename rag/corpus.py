@@ -44,6 +44,8 @@ class Collection(TenantOwned, table=True):
     versions_kept_since: int | None = Field(default=None, sa_type=sa.BigInteger)  #: none that was replaced since is missing
     #: The active one: its version and parameters. None: it is not tuned.
     tuning: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    #: Kinds of its documents' attributes by key, declared or inferred: see `rag.attributes`.
+    attribute_types: dict[str, Any] = Field(default_factory=dict, sa_type=sa.JSON, sa_column_kwargs={"server_default": "{}"})
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)
@@ -57,6 +59,7 @@ class NumericSlot(TenantOwned, table=True):
     collection_id: str = Field(primary_key=True, foreign_key="collections.id")
     slot: int = Field(primary_key=True)
     key: str
+    kind: str = Field(default="number", sa_column_kwargs={"server_default": "number"})  #: or datetime, as milliseconds
 
 
 class Document(TenantOwned, table=True):

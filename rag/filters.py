@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from config.clock import instant
 from config.errors import InvalidInput
 from rag.store.conditions import AllOf, AnyOf, Between, Condition, NoneOf, SomeOf
 
@@ -23,7 +24,7 @@ Attributes = Mapping[str, Value]
 
 MAX_DEPTH, MAX_NODES, MAX_VALUES = 8, 64, 100
 MAX_ATTRIBUTES, MAX_KEY_CHARS, MAX_VALUE_CHARS = 16, 64, 512
-_RANGES = ("gt", "gte", "lt", "lte")
+RANGES = ("gt", "gte", "lt", "lte")
 _EQUALITIES = ("eq", "ne", "in", "nin")
 
 
@@ -92,12 +93,12 @@ def _compare(data: Mapping[str, Any], at: str) -> Compare:
         return Compare(key, op, tuple(check_value(item, f"{at}.value") for item in value))
     if op in ("eq", "ne"):
         return Compare(key, op, (check_value(value, f"{at}.value"),))
-    if op in _RANGES:
-        number = check_value(value, f"{at}.value")
-        if isinstance(number, (bool, str)):
-            raise InvalidInput(f"`{op}` compares numbers.", field=f"{at}.value")
-        return Compare(key, op, (number,))
-    known = ", ".join((*_EQUALITIES, *_RANGES, "exists", "and", "or", "not"))
+    if op in RANGES:
+        bound = check_value(value, f"{at}.value")
+        if isinstance(bound, bool) or (isinstance(bound, str) and instant(bound) is None):
+            raise InvalidInput(f"`{op}` compares numbers, or times in ISO 8601 with their zone.", field=f"{at}.value")
+        return Compare(key, op, (bound,))
+    known = ", ".join((*_EQUALITIES, *RANGES, "exists", "and", "or", "not"))
     raise InvalidInput(f"`op` is one of {known}.", field=f"{at}.op")
 
 
@@ -132,10 +133,14 @@ def check_attributes(attributes: Mapping[str, Any], at: str = "attributes") -> d
     if len(attributes) > MAX_ATTRIBUTES:
         raise InvalidInput(f"At most {MAX_ATTRIBUTES} attributes.", field=at, limit=MAX_ATTRIBUTES)
     for key in attributes:
-        if not 1 <= len(key) <= MAX_KEY_CHARS:
-            raise InvalidInput(f"A key is 1 to {MAX_KEY_CHARS} characters.", field=at, limit=MAX_KEY_CHARS)
-        _check_text(key, at)
+        check_key(key, at)
     return {key: check_value(value, f"{at}.{key}") for key, value in attributes.items()}
+
+
+def check_key(key: str, at: str) -> None:
+    if not 1 <= len(key) <= MAX_KEY_CHARS:
+        raise InvalidInput(f"A key is 1 to {MAX_KEY_CHARS} characters.", field=at, limit=MAX_KEY_CHARS)
+    _check_text(key, at)
 
 
 def matches(filter_: Filter, attributes: Attributes) -> bool:
@@ -152,10 +157,37 @@ def matches(filter_: Filter, attributes: Attributes) -> bool:
         return value is not None and _kind(value) in map(_kind, filter_.values)
     if op in ("ne", "nin"):
         return value is None or _kind(value) not in map(_kind, filter_.values)
-    bound = filter_.values[0]
-    if isinstance(value, (str, bool)) or value is None or isinstance(bound, (str, bool)):
+    place, bound = _on_line(value), _on_line(filter_.values[0])
+    if place is None or bound is None or isinstance(value, str) != isinstance(filter_.values[0], str):
         return False
-    return {"gt": value > bound, "gte": value >= bound, "lt": value < bound, "lte": value <= bound}[op]
+    return {"gt": place > bound, "gte": place >= bound, "lt": place < bound, "lte": place <= bound}[op]
+
+
+def _on_line(value: Value | None) -> float | None:
+    """A number, or a time in milliseconds; None for what has no order."""
+    if isinstance(value, str):
+        return instant(value)
+    return None if value is None or isinstance(value, bool) else value
+
+
+def slot_name(key: str, kind: str) -> str:
+    """By which a numeric slot is known: times have others than numbers. No key contains NUL."""
+    return f"{key}\0datetime" if kind == "datetime" else key
+
+
+def _slot_of(slots: Mapping[str, int], key: str, value: Value) -> int | None:
+    return slots.get(slot_name(key, "datetime" if isinstance(value, str) else "number"))
+
+
+def ordered(attributes: Attributes) -> bool:
+    """Whether any of them could fill a numeric slot; of most documents none, and then nobody has to ask for slots."""
+    return any(_on_line(value) is not None for value in attributes.values())
+
+
+def numbers(attributes: Attributes, slots: Mapping[str, int]) -> tuple[tuple[int, float], ...]:
+    """What the slots of a point are filled with. `slots`: by `slot_name`."""
+    named = ((_slot_of(slots, key, value), _on_line(value)) for key, value in attributes.items())
+    return tuple(sorted((slot, float(number)) for slot, number in named if slot is not None and number is not None))
 
 
 def _kind(value: Value) -> tuple[str, Value]:
@@ -176,7 +208,7 @@ def terms(attributes: Attributes) -> tuple[str, ...]:
 
 
 def compile_filter(filter_: Filter, slots: Mapping[str, int], *, negated: bool = False) -> Condition:
-    """A condition that every matching document's points meet. `slots`: numeric slot of each attribute that has one."""
+    """A condition that every matching document's points meet. `slots`: numeric slots by `slot_name`."""
     if isinstance(filter_, Group):
         if filter_.op == "not":
             return compile_filter(filter_.of[0], slots, negated=not negated)
@@ -186,7 +218,7 @@ def compile_filter(filter_: Filter, slots: Mapping[str, int], *, negated: bool =
 
 
 def _compile_compare(compare: Compare, slots: Mapping[str, int], negated: bool) -> Condition:
-    if compare.op in _RANGES:
+    if compare.op in RANGES:
         return _compile_range(compare, slots, negated)
     if compare.op == "exists":
         wanted = AnyOf("terms", (term(compare.key),))
@@ -200,9 +232,8 @@ def _compile_compare(compare: Compare, slots: Mapping[str, int], negated: bool) 
 
 
 def _compile_range(compare: Compare, slots: Mapping[str, int], negated: bool) -> Condition:
-    slot = slots.get(compare.key)
-    bound = compare.values[0]
-    if slot is None or isinstance(bound, (str, bool)):
+    slot, bound = _slot_of(slots, compare.key, compare.values[0]), _on_line(compare.values[0])
+    if slot is None or bound is None:
         return AllOf(()) if negated else AnyOf("terms", (term(compare.key),))
     inside = Between(slot, **{compare.op: float(bound)})
     return NoneOf((inside,)) if negated else inside

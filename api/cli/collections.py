@@ -26,8 +26,21 @@ SemanticThreshold = Annotated[float | None, typer.Option("--semantic-threshold",
 KeepVersions = Annotated[
     int | None, typer.Option("--keep-versions-days", help="How long replaced versions can be asked for: 0 to 3650, else 0.")
 ]
-PLACEMENT_COLUMNS = ["name", "placement", "chosen", "settled", "points"]
+Attributes = Annotated[
+    list[str] | None,
+    typer.Option("--attribute", help="KEY=KIND: string, number, bool, datetime, or inferred. As often as there are keys."),
+]
+PLACEMENT_COLUMNS = ["name", "placement", "chosen", "settled", "points", "indexed"]
 PROFILE_COLUMNS = ["name", "chunk", "context", "overlap", "splitter", "parent", "priority", "rerank", "rewrite"]
+
+
+def kinds_of(given: list[str] | None) -> dict[str, str] | None:
+    if not given:
+        return None
+    pairs = [one.rpartition("=") for one in given]
+    if any(not key for key, _, _ in pairs):
+        raise typer.BadParameter("give KEY=KIND", param_hint="--attribute")
+    return {key: kind for key, _, kind in pairs}
 
 
 def _row(collection: Collection) -> list[object]:
@@ -45,12 +58,13 @@ def create(
     semantic_cache: SemanticCache = None,
     semantic_threshold: SemanticThreshold = None,
     keep_versions_days: KeepVersions = None,
+    attribute: Attributes = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a collection.
 
-    Example: carrel collection create contracts --profile precise --tenant acme
+    Example: carrel collection create contracts --profile precise --attribute year=number --tenant acme
     """
     with tenant_client(Settings(), tenant, ["ingest"]) as client:
         made = client.collections.create(
@@ -61,6 +75,7 @@ def create(
             semantic_cache=semantic_cache,
             semantic_threshold=semantic_threshold,
             keep_versions_days=keep_versions_days,
+            attributes=kinds_of(attribute),
         )
     print_json(made) if as_json else table(COLUMNS, [_row(made)])
 
@@ -82,6 +97,7 @@ def update(
     semantic_cache: SemanticCache = None,
     semantic_threshold: SemanticThreshold = None,
     keep_versions_days: KeepVersions = None,
+    attribute: Attributes = None,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -98,6 +114,7 @@ def update(
             semantic_cache=semantic_cache,
             semantic_threshold=semantic_threshold,
             keep_versions_days=keep_versions_days,
+            attributes=kinds_of(attribute),
         )
     print_json(changed) if as_json else table(COLUMNS, [_row(changed)])
 
@@ -131,7 +148,7 @@ def place(
     """
     with operator(Settings()) as client:
         placed = client.admin.tenants.place(tenant, name, placement=placement)
-    row = [placed.collection, placed.placement, placed.chosen, placed.settled, placed.points]
+    row = [placed.collection, placed.placement, placed.chosen, placed.settled, placed.points, placed.indexed]
     print_json(placed) if as_json else table(PLACEMENT_COLUMNS, [row])
 
 

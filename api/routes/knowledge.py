@@ -74,6 +74,8 @@ async def update_collection(
     handle = services.collections.for_tenant(tenant)
     changes = body.model_dump(exclude_none=True)
     row, documents = await in_thread(lambda: handle.update(name, **changes))
+    if body.attributes:
+        changes["attributes"] = len(body.attributes)  # keys are the tenant's own words
     request.state.audit = {"collection": row.id, **changes}
     return CollectionOut.of(row, documents)
 

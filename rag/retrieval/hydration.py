@@ -60,7 +60,7 @@ _WITH_CURRENT = _PLACED.join(_Current, _Current.id == col(Document.live_version_
     _Current.labels.label("labels_now"), sa.not_(_IS_LIVE).label("former")
 )
 _LIVE_FROM = sa.func.coalesce(col(DocumentVersion.live_from), col(DocumentVersion.created_at))
-_LIVE = _PLACED.where(_IS_LIVE)
+_LIVE = _PLACED.where(_IS_LIVE).add_columns(sa.false().label("former"))
 _LIVE_THEN = _WITH_CURRENT.where(
     sa.bindparam("as_of", type_=sa.BigInteger) >= _LIVE_FROM,
     sa.or_(_IS_LIVE, col(DocumentVersion.live_until) > sa.bindparam("as_of", type_=sa.BigInteger)),
@@ -212,5 +212,5 @@ def _passage(row: sa.Row[*tuple[Any, ...]], collection: str, score: float, relev
         warnings=tuple(flag["code"] for flag in row.flags),
         parent=None if row.parent_start is None else ParentKey(row.version_id, row.parent_start),
         relevance=relevance,
-        former=bool(getattr(row, "former", False)),
+        former=bool(row.former),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.orm import Session
 
@@ -19,10 +19,11 @@ from rag.arranging.arranger import Arranged, Arranger
 from rag.arranging.relevance import calibration_of
 from rag.arranging.thinning import thinned
 from rag.arranging.tuning import Tuning
+from rag.attributes import typed
 from rag.collections import DEFAULT, Collections, numeric_slots
 from rag.corpus import Collection
 from rag.embedding.service import Embedded, EmbeddingService
-from rag.filters import compile_filter
+from rag.filters import Filter, compile_filter
 from rag.lexical.analysis import has_unspaced
 from rag.lexical.counting import TermStatistics
 from rag.lexical.encoder import encode_query
@@ -72,6 +73,7 @@ class _Where:
     """What a question is asked of, as it was at one moment."""
 
     collections: Sequence[Collection]
+    filter: Filter | None  #: the question's, its values as the collections keep them
     condition: Condition | None
     statistics: Mapping[str, CollectionStatistics]  #: by collection; of questions that need none there are none
 
@@ -101,6 +103,7 @@ class TenantRetriever:
             raise InvalidInput("The loaded model's scores were not measured: it has no relevance.", field="min_relevance")
         watch = Stopwatch()
         where = self._where_or_default(question)
+        question = replace(question, filter=where.filter)
         watch.lap("collections")
         asked = self._parts.results.asked(self._scope, question, where.collections)
         if (known := asked.known()) is not None:
@@ -168,16 +171,17 @@ class TenantRetriever:
             if question.as_of is not None:
                 require_kept(found, question.as_of, self._parts.clock())
             statistics = {} if question.mode == "dense" else self._parts.statistics.of(session, found)
-            return _Where(found, self._condition(session, question, found), statistics)
+            filter_ = None if question.filter is None else typed(question.filter, [row.attribute_types for row in found])
+            return _Where(found, filter_, self._condition(session, filter_, found), statistics)
 
-    def _condition(self, session: Session, question: Question, found: Sequence[Collection]) -> Condition | None:
+    def _condition(self, session: Session, filter_: Filter | None, found: Sequence[Collection]) -> Condition | None:
         parts: list[Condition] = []
         if self._scope.labels is not None:
             parts.append(OnlyOf("labels", tuple(sorted(self._scope.labels))))
-        if question.filter is not None:
+        if filter_ is not None:
             # Each collection maps its numeric attributes to slots of its own.
             slots = numeric_slots(session, [row.id for row in found])
-            each = (AllOf((AnyOf("collection", (i,)), compile_filter(question.filter, slots[i]))) for i in slots)
+            each = (AllOf((AnyOf("collection", (i,)), compile_filter(filter_, slots[i]))) for i in slots)
             parts.append(SomeOf(tuple(each)))
         return AllOf(tuple(parts)) if parts else None
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from rag.store import base, files, moves
 from rag.store.base import Dedicated, Hit, Placement, Point, Search, Space, StoreHealth, Vector
 from rag.store.build import Builder, BuildsHere
-from rag.store.edge import EdgeVectors, Shard
+from rag.store.edge import Shard
+from rag.store.edge_vectors import EdgeVectors
 from rag.store.files import Home
 from rag.types import Scope
 
@@ -154,7 +155,7 @@ class EdgeStore:
 
     def dedicated(self, space: Space) -> list[Dedicated]:
         homes = [(shard, home) for shard, home in self._homes.items() if home.space == space.id and home.collection]
-        return [Dedicated(home.tenant, home.collection, shard.count()) for shard, home in homes]
+        return [Dedicated(home.tenant, home.collection, shard.count(), shard.indexed()) for shard, home in homes]
 
     def crowded(self, space: Space, at_least: int) -> list[str]:
         if space.id not in self._shared:

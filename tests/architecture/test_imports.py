@@ -16,7 +16,7 @@ VERSIONS = "api/migrations/versions"
 
 #: Each vendor, with the only files that may import it.
 VENDORS = {
-    "qdrant_edge": {"rag/store/edge.py"},
+    "qdrant_edge": {"rag/store/edge.py", "rag/store/edge_vectors.py"},
     "qdrant_client": {"rag/store/qdrant.py"},
     "torch": {"rag/embedding/local/torch_runtime.py", "rag/embedding/local/conversion.py", "rag/rerank/local.py"},
     "sentence_transformers": {

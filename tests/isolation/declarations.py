@@ -328,6 +328,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "semantic_cache": True,
                 "semantic_threshold": 0.9,
                 "keep_versions_days": 30,
+                "attributes": {"year": "number", "published": "datetime"},
             }
         },
     ),
@@ -344,6 +345,7 @@ _DECLARED: tuple[Operation, ...] = (
                 "semantic_cache": False,
                 "semantic_threshold": 1,
                 "keep_versions_days": 0,
+                "attributes": {"height": "number"},
             }
         },
     ),

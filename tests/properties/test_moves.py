@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rag.store import files, moves
-from rag.store.base import Point, Search, Space
+from rag.store.base import Point, Search, Space, SparseVector
 from rag.store.edge import Layout
 from rag.store.memory import MemoryStore
 from rag.store.moves import Step
@@ -137,3 +137,26 @@ def test_a_move_that_is_given_up_leaves_what_was(tmp_path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     assert len([*twins.edge.folder.iterdir()]) == len(twins.edge.homes())
     twins.edge.close()
+
+
+def test_what_a_graph_leads_to_is_told_without_sparse_vectors(tmp_path: Path) -> None:
+    """Else points that came after the graph would seem to be in it, and it would never be built anew."""
+    wide, chance = Space("sp_graph", 128), np.random.default_rng(1)
+
+    def points(collection: str, count: int) -> list[Point]:
+        values = chance.standard_normal((count, wide.dimensions)).astype(np.float32)
+        sparse = SparseVector((1, 2), (1.0, 0.5))
+        return [Point(str(uuid.uuid4()), collection, "doc", value, sparse=sparse) for value in values]
+
+    store = EdgeStore(tmp_path / "edge", BuildsCopies())
+    vectors = store.for_tenant(ASH, wide)
+    vectors.upsert(points("one", 500))
+    store.for_tenant(ELM, wide).upsert(points("two", 50))
+    vectors.place("one", "dedicated")
+    assert [(one.points, one.indexed) for one in store.dedicated(wide)] == [(500, 0)]
+    for step in moves.rebuild(store, store.dedicated_of(ASH.tenant_id, wide)["one"], Layout(graph=True)):
+        step.run()
+    assert [(one.points, one.indexed) for one in store.dedicated(wide)] == [(500, 500)]
+    vectors.upsert(points("one", 200))
+    assert [(one.points, one.indexed) for one in store.dedicated(wide)] == [(700, 500)]
+    store.close()

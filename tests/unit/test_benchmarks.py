@@ -22,7 +22,7 @@ from benchmarks.embedders import open_embedders
 from benchmarks.harness import BenchmarkError, alternate, in_parallel, median, pairwise, percentile
 from benchmarks.memory import anonymous_mb, find_process, pss_by_process, pss_mb, tree
 from benchmarks.model_math import Encoder
-from benchmarks.peers import open_peers, unit_vectors
+from benchmarks.peers import Shelf, open_peers, unit_vectors
 from benchmarks.report import Report, machine
 from benchmarks.workload import Asked, ask, bring, dimensions_of, model_folder
 from carrel_client import Carrel
@@ -246,7 +246,7 @@ def test_both_sides_of_ingest_must_have_the_same_chunks() -> None:
 
 
 def test_a_foreign_passage_is_a_leak() -> None:
-    room = tenants.Room("", "", "canary000001")
+    room = tenants.Room("", "", "canary000001", Shelf("", ""), "")
     texts = ("canary000001 is mine", "canary000002 is not", "neither is this")
     asked = Asked(1, 1, cast(Any, tuple(SimpleNamespace(text=text) for text in texts)))
     assert room.leaks(asked) == 2
@@ -304,6 +304,7 @@ def test_tenants_compares_and_finds_no_leak(no_peers: None, tmp_path: Path) -> N
     figures = written["figures"]
     assert (figures["leaks"], figures["tenants"], figures["chunks"]) == (0, 3, 60)
     assert 0.1 < figures["p50_ratio_vs_single_tenant"] < 10
+    assert 0 < figures["handle_p50_ms"] < figures["outside_model_p50_ms"]
     assert not figures.keys() & {"ratio_vs_lancedb", "ratio_vs_chroma"}
     assert written["peers"]["chroma"].keys() == {"skipped"}
 

@@ -20,7 +20,8 @@ from rag.lexical.counting import MERGED, TermStatistics, read_counts_of
 from rag.lexical.statistics import CollectionStatistics, total
 from rag.retrieval.question import Answer, Mode, Question
 from rag.store.memory import MemoryStore
-from tests.support import FreeMeter
+from rag.store.shards import EdgeStore
+from tests.support import BuildsCopies, FreeMeter
 from tests.world import World
 
 
@@ -169,8 +170,18 @@ def test_kept_statistics_are_those_of_the_collection_now(world: World) -> None:
     assert len(world.retriever.statistics._known) == 2
 
 
-@pytest.mark.parametrize("chunks", [60, pytest.param(10_000, marks=pytest.mark.full)])
-def test_another_tenants_documents_change_no_bit_of_a_score(world: World, chunks: int) -> None:
+@pytest.fixture(params=["memory", "edge"])
+def neighbours(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[World]:
+    store = MemoryStore() if request.param == "memory" else EdgeStore(tmp_path / "vectors", BuildsCopies())
+    made = World(database, store, tmp_path)
+    yield made
+    made.close()
+    store.close()
+
+
+@pytest.mark.parametrize("chunks", [60, pytest.param(10_000, marks=[pytest.mark.full, pytest.mark.timeout(1_200)])])
+def test_another_tenants_documents_change_no_bit_of_a_score(neighbours: World, chunks: int) -> None:
+    world = neighbours
     bring(world, "ash", **{f"d{n}": f"oak pine{n} board{n % 3}" for n in range(12)})
     texts = ("oak pine3", "board1 oak", "pine7")
 
@@ -179,8 +190,8 @@ def test_another_tenants_documents_change_no_bit_of_a_score(world: World, chunks
         return [[(p.id, p.score) for p in ask(world, "ash", text, mode=mode).passages] for text in texts for mode in MODES]
 
     before = scores()
-    for at in range(0, chunks, 500):
-        paragraphs = (f"oak pine{n} board{n % 5} " * 40 for n in range(at, min(at + 500, chunks)))
+    for at in range(0, chunks // 3, 100):  # a paragraph is three chunks or more
+        paragraphs = (f"oak pine{n} board{n % 5} " * 40 for n in range(at, min(at + 100, chunks // 3)))
         world.bring("elm", f"e{at}", "\n\n".join(paragraphs))
     world.run_jobs()
     assert len(world.all("elm", Chunk)) >= chunks

@@ -24,12 +24,14 @@ class Collections:
         semantic_cache: bool | None = None,
         semantic_threshold: float | None = None,
         keep_versions_days: int | None = None,
+        attributes: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Collection:
         """`profile` None is `standard`. `near_duplicates`: "keep" (None), "link" or "skip" what is that similar to another.
 
         `semantic_cache`: answer a question as another one was that is near to it, from `semantic_threshold` on.
-        `keep_versions_days`: how long replaced versions can be asked for, with `as_of`.
+        `keep_versions_days`: how long replaced versions can be asked for, with `as_of`. `attributes`: kinds of documents'
+        attributes by key, "string", "number", "bool" or "datetime"; those of others are inferred.
         """
         options = {
             "profile": profile,
@@ -38,6 +40,7 @@ class Collections:
             "semantic_cache": semantic_cache,
             "semantic_threshold": semantic_threshold,
             "keep_versions_days": keep_versions_days,
+            "attributes": None if attributes is None else dict(attributes),
         }
         body = {"name": name, **_given(options)}
         answer = self._transport.call("POST", "/v1/collections", json=body, idempotency_key=idempotency_key)
@@ -53,8 +56,12 @@ class Collections:
         semantic_cache: bool | None = None,
         semantic_threshold: float | None = None,
         keep_versions_days: int | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> Collection:
-        """What is given holds from now on; documents that were brought keep their chunks."""
+        """What is given holds from now on; documents that were brought keep their chunks and attributes.
+
+        `attributes` of the keys that are named; "inferred" takes back what was declared.
+        """
         options = {
             "profile": profile,
             "near_duplicates": near_duplicates,
@@ -62,6 +69,7 @@ class Collections:
             "semantic_cache": semantic_cache,
             "semantic_threshold": semantic_threshold,
             "keep_versions_days": keep_versions_days,
+            "attributes": None if attributes is None else dict(attributes),
         }
         answer = self._transport.call("PATCH", path_of("/v1/collections", name), json=_given(options))
         return Collection.parse(answer.json())
@@ -97,5 +105,5 @@ class Collections:
             yield Collection.parse(item)
 
 
-def _given(options: dict[str, str | float | None]) -> dict[str, str | float]:
+def _given(options: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}

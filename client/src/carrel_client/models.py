@@ -140,6 +140,8 @@ class Collection(Model):
     semantic_cache: bool = False  #: whether near questions share answers
     semantic_threshold: float = 0.95
     keep_versions_days: int = 0  #: how long replaced versions can be asked for, with `as_of`
+    #: Of its documents, as far as they are known: {"year": {"kind": "number", "declared": True}}.
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class Placement(Model):
     chosen: bool
     settled: bool
     points: int
+    indexed: int | None = None  #: of them, how many its graph leads to; None: the service does not say
 
 
 @dataclass(frozen=True)

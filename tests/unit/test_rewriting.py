@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from api.query_schemas import QueryIn
 from api.wiring import build_rewriting
 from config.clock import system_clock
 from config.database import Database
 from config.errors import InvalidInput, ModelUnavailable, SetupError
-from config.profiles import Rewrite
+from config.profiles import BUILT_IN, Profile, Rewrite
 from config.settings import Settings
 from rag.filters import parse
 from rag.llm.base import CompletionFailed
@@ -146,6 +148,27 @@ def test_texts_are_cleaned_counted_and_told_from_what_was_asked() -> None:
 def test_anything_but_the_form_is_no_answer(says: str) -> None:
     with pytest.raises(NotUnderstood):
         texts_of("multi_query", says, asked=("q",), count=3)
+
+
+# --- as it is asked for
+
+
+@pytest.mark.parametrize("rewrite", ["hyde", {"mode": "hyde"}])
+def test_a_mode_is_a_word_or_an_object(rewrite: object) -> None:
+    assert QueryIn.model_validate({"query": "q", "rewrite": rewrite}).question().rewrite == "hyde"
+    assert QueryIn.model_validate({"query": "q"}).question().rewrite is None
+
+
+@pytest.mark.parametrize("rewrite", ["summary", {"mode": "hyde", "model": "x"}, True, 7, {}])
+def test_another_mode_is_refused(rewrite: object) -> None:
+    with pytest.raises(ValidationError, match="rewrite"):
+        QueryIn.model_validate({"query": "q", "rewrite": rewrite})
+
+
+def test_a_profile_may_say_yes_or_no() -> None:
+    given: list[object] = [True, False, "hyde"]
+    assert [Profile.model_validate({"rewrite": each}).rewrite for each in given] == ["multi_query", "none", "hyde"]
+    assert {profile.rewrite for profile in BUILT_IN.values()} == {"none"}
 
 
 # --- as a step of a question

@@ -88,8 +88,8 @@ def best_of(rankings: Sequence[Sequence[Ranked]]) -> Sequence[Ranked]:
 def supported(ranked: Sequence[Ranked], vectors: Mapping[str, Vector], weight: float) -> list[Ranked]:
     """What lies among good candidates is good: `(1 − w)·score + w·mean score of the nearest candidates, by cos³`.
 
-    `vectors`: of the first SUPPORTED; those without one, and all that follow, keep their scores (Diaz, 2005, on regularising
-    scores by what is near).
+    `vectors`: of the first SUPPORTED at least; those without one, and all that follow, keep their scores (Diaz, 2005,
+    on regularising scores by what is near).
     """
     known = [each for each in ranked[:SUPPORTED] if each.id in vectors]
     if len(known) < 2:

@@ -228,10 +228,10 @@ class TenantRetriever:
             found.legs = [each.search(vectors, found.limit) for each in legs]
             watch.lap("engine")
             rankings = [fuse(each, fusion, unspaced=script) for each, script in zip(found.legs, unspaced, strict=True)]
-            found.ranked = best_of(rankings)
             if fusion.support and fusion.method == "score" and all(len(each) > 1 for each in found.legs):
-                near = vectors.vectors([each.id for each in found.ranked[:SUPPORTED]])
-                found.ranked = supported(found.ranked, near, fusion.support)
+                near = vectors.vectors(sorted({each.id for ranking in rankings for each in ranking[:SUPPORTED]}))
+                rankings = [supported(ranking, near, fusion.support) for ranking in rankings]
+            found.ranked = best_of(rankings)
             watch.lap("fusion")
             found.dropped = Counter[str]()
             found.passages, enough = self._hydrate(question, hydrator, found, depth, tunings)

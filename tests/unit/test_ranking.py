@@ -99,6 +99,12 @@ def test_what_lies_among_good_candidates_passes_what_lies_alone() -> None:
     assert [each.score for each in two] == [pytest.approx(0.75 * 0.8 + 0.25 * 0.4), pytest.approx(0.75 * 0.4 + 0.25 * 0.8)]
 
 
+def test_a_candidate_has_the_mean_of_its_five_nearest() -> None:
+    scores = {"a": 1.0, "b": 0.8, "c": 0.6, "d": 0.4, "e": 0.2, "f": 0.0}
+    after = supported(ranked(scores | {"far": 0.9}), {**dict.fromkeys(scores, at(0)), "far": at(90)}, 0.5)
+    assert {each.id: each.score for each in after}["a"] == pytest.approx(0.5 * 1.0 + 0.5 * (0.8 + 0.6 + 0.4 + 0.2 + 0.0) / 5)
+
+
 def test_who_has_no_vector_or_stands_too_far_behind_keeps_its_score() -> None:
     before = ranked({f"c{number:03}": 1 - number / 100 for number in range(SUPPORTED + 5)})
     vectors = {each.id: at(number) for number, each in enumerate(before) if number != 3}

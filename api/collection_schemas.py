@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from config.clock import isoformat
-from config.profiles import Splitter
+from config.profiles import Rewrite, Splitter
 from ingestion.placement import Placed
 from rag.corpus import Collection
 from rag.profiles import NamedProfile
@@ -31,6 +31,7 @@ class FusionOut(BaseModel):
     dense_weight: float = Field(description="Of 1; the rest is the lexical leg's.")
     unspaced_dense_weight: float = Field(description="The same, of questions in scripts without blanks between words.")
     candidates: int = Field(description="Of each leg, at least.")
+    support: float = Field(description="Of a candidate's score, that its nearest other candidates make up.")
 
 
 class ProfileOut(BaseModel):
@@ -38,8 +39,8 @@ class ProfileOut(BaseModel):
     chunking: ChunkingOut
     fusion: FusionOut
     priority: Literal["high", "normal", "low"] = Field(description="Of its jobs: a higher one is taken first.")
-    rerank: bool = Field(description="Recorded, not yet used.")
-    rewrite: bool = Field(description="Recorded, not yet used.")
+    rerank: bool = Field(description="Whether passages are reranked, where a reranker is configured.")
+    rewrite: Rewrite = Field(description="How questions are worded anew that do not say, where a language model is configured.")
 
     @classmethod
     def of(cls, profile: NamedProfile) -> ProfileOut:

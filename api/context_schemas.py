@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.explain_schemas import ExplanationOut
-from api.query_schemas import CACHED, SEMANTIC, PassageOut, QueryIn, QueryUsage, ReuseOut
+from api.query_schemas import CACHED, DEGRADED, SEMANTIC, PassageOut, QueryIn, QueryUsage, ReuseOut
 from ingestion.passages import Shown
 from rag.packing.counting import TokenizerName
 from rag.packing.packing import MAX_BUDGET, Packed
@@ -49,7 +49,7 @@ class ContextOut(BaseModel):
     citations: list[CitationOut]
     left_out: int = Field(description="Passages that were found and did not fit.")
     usage: QueryUsage
-    degraded: list[str] = Field(description="What could not take part: `dense`, `lexical`, `rerank`.")
+    degraded: list[str] = Field(description=DEGRADED)
     cached: bool = Field(False, description=CACHED)
     semantic_cache: ReuseOut | None = Field(None, description=SEMANTIC)
     timings_ms: dict[str, float]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from api.collection_schemas import FusionOut
+from config.profiles import Rewrite
 from rag.retrieval.explanation import Explanation
 
 
@@ -28,6 +29,12 @@ class ExplainedPassageOut(BaseModel):
     id: str
     score: float = Field(description="As the passage has it.")
     legs: dict[str, PlaceOut] = Field(description="Of those that found it.")
+    fused: float | None = Field(None, description="Its score without the support of candidates near it, if it has some.")
+
+
+class RewriteOut(BaseModel):
+    mode: Rewrite
+    texts: list[str] = Field(description="Searched for besides what was asked; of `hyde` the passage that might answer.")
 
 
 class ExplanationOut(BaseModel):
@@ -45,6 +52,7 @@ class ExplanationOut(BaseModel):
     )
     passages: list[ExplainedPassageOut]
     timings_ms: dict[str, float]
+    rewrite: RewriteOut | None = Field(None, description="Null: it was searched for as it was asked.")
 
     @classmethod
     def of(cls, explanation: Explanation) -> ExplanationOut:

@@ -12,6 +12,7 @@ from api.arranging_schemas import ArrangingIn
 from api.explain_schemas import ExplanationOut
 from api.schemas import Input, Text
 from config.errors import InvalidInput
+from config.profiles import Rewrite
 from rag.filters import parse
 from rag.retrieval.explanation import Mode
 from rag.retrieval.question import (
@@ -26,6 +27,10 @@ from rag.tokens import count_tokens
 from rag.types import MAX_QUESTION_CHARS
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+class RewriteIn(Input):
+    mode: Rewrite
 
 
 class QueryIn(Input, ArrangingIn):
@@ -47,6 +52,11 @@ class QueryIn(Input, ArrangingIn):
         examples=[{"op": "and", "filters": [{"key": "year", "op": "gte", "value": 2020}]}],
     )
 
+    rewrite: Rewrite | RewriteIn | None = Field(
+        None,
+        description="Words it anew by the configured language model before the search: `multi_query`, `hyde`, `decompose` "
+        "or `none`, also as `mode` of an object; left out, the collections' profiles say.",
+    )
     mode: Mode = Field("hybrid", description="By meaning and by words, or by one of them: `lexical` embeds nothing.")
     explain: bool = Field(False, description="Say how the answer came to be.")
     dense_weight: float | None = Field(
@@ -67,6 +77,7 @@ class QueryIn(Input, ArrangingIn):
             filter=None if self.filter is None else parse(self.filter),
             wishes=self.wishes(),
             rerank=self.rerank,
+            rewrite=self.rewrite.mode if isinstance(self.rewrite, RewriteIn) else self.rewrite,
             as_of=None if self.as_of is None else (self.as_of - _EPOCH) // dt.timedelta(milliseconds=1),
             mode=self.mode,
             explain=self.explain,
@@ -131,6 +142,7 @@ class QueryUsage(BaseModel):
     cached_tokens: int
     context_tokens: int = Field(description="Tokens of what is answered: of all passages (o200k), or of the packed text.")
     rerank_tokens: int = Field(0, description="Charged for reranking.")
+    llm_tokens: int = Field(0, description="Of the language model, charged for rewriting.")
 
     @classmethod
     def of(cls, answer: Answer, context_tokens: int) -> QueryUsage:
@@ -139,6 +151,7 @@ class QueryUsage(BaseModel):
             cached_tokens=answer.cached,
             context_tokens=context_tokens,
             rerank_tokens=answer.rerank_tokens,
+            llm_tokens=answer.llm_tokens,
         )
 
 
@@ -150,6 +163,7 @@ class ReuseOut(BaseModel):
         return None if answer.similarity is None else cls(similarity=answer.similarity)
 
 
+DEGRADED = "What could not take part: `dense`, `lexical`, `rewrite`, `rerank`."
 CACHED = "Whether this was answered before, from the same state of the collections; it is what a search would find."
 SEMANTIC = "Set where another question's answer was given, because the collections' `semantic_cache` allows it."
 
@@ -158,11 +172,12 @@ class QueryOut(BaseModel):
     passages: list[PassageOut]
     groups: list[GroupOut] | None = Field(None, description="With `group_by`: the documents, best first.")
     usage: QueryUsage
-    degraded: list[str] = Field(default_factory=list, description="What could not take part: `dense`, `lexical`, `rerank`.")
+    degraded: list[str] = Field(default_factory=list, description=DEGRADED)
     cached: bool = Field(False, description=CACHED)
     semantic_cache: ReuseOut | None = Field(None, description=SEMANTIC)
     timings_ms: dict[str, float] = Field(
-        description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`."
+        description="`collections`, `embedding` and `search`, one after the other; `model` is the model's part of `embedding`. "
+        "With rewriting also `rewriting`."
     )
     explanation: ExplanationOut | None = Field(None, description="With `explain`.")
 

@@ -22,6 +22,7 @@ from rag.collections import Collections
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.llm.rewriting import Rewriting
 from rag.profiles import Profiles
 from rag.rerank.base import Reranker
 from rag.rerank.stage import Reranking
@@ -123,6 +124,26 @@ def _remote_reranker(settings: Settings) -> Reranker:
     return RemoteReranker(
         settings.rerank_url or "", key.get_secret_value().strip() if key else None, model=settings.rerank_model or ""
     )
+
+
+def build_rewriting(settings: Settings, ledger: Ledger) -> Rewriting | None:
+    """None without CARREL_LLM_URL."""
+    if settings.llm_url is None:
+        if settings.llm_model is not None:
+            raise SetupError("CARREL_LLM_MODEL is set: set CARREL_LLM_URL to the provider's base URL.")
+        return None
+    from api.remote_embedding import plain_url  # noqa: PLC0415
+    from rag.llm.remote import RemoteLanguageModel  # noqa: PLC0415
+
+    if settings.llm_model is None:
+        raise SetupError("CARREL_LLM_URL is set: set CARREL_LLM_MODEL to the provider's name of the model.")
+    if not plain_url(settings.llm_url):
+        raise SetupError("CARREL_LLM_URL is no plain http or https URL. Keys go to CARREL_LLM_API_KEY.")
+    if settings.llm_deadline_seconds >= settings.hold_lease_seconds:
+        raise SetupError("CARREL_LLM_DEADLINE_SECONDS must be less than CARREL_HOLD_LEASE_SECONDS.")
+    key, ledger = settings.llm_api_key, ledger.at(settings.llm_price)
+    model = RemoteLanguageModel(settings.llm_url, key.get_secret_value().strip() if key else None, model=settings.llm_model)
+    return Rewriting(model, settings.llm_deadline_seconds, lambda scope: ledger.for_tenant(scope, "llm"))
 
 
 def build_sandbox(settings: Settings) -> Sandbox:

@@ -17,6 +17,7 @@ from api.wiring import (
     build_core,
     build_embedding,
     build_reranking,
+    build_rewriting,
     build_sandbox,
     build_store,
     build_webhooks,
@@ -43,6 +44,7 @@ from rag.embedding.service import EmbeddingService
 from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
 from rag.evaluation.tunings import TuningStore
+from rag.llm.rewriting import Rewriting
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
@@ -94,6 +96,7 @@ class ApiServices:
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
     reranking: Reranking | None
+    rewriting: Rewriting | None
     store: VectorStore
     embedding: EmbeddingService
     queue: DurableQueue
@@ -105,6 +108,8 @@ class ApiServices:
         self.estimates.close()
         if self.reranking is not None:
             self.reranking.reranker.close()
+        if self.rewriting is not None:
+            self.rewriting.model.close()
         self.embedding.close()
         self.store.close()
         self.queue.close()
@@ -120,6 +125,7 @@ def build_api(settings: Settings) -> ApiServices:
     core = priced(core, embedding)
     collections = open_collections(core, embedding)
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
+    rewriting = build_rewriting(settings, core.ledger)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
@@ -154,8 +160,9 @@ def build_api(settings: Settings) -> ApiServices:
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),
         draining=draining,
-        retriever=_retriever(core, collections, store, embedding, reranking),
+        retriever=_retriever(core, collections, store, embedding, reranking, rewriting),
         reranking=reranking,
+        rewriting=rewriting,
         store=store,
         embedding=embedding,
         queue=queue,
@@ -165,11 +172,16 @@ def build_api(settings: Settings) -> ApiServices:
 
 
 def _retriever(
-    core: Core, collections: Collections, store: VectorStore, embedding: EmbeddingService, reranking: Reranking | None
+    core: Core,
+    collections: Collections,
+    store: VectorStore,
+    embedding: EmbeddingService,
+    reranking: Reranking | None,
+    rewriting: Rewriting | None,
 ) -> Retriever:
     results = ResultCache(core.settings.result_cache_mb * MIB)
     parts = core.database, collections, store, embedding
-    return Retriever(*parts, clock=core.clock, reranking=reranking, results=results)
+    return Retriever(*parts, clock=core.clock, reranking=reranking, rewriting=rewriting, results=results)
 
 
 def _readiness(

@@ -47,8 +47,10 @@ def run(folder: Path, runtime: str, precision: str) -> Report:
 def _figures(rankings: Mapping[str, Rankings], qrels: Qrels) -> Figures:
     """Of the fused ranking and of each leg; and how likely a difference as large would be if fusing made none."""
     figures: Figures = {}
+    alike = {question: {document: min(grade, 1) for document, grade in of.items()} for question, of in qrels.items()}
     for mode, prefix in MODES.items():
         figures |= {f"{prefix}{name}": value for name, value in score(rankings[mode], qrels).items()}
+        figures[f"{prefix}binary_ndcg10"] = score(rankings[mode], alike)["ndcg10"]
     for leg in ("dense", "lexical"):
         figures[f"p_vs_{leg}"] = p_value(*(_each(rankings[mode], qrels) for mode in ("hybrid", leg)))
     return figures

@@ -10,9 +10,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from config.errors import SetupError
 
@@ -24,6 +24,13 @@ PRIORITIES: Mapping[str, int] = MappingProxyType({"high": 1, "normal": 2, "low":
 
 
 Splitter: TypeAlias = Literal["auto", "plain", "markdown", "code", "sentence", "fixed"]
+#: How a language model words a question anew before it is searched for.
+Rewrite: TypeAlias = Literal["none", "multi_query", "hyde", "decompose"]
+
+
+def _mode(value: object) -> object:
+    """True is the way that costs least."""
+    return ("multi_query" if value else "none") if isinstance(value, bool) else value
 
 
 class Profile(BaseModel):
@@ -41,8 +48,10 @@ class Profile(BaseModel):
     dense_weight: float = Field(0.7, ge=0, le=1)  #: of 1; the rest is the lexical leg's
     unspaced_dense_weight: float = Field(0.5, ge=0, le=1)  #: the same, of questions in scripts without blanks between words
     candidates: int = Field(50, ge=10, le=1000)  #: of each leg
+    support: float = Field(0.2, ge=0, le=1)  #: of a candidate's score, that its nearest other candidates make up; 0: none
     rerank: bool = True  #: whether its passages are reranked, where a reranker is configured
-    rewrite: bool = True  #: recorded, not yet used
+    #: Of questions that do not say, where a language model is configured. None by default: it takes a hundred times as long.
+    rewrite: Annotated[Rewrite, BeforeValidator(_mode)] = "none"
 
 
 BUILT_IN: Mapping[str, Profile] = MappingProxyType(
@@ -52,7 +61,7 @@ BUILT_IN: Mapping[str, Profile] = MappingProxyType(
         # is whole in the next chunk, for a third more tokens: each chunk of 96 brings 72 new ones.
         "precise": Profile(chunk_tokens=96, overlap_tokens=24),
         # For archives: the same chunks, so changing to it and back embeds nothing anew, but whoever waits goes first.
-        "economy": Profile(priority="low", rerank=False, rewrite=False),
+        "economy": Profile(priority="low", rerank=False),
     }
 )
 

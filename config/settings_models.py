@@ -101,6 +101,21 @@ class ModelSettings(BaseModel):
         2.0, gt=0, le=60, description="Longest time that a question waits for it; then it is answered without."
     )
 
+    llm_url: str | None = Field(
+        None,
+        description="Base URL of an OpenAI-compatible language model, such as `https://api.openai.com/v1`; `/chat/completions` "
+        "is added. None: questions are not rewritten.",
+    )
+    llm_model: str | None = Field(None, description="The provider's name of that model.")
+    llm_api_key: SecretStr | None = Field(None, description="Key of that provider, sent as a bearer token.")
+    llm_price: Price = Field(0, description="Micro-dollars for a million tokens of the language model.")
+    llm_deadline_seconds: float = Field(
+        4.0,
+        gt=0,
+        le=60,
+        description="Longest time that a question waits to be rewritten; then it goes as it is.",
+    )
+
     def price_of(self, space: str, model: str) -> int:
         """Micro-dollars for a million tokens of the model: what is charged from now on."""
         return self.embedding_prices.get(space, self.embedding_prices.get(model, self.embedding_price))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from config.errors import InvalidInput, SetupError
-from config.profiles import PRIORITIES, Profile
+from config.profiles import PRIORITIES, Profile, Rewrite
 from rag.embedding.runtime import EmbeddingModel
 from rag.ranking import Fusion
 
@@ -37,7 +37,7 @@ class NamedProfile:
     fusion: Fusion
     priority: str
     rerank: bool
-    rewrite: bool
+    rewrite: Rewrite
 
     @property
     def rank(self) -> int:
@@ -57,7 +57,7 @@ class Profiles:
             name: NamedProfile(
                 name,
                 _chunking(name, profile, window, room),
-                Fusion(profile.fusion, profile.dense_weight, profile.unspaced_dense_weight, profile.candidates),
+                _fusion(profile),
                 profile.priority,
                 profile.rerank,
                 profile.rewrite,
@@ -73,6 +73,11 @@ class Profiles:
 
     def all(self) -> list[NamedProfile]:
         return [*self._named.values()]
+
+
+def _fusion(profile: Profile) -> Fusion:
+    weights = profile.dense_weight, profile.unspaced_dense_weight
+    return Fusion(profile.fusion, *weights, profile.candidates, profile.support)
 
 
 def _chunking(name: str, profile: Profile, window: int, room: int) -> Chunking:

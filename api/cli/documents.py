@@ -24,6 +24,9 @@ def query(
     collection: Annotated[list[str] | None, typer.Option("--collection", "-c", help="Where to look; repeat it.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="How many passages.")] = 5,
     mode: Annotated[str | None, typer.Option("--mode", help="hybrid (default), dense or lexical.")] = None,
+    rewrite: Annotated[
+        str | None, typer.Option("--rewrite", help="By the language model: multi_query, hyde, decompose or none.")
+    ] = None,
     as_of: Annotated[str | None, typer.Option("--as-of", help="Answer as of then, such as 2026-03-01T00:00:00Z.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say how the answer came to be.")] = False,
     as_json: AsJson = False,
@@ -33,7 +36,9 @@ def query(
     Example: carrel query "how long may I keep a book?" --tenant acme
     """
     with tenant_client(Settings(), tenant, ["query"]) as client:
-        result = client.query(question, collections=collection, top_k=top_k, mode=mode, explain=explain, as_of=as_of)
+        result = client.query(
+            question, collections=collection, top_k=top_k, mode=mode, rewrite=rewrite, explain=explain, as_of=as_of
+        )
     if as_json:
         print_json(result)
         return

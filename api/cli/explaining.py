@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
+
 from api.cli.common import out, table
 from carrel_client import QueryResult
+
+_LEFT_OUT = {"rewrite": "Rewriting", "rerank": "Reranking"}
 
 
 def show_how(result: QueryResult) -> None:
     """What is missing from an answer, always; how it was found, where that was asked for."""
-    for leg in result.degraded:
-        out.print(f"[yellow]The {leg} leg took no part.[/yellow] `carrel doctor` shows why.")
+    for part in result.degraded:
+        out.print(f"[yellow]{_LEFT_OUT.get(part, f'The {part} leg')} took no part.[/yellow] `carrel doctor` shows why.")
     if result.explanation is None:
         return
     how = result.explanation
+    if how.get("rewrite"):
+        out.print(f"Rewritten by {how['rewrite']['mode']}:")
+        for text in how["rewrite"]["texts"]:
+            out.print(f"  {escape(text)}")
     legs = [
         [leg["name"], how["weights"].get(leg["name"], 0), leg["features"], leg["hits"], leg["limit"]] for leg in how["legs"]
     ]

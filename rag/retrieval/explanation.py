@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from config.profiles import Rewrite
 from rag.ranking import Fusion, Place
 
 Mode = Literal["hybrid", "dense", "lexical"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRewrite:
+    mode: Rewrite
+    texts: tuple[str, ...]  #: searched for besides what was asked; of `hyde` the passage that might answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,7 @@ class ExplainedPassage:
     id: str
     score: float
     legs: Mapping[str, Place]  #: of those that found it, with ranks from 1 and their own scores
+    fused: float | None = None  #: its score without the support of candidates near it, if it has some
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +50,4 @@ class Explanation:
     dropped: Mapping[str, int]
     passages: tuple[ExplainedPassage, ...]
     timings_ms: Mapping[str, float]
+    rewrite: ExplainedRewrite | None = None  #: None: it was searched for as it was asked

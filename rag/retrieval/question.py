@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config.errors import InvalidInput
+from config.profiles import Rewrite
 from rag.arranging.wishes import NONE, Wishes
 from rag.filters import Filter
 from rag.parents import ParentKey
@@ -25,6 +26,7 @@ class Question:
     others: tuple[str, ...] = ()  #: further phrasings; a passage counts by the one that it is nearest to
     wishes: Wishes = NONE
     rerank: bool | None = None  #: None: as the profiles of the collections say
+    rewrite: Rewrite | None = None  #: by a language model, before it is searched for; None: as the profiles say
     mode: Mode = "hybrid"
     explain: bool = False
     as_of: int | None = None  #: answer as of then, Unix milliseconds; None: now
@@ -92,6 +94,7 @@ class Answer:
     generations: Mapping[str, int]  #: of each collection, read before the search
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     rerank_tokens: int = 0  #: charged for reranking
+    llm_tokens: int = 0  #: of a language model, charged for rewriting
     degraded: tuple[str, ...] = ()  #: legs and steps that were wanted and left out
     explanation: Explanation | None = None
     reused: bool = False  #: whether it was computed before, from the same collections at the same generations

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
 from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound, Unavailable
-from rag.arranging.arranger import Arranged, Arranger
+from config.profiles import Rewrite
+from rag.arranging.arranger import Arranger
 from rag.arranging.relevance import calibration_of
 from rag.arranging.thinning import thinned
 from rag.arranging.tuning import Tuning
@@ -28,18 +29,21 @@ from rag.lexical.analysis import has_unspaced
 from rag.lexical.counting import TermStatistics
 from rag.lexical.encoder import encode_query
 from rag.lexical.statistics import CollectionStatistics
+from rag.llm.rewriting import Rewriting
 from rag.parents import best_of_each
-from rag.ranking import Fusion, Leg, Ranked, best_of, fuse
+from rag.profiles import NamedProfile
+from rag.ranking import SUPPORTED, Fusion, best_of, fuse, supported
 from rag.rerank.stage import Reranking
-from rag.result_cache import Known, ResultCache
-from rag.retrieval.explanation import ExplainedPassage, Explanation
+from rag.result_cache import ResultCache
 from rag.retrieval.hydration import Hydrator, Moment
 from rag.retrieval.legs import Legs
 from rag.retrieval.past import require_kept
 from rag.retrieval.question import Answer, Passage, Question
+from rag.retrieval.rewording import Reworded, Rewording, mode_of
 from rag.retrieval.stopwatch import Stopwatch
+from rag.retrieval.telling import Found, explained, known_answer, timings
 from rag.store.base import MAX_LIMIT, SparseVector, TenantVectors, VectorStore
-from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf, to_json
+from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf
 from rag.types import Meter, Reader
 
 SPARE_HITS = 8  #: asked for beyond what is wanted, for points that are staged or not yet collected
@@ -56,10 +60,11 @@ class Retriever:
         *,
         clock: Clock = system_clock,
         reranking: Reranking | None = None,
+        rewriting: Rewriting | None = None,
         results: ResultCache | None = None,
     ) -> None:
         self.database, self.collections, self.store, self.embedding = database, collections, store, embedding
-        self.clock, self.reranking = clock, reranking
+        self.clock, self.reranking, self.rewriting = clock, reranking, rewriting
         self.results = results or ResultCache(0)
         self.calibration = calibration_of(embedding.model.fingerprint)
         self.statistics = TermStatistics()
@@ -81,17 +86,9 @@ class _Where:
     def names(self) -> dict[str, str]:
         return {row.id: row.name for row in self.collections}
 
-
-@dataclass(slots=True)
-class _Found:
-    """What became of a search."""
-
-    passages: list[Passage] = field(default_factory=list)
-    legs: Sequence[Sequence[Leg]] = ()  #: of each phrasing
-    ranked: Sequence[Ranked] = ()
-    dropped: Counter[str] = field(default_factory=Counter)
-    limit: int = 0
-    rounds: int = 0
+    @property
+    def generations(self) -> dict[str, int]:
+        return {row.name: row.generation for row in self.collections}
 
 
 class TenantRetriever:
@@ -104,42 +101,61 @@ class TenantRetriever:
         watch = Stopwatch()
         where = self._where_or_default(question)
         question = replace(question, filter=where.filter)
+        mode = mode_of(question, self._profiles(where), self._parts.rewriting)
         watch.lap("collections")
         asked = self._parts.results.asked(self._scope, question, where.collections)
         if (known := asked.known()) is not None:
             if known.tokens:
                 self._meter.saved(known.tokens, 0, len(question.phrasings))
-            return _known_answer(known, None, where, watch)
+            return known_answer(known, None, where.generations, watch)
         words = _words(question, where.statistics)
         watch.lap("words")
         embedded, degraded = self._embed(question, charge_id, words)
         watch.lap("embedding")
         if embedded is not None and (known := asked.like(embedded.vectors)) is not None:
-            return _known_answer(known, embedded, where, watch)
-        legs = _legs(where, embedded, words)
+            return known_answer(known, embedded, where.generations, watch)
+        reworded = self._reworded(question, embedded, mode, charge_id, watch)
+        if reworded.question is not question:
+            words = _words(reworded.question, where.statistics)
+        legs = _legs(where, reworded.embedded, words)
         tunings = _tunings(question, where.collections)
         fusion = self._fusion(question, where.collections[0], tunings)
-        reranking = self._reranking(question, where.collections)
+        reranking = self._reranking(question, where)
         vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
         reranks = reranking.candidates if reranking else 0
         depth = question.wishes.depth(question.top_k, reranks=reranks, tuned=bool(tunings))
-        found = self._search(question, legs, fusion, vectors, depth, tunings, watch)
+        found = self._search(reworded.question, legs, fusion, vectors, depth, tunings, watch)
         arranger = Arranger(self._parts.database, self._scope, self._meter)
         arranged = arranger.arrange(question, found.passages, vectors, reranking, charge_id=charge_id)
         watch.lap("arranging")
         if question.mode != "dense" and _uncounted(where, found):
             degraded += ("lexical",)
+        parts = reworded.explained, legs, fusion, reworded.embedded, found, arranged, watch
         answer = Answer(
             passages=tuple(arranged.passages),
-            charged=embedded.charged if embedded else 0,
-            cached=embedded.cached if embedded else 0,
-            generations={row.name: row.generation for row in where.collections},
-            timings_ms=_timings(watch, embedded),
+            charged=reworded.embedded.charged if reworded.embedded else 0,
+            cached=reworded.embedded.cached if reworded.embedded else 0,
+            generations=where.generations,
+            timings_ms=timings(watch, reworded.embedded),
             rerank_tokens=arranged.rerank_tokens,
-            degraded=degraded + arranged.degraded,
-            explanation=_explained(question, legs, fusion, embedded, found, arranged, watch) if question.explain else None,
+            llm_tokens=reworded.tokens,
+            degraded=degraded + reworded.degraded + arranged.degraded,
+            explanation=explained(question, *parts) if question.explain else None,
         )
         return asked.keep(answer, embedded)
+
+    def _reworded(
+        self, question: Question, embedded: Embedded | None, mode: Rewrite, charge_id: str, watch: Stopwatch
+    ) -> Reworded:
+        if mode == "none" or self._parts.rewriting is None:
+            return Reworded(question, embedded)
+        rewording = Rewording(self._parts.rewriting, self._parts.embedding, self._scope, self._meter)
+        reworded = rewording.apply(question, embedded, mode, charge_id)
+        watch.lap("rewriting")
+        return reworded
+
+    def _profiles(self, where: _Where) -> list[NamedProfile]:
+        return [self._parts.collections.profiles.get(row.profile) for row in where.collections]
 
     def _fusion(self, question: Question, first: Collection, tunings: Mapping[str, Tuning]) -> Fusion:
         weight = question.dense_weight
@@ -148,12 +164,11 @@ class TenantRetriever:
         fusion = self._parts.collections.profiles.get(first.profile).fusion
         return fusion if weight is None else fusion.weighing(weight)
 
-    def _reranking(self, question: Question, found: Sequence[Collection]) -> Reranking | None:
+    def _reranking(self, question: Question, where: _Where) -> Reranking | None:
         """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
         if self._parts.reranking is None or question.rerank is False:
             return None
-        profiles = self._parts.collections.profiles
-        wanted = question.rerank or all(profiles.get(row.profile).rerank for row in found)
+        wanted = question.rerank or all(profile.rerank for profile in self._profiles(where))
         return self._parts.reranking if wanted else None
 
     def _where_or_default(self, question: Question) -> _Where:
@@ -207,16 +222,19 @@ class TenantRetriever:
         depth: int,
         tunings: Mapping[str, Tuning],
         watch: Stopwatch,
-    ) -> _Found:
+    ) -> Found:
         """Ask for more as long as dropped hits leave the answer short and the engine may have others."""
         hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration, Moment(question.as_of))
         unspaced = [has_unspaced(text) for text in question.phrasings]
-        found = _Found(limit=max(fusion.candidates, 2 * depth) + SPARE_HITS)
+        found = Found(limit=max(fusion.candidates, 2 * depth) + SPARE_HITS)
         while True:
             found.rounds += 1
             found.legs = [each.search(vectors, found.limit) for each in legs]
             watch.lap("engine")
             rankings = [fuse(each, fusion, unspaced=script) for each, script in zip(found.legs, unspaced, strict=True)]
+            if fusion.support and fusion.method == "score" and all(len(each) > 1 for each in found.legs):
+                near = vectors.vectors(sorted({each.id for ranking in rankings for each in ranking[:SUPPORTED]}))
+                rankings = [supported(ranking, near, fusion.support) for ranking in rankings]
             found.ranked = best_of(rankings)
             watch.lap("fusion")
             found.dropped = Counter[str]()
@@ -228,7 +246,7 @@ class TenantRetriever:
             found.limit = min(found.limit * 8, MAX_LIMIT)
 
     def _hydrate(
-        self, question: Question, hydrator: Hydrator, found: _Found, depth: int, tunings: Mapping[str, Tuning]
+        self, question: Question, hydrator: Hydrator, found: Found, depth: int, tunings: Mapping[str, Tuning]
     ) -> tuple[list[Passage], bool]:
         """The best that SQL confirms, thinned, and whether they are `depth` or more. SQL is asked for few at first, because
         as a rule it confirms nearly all."""
@@ -245,19 +263,6 @@ class TenantRetriever:
         if len(passages) < len(confirmed):
             found.dropped["thinned"] = len(confirmed) - len(passages)
         return passages, enough
-
-
-def _known_answer(known: Known, embedded: Embedded | None, where: _Where, watch: Stopwatch) -> Answer:
-    """`embedded`: None where the question itself was known, whose tokens cost nothing."""
-    return Answer(
-        passages=known.passages,
-        charged=embedded.charged if embedded else 0,
-        cached=embedded.cached if embedded else known.tokens,
-        generations={row.name: row.generation for row in where.collections},
-        timings_ms=_timings(watch, embedded),
-        reused=True,
-        similarity=known.similarity,
-    )
 
 
 def _tunings(question: Question, found: Sequence[Collection]) -> dict[str, Tuning]:
@@ -277,43 +282,7 @@ def _legs(where: _Where, embedded: Embedded | None, words: Sequence[Mapping[str,
     return [Legs(where.names, where.condition, *of) for of in zip(vectors, words, strict=True)]
 
 
-def _uncounted(where: _Where, found: _Found) -> bool:
+def _uncounted(where: _Where, found: Found) -> bool:
     """Whether there are chunks that were indexed before their words were counted."""
     empty = {row.name for row in where.collections if not where.statistics[row.id].chunks}
     return any(passage.collection in empty for passage in found.passages)
-
-
-def _timings(watch: Stopwatch, embedded: Embedded | None) -> dict[str, float]:
-    timings = watch.total(collections=("collections", "words"), embedding=("embedding",), search=STAGES)
-    return {**timings, "model": round(embedded.model_s * 1000, 3) if embedded else 0.0}
-
-
-STAGES = ("engine", "fusion", "hydration", "arranging")
-
-
-def _explained(
-    question: Question,
-    legs: Sequence[Legs],
-    fusion: Fusion,
-    embedded: Embedded | None,
-    found: _Found,
-    arranged: Arranged,
-    watch: Stopwatch,
-) -> Explanation:
-    dense, lexical = fusion.weights(unspaced=has_unspaced(question.text))
-    places = {ranked.id: ranked.places for ranked in found.ranked}
-    answered = [passage for passage in arranged.passages if passage.id in places and passage.neighbour_of is None]
-    first = found.legs[0]
-    return Explanation(
-        mode=question.mode,
-        fusion=fusion,
-        weights={"dense": dense, "lexical": lexical} if len(first) > 1 else {leg.name: 1.0 for leg in first},
-        legs=tuple(part for own, of in zip(legs, found.legs, strict=True) for part in own.explained(of, found.limit)),
-        rounds=found.rounds,
-        condition=None if legs[0].condition is None else to_json(legs[0].condition),
-        embedding="none" if embedded is None else "cache" if embedded.cached else "model",
-        candidates=len(found.ranked),
-        dropped={**found.dropped, "beyond_top_k": len(found.ranked) - len(answered) - found.dropped.total()},
-        passages=tuple(ExplainedPassage(one.id, one.score, places[one.id]) for one in answered),
-        timings_ms=watch.each(),
-    )

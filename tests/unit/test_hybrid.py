@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from rag.corpus import Chunk, Collection, Document, TermCounts
 from rag.embedding.service import Embedded
 from rag.lexical.counting import MERGED, TermStatistics, read_counts_of
 from rag.lexical.statistics import CollectionStatistics, total
+from rag.ranking import SUPPORTED
 from rag.retrieval.question import Answer, Mode, Question
-from rag.store.memory import MemoryStore
+from rag.store.base import Vector
+from rag.store.memory import MemoryStore, MemoryVectors
 from rag.store.shards import EdgeStore
 from tests.support import BuildsCopies, FreeMeter
 from tests.world import World
@@ -70,11 +73,40 @@ def test_an_answer_explains_itself(world: World) -> None:
     best = explanation.passages[0]
     assert best.legs["lexical"].rank == 1
     assert 0 < best.score <= 1
+    assert best.fused is not None
+    assert best.fused > best.score  # the others are worse
     assert explanation.candidates == 8
     assert explanation.dropped == {"beyond_top_k": 6}
     assert explanation.embedding == "model"
     assert explanation.timings_ms.keys() == {"collections", "words", "embedding", "engine", "fusion", "hydration", "arranging"}
     assert ask(world, "ash", "oak").explanation is None
+
+
+def test_support_asks_for_own_vectors_of_the_best_and_can_be_turned_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in world.contexts:
+        bring(world, name, **{f"d{n}": f"oak shelf number{n} of {name}" for n in range(SUPPORTED + 5)})
+    asked: list[int] = []
+    vectors_of = MemoryVectors.vectors
+
+    def vectors(handle: MemoryVectors, ids: Sequence[str]) -> dict[str, Vector]:
+        asked.append(len(ids))
+        found = vectors_of(handle, ids)
+        assert len(found) == len(ids)
+        return found
+
+    monkeypatch.setattr(MemoryVectors, "vectors", vectors)
+    with_support = ask(world, "ash", "oak number3")
+    ask(world, "ash", "oak number3", mode="dense")
+    assert asked == [SUPPORTED]
+    profiles = world.retriever.collections.profiles
+    standard = profiles.get("standard")
+    monkeypatch.setitem(profiles._named, "standard", replace(standard, fusion=replace(standard.fusion, support=0.0)))
+    without = ask(world, "ash", "oak number3", explain=True)
+    assert asked == [SUPPORTED]
+    assert without.explanation is not None
+    assert {passage.fused for passage in without.explanation.passages} == {None}
+    assert without.passages[0].score == pytest.approx(1.0)
+    assert with_support.passages[0].score < 1
 
 
 def test_what_was_dropped_is_counted_without_names(world: World) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.ranking import Fusion, Leg, fuse
-from rag.store.base import Hit, in_order
+from rag.ranking import SUPPORTED, Fusion, Leg, Ranked, fuse, supported
+from rag.store.base import Hit, Vector, in_order
 
 
 def leg(name: str, scores: dict[str, float], *, cut_off: bool = False) -> Leg:
@@ -74,3 +77,48 @@ def test_every_candidate_is_ranked_once_and_ties_go_by_id(
     assert sorted(each.id for each in fused) == sorted({*dense, *lexical})
     assert fused == sorted(fused, key=lambda each: (-each.score, each.id))
     assert all(0 <= each.score <= 1 + 1e-9 for each in fused)
+
+
+def ranked(scores: dict[str, float]) -> list[Ranked]:
+    return [Ranked(chunk, score, {}) for chunk, score in sorted(scores.items(), key=lambda each: (-each[1], each[0]))]
+
+
+def at(degrees: float) -> Vector:
+    return np.array([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], np.float32)
+
+
+def test_what_lies_among_good_candidates_passes_what_lies_alone() -> None:
+    angles = {"best": 0, "near": 3, "nearby": 6, "close": 354, "n5": 9, "n6": 351, "alone": 90}
+    scores = {"best": 0.9, "alone": 0.8, "near": 0.79, "nearby": 0.7, "close": 0.6, "n5": 0.6, "n6": 0.6}
+    before = ranked(scores)
+    after = supported(before, {chunk: at(angle) for chunk, angle in angles.items()}, 0.25)
+    assert [each.id for each in before][:3] == ["best", "alone", "near"]
+    assert [each.id for each in after][:3] == ["best", "near", "alone"]
+    assert {each.id: each.fused for each in after} == scores
+    two = supported(ranked({"a": 0.8, "b": 0.4}), {"a": at(0), "b": at(60)}, 0.25)
+    assert [each.score for each in two] == [pytest.approx(0.75 * 0.8 + 0.25 * 0.4), pytest.approx(0.75 * 0.4 + 0.25 * 0.8)]
+
+
+def test_a_candidate_has_the_mean_of_its_five_nearest() -> None:
+    scores = {"a": 1.0, "b": 0.8, "c": 0.6, "d": 0.4, "e": 0.2, "f": 0.0}
+    after = supported(ranked(scores | {"far": 0.9}), {**dict.fromkeys(scores, at(0)), "far": at(90)}, 0.5)
+    assert {each.id: each.score for each in after}["a"] == pytest.approx(0.5 * 1.0 + 0.5 * (0.8 + 0.6 + 0.4 + 0.2 + 0.0) / 5)
+
+
+def test_who_has_no_vector_or_stands_too_far_behind_keeps_its_score() -> None:
+    before = ranked({f"c{number:03}": 1 - number / 100 for number in range(SUPPORTED + 5)})
+    vectors = {each.id: at(number) for number, each in enumerate(before) if number != 3}
+    kept = {each.id: each.score for each in supported(before, vectors, 0.5) if each.fused is None}
+    assert kept == {each.id: each.score for each in (before[3], *before[SUPPORTED:])}
+    assert supported(before, {}, 0.5) == before
+    assert supported(before, {"c000": at(0)}, 0.5) == before
+
+
+@given(st.lists(st.sampled_from([0.25, 0.5, 1.0]), max_size=40), st.randoms(use_true_random=False))
+def test_support_keeps_every_candidate_within_the_scores_and_ties_by_id(scores: list[float], random: Random) -> None:
+    before = ranked({f"c{number:02}": score for number, score in enumerate(scores)})
+    vectors = {each.id: at(random.choice([0, 0, 45, 90, 180])) for each in before}
+    after = supported(before, vectors, 0.25)
+    assert sorted(each.id for each in after) == sorted(each.id for each in before)
+    assert all(min(scores) - 1e-9 <= each.score <= max(scores) + 1e-9 for each in after)
+    assert after == sorted(after, key=lambda each: (-each.score, each.id))

@@ -55,7 +55,7 @@ class QueryResult(Model):
     usage: dict[str, int]
     timings_ms: dict[str, float]
     groups: list[Group] | None = None  #: with `group_by`
-    degraded: list[str] = field(default_factory=list)  #: what could not take part: dense, lexical, rerank
+    degraded: list[str] = field(default_factory=list)  #: what could not take part: dense, lexical, rewrite, rerank
     explanation: dict[str, Any] | None = None  #: how the answer came to be, if that was asked for
     cached: bool = False  #: whether it was answered before, from the same state of the collections
     semantic_cache: dict[str, float] | None = None  #: `similarity` to another question, whose answer this is

@@ -24,6 +24,7 @@ class Wishes(TypedDict, total=False):
     group_by: str | None
     group_size: int | None
     rerank: bool | None
+    rewrite: str | None  #: by a language model before the search: multi_query, hyde, decompose or none
     as_of: str | int | None  #: answer as of then: ISO 8601 with its zone, or Unix milliseconds
     mode: str | None  #: hybrid (default), dense or lexical
     dense_weight: float | None  #: 0 to 1: of meaning; the rest is that of words

@@ -164,7 +164,7 @@ class Profile(Model):
     chunking: dict[str, Any]  #: chunk_tokens, context_tokens, overlap_tokens, splitter and parent_tokens
     priority: str  #: high, normal or low
     rerank: bool
-    rewrite: bool
+    rewrite: str  #: none, multi_query, hyde or decompose
     fusion: dict[str, Any] = field(default_factory=dict)  #: method, weights and candidates of queries
 
 

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api import idempotency, middleware
 from api.problems import install_handlers
-from api.routes import admin, bulk, context, documents, evaluation, events, feedback, health, jobs, knowledge, tuning
+from api.routes import admin, bulk, context, documents, evaluation, events, feedback, health, jobs, knowledge, tuning, usage
 from api.routing import RETRIEVAL_KEY, STREAMED_KEY
 from api.version import VERSION
 from api.wiring_api import ApiServices
@@ -23,9 +23,10 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 TAGS = [
     {"name": "Documents", "description": "Bring, show and delete documents."},
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
-    {"name": "Knowledge", "description": "Ask questions; collections and usage."},
+    {"name": "Knowledge", "description": "Ask questions; collections."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
+    {"name": "Usage", "description": "Tokens, money and budgets."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
     {"name": "Health", "description": "No key needed."},
 ]
@@ -37,7 +38,7 @@ def create_app(services: ApiServices) -> FastAPI:
         title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for module in (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, admin, health):
+    for module in (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, admin, health):
         app.include_router(module.routes)
     install_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from api.heartbeat import Heartbeat
 from api.repairs import RepairLoop
 from api.wiring_worker import WorkerServices
+from tenants.anomalies import AnomalyWatch
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),
+        Chore("unusual usage", AnomalyWatch(core.database, core.clock).run_once, PURGE_EVERY_S),
     ]
     return Housekeeping(chores, heartbeat.leads)
 

@@ -50,6 +50,7 @@ from tenants.audit import AuditLog
 from tenants.events import EventLog
 from tenants.identity import Identifier
 from tenants.keys import KeyRing
+from tenants.ledger.policy import BudgetPolicy
 from tenants.rates import RateLimiter
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
@@ -66,6 +67,7 @@ class ApiServices:
     tokens: TokenSigner
     identifier: Identifier
     usage: UsageReader
+    budgets: BudgetPolicy
     audit: AuditLog
     rates: RateLimiter
     collections: Collections
@@ -123,7 +125,8 @@ def build_api(settings: Settings) -> ApiServices:
         keys=keys,
         tokens=tokens,
         identifier=Identifier(core.database, keys, tokens),
-        usage=UsageReader(core.database, core.clock),
+        usage=UsageReader(core.database, core.clock, core.limits),
+        budgets=BudgetPolicy(core.database, core.clock, core.limits),
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,

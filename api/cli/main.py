@@ -32,6 +32,7 @@ from api.cli import (
     questions,
     secrets,
     tune,
+    usage,
 )
 from api.cli.telling import fail
 from carrel_client import CarrelClientError
@@ -52,7 +53,7 @@ app.add_typer(jobs.jobs, name="job")
 app.add_typer(questions.questions, name="questions")
 app.add_typer(feedback.feedback, name="feedback")
 app.add_typer(secrets.secrets, name="secrets")
-for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, demo):
+for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, usage, demo):
     module.register(app)
 
 

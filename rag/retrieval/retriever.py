@@ -116,7 +116,7 @@ class TenantRetriever:
         legs = _legs(where, embedded, words)
         tunings = _tunings(question, where.collections)
         fusion = self._fusion(question, where.collections[0], tunings)
-        reranking = self._reranking(question, where.collections)
+        reranking, spared = self._reranking(question, where.collections)
         vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
         reranks = reranking.candidates if reranking else 0
         depth = question.wishes.depth(question.top_k, reranks=reranks, tuned=bool(tunings))
@@ -133,7 +133,7 @@ class TenantRetriever:
             generations={row.name: row.generation for row in where.collections},
             timings_ms=_timings(watch, embedded),
             rerank_tokens=arranged.rerank_tokens,
-            degraded=degraded + arranged.degraded,
+            degraded=degraded + spared + arranged.degraded,
             explanation=_explained(question, legs, fusion, embedded, found, arranged, watch) if question.explain else None,
         )
         return asked.keep(answer, embedded)
@@ -145,13 +145,15 @@ class TenantRetriever:
         fusion = self._parts.collections.profiles.get(first.profile).fusion
         return fusion if weight is None else fusion.weighing(weight)
 
-    def _reranking(self, question: Question, found: Sequence[Collection]) -> Reranking | None:
-        """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
+    def _reranking(self, question: Question, found: Sequence[Collection]) -> tuple[Reranking | None, tuple[str, ...]]:
+        """If there is a reranker, and the question wants it, or says nothing and every collection's profile does; and what is
+        left out because the budget nears its end."""
         if self._parts.reranking is None or question.rerank is False:
-            return None
+            return None, ()
         profiles = self._parts.collections.profiles
-        wanted = question.rerank or all(profiles.get(row.profile).rerank for row in found)
-        return self._parts.reranking if wanted else None
+        if not (question.rerank or all(profiles.get(row.profile).rerank for row in found)):
+            return None, ()
+        return (None, ("budget",)) if self._meter.strained() else (self._parts.reranking, ())
 
     def _where_or_default(self, question: Question) -> _Where:
         try:

@@ -61,6 +61,8 @@ WITHOUT_A_TENANT = {
     "tenants/idempotency.py",  # operators' requests, and deleting what is a day old
     "tenants/audit.py",
     "tenants/events.py",  # old events are purged whoever they belong to
+    "tenants/anomalies.py",  # which tenants used anything; each is looked at in a session of its own
+    "tenants/ledger/policy.py",  # what the operator sets for a tenant
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
 }

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, select
+from sqlmodel import SQLModel, col, select
 
 from config.clock import system_clock
 from config.database import Database
@@ -57,7 +57,7 @@ def _database(url: str) -> tuple[Database, list[TenantContext]]:
 
 def _books(database: Database, context: TenantContext) -> tuple[int, int, list[LedgerEntry]]:
     with database.read(context) as session:
-        window = session.scalars(select(BudgetWindow)).first()
+        window = session.scalars(select(BudgetWindow).order_by(col(BudgetWindow.period))).first()
         entries = [*session.scalars(select(LedgerEntry))]
     return (window.used, window.held, entries) if window else (0, 0, entries)
 

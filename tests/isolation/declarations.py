@@ -88,6 +88,8 @@ _PLACED = {**_TENANT, "path.name": "collection name"}
 _COLLECTION = {"path.name": "collection name"}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
+_TELLS_ALL = {BY_COLLECTION: 403, BY_LABELS: 403}
+
 _DECLARED: tuple[Operation, ...] = (
     Operation("GET /healthz", "none", 200),
     Operation("GET /readyz", "none", 200),
@@ -402,6 +404,16 @@ _DECLARED: tuple[Operation, ...] = (
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),
+    Operation("GET /v1/usage", "manage", 200, parts={"query": {"group_by": "key"}}, but=_TELLS_ALL, variant="by key"),
+    Operation("GET /v1/usage/export", "manage", 200, parts={"query": {"month": "2026-11"}}, but=_TELLS_ALL),
+    Operation("GET /v1/admin/tenants/{tenant}/budgets", "operate", 200, _TENANT),
+    Operation(
+        "PUT /v1/admin/tenants/{tenant}/budgets/{kind}/{span}",
+        "operate",
+        200,
+        _TENANT,
+        {"path": {"kind": "embedding", "span": "day"}, "body": {"tokens": 10**9, "reason": "a test"}},
+    ),
     Operation("POST /v1/admin/tenants", "operate", 201, {"body.name": "new tenant name"}, {"body": {"monthly_tokens": 5}}),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),
     Operation("GET /v1/admin/tenants/{tenant}", "operate", 200, _TENANT),

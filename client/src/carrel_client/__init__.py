@@ -30,6 +30,7 @@ from carrel_client.errors import (
 from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
+    Budget,
     BulkResult,
     CacheHoldings,
     Collection,
@@ -38,6 +39,7 @@ from carrel_client.models import (
     Event,
     Job,
     Key,
+    Limit,
     NearDuplicate,
     NewKey,
     Placement,
@@ -48,12 +50,14 @@ from carrel_client.models import (
     Usage,
     UsageAmounts,
     UsageDay,
+    UsageGroup,
 )
 
 __all__ = [
     "APIError",
     "Admin",
     "AuthenticationError",
+    "Budget",
     "BudgetExhaustedError",
     "BulkResult",
     "BulkStoppedError",
@@ -79,6 +83,7 @@ __all__ = [
     "Jobs",
     "Key",
     "Keys",
+    "Limit",
     "NearDuplicate",
     "NewKey",
     "NotFoundError",
@@ -102,5 +107,6 @@ __all__ = [
     "Usage",
     "UsageAmounts",
     "UsageDay",
+    "UsageGroup",
     "VersionConflictError",
 ]

@@ -7,7 +7,7 @@ changed them in different orders would wait for each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -156,7 +156,12 @@ def _named(tenant_id: str, kind: str, period: str) -> dict[str, str]:
 
 
 def _changes(change: Change) -> Mapping[str, Any]:
-    return {f"more_{name}": amount for name, amount in asdict(change).items()}
+    return {
+        "more_used": change.used,
+        "more_held": change.held,
+        "more_cost": change.cost,
+        "more_held_cost": change.held_cost,
+    }
 
 
 def _here(*conditions: sa.ColumnElement[bool]) -> sa.Update:

@@ -22,6 +22,7 @@ from api.routes import (
     knowledge,
     tenants,
     tuning,
+    usage,
     webhooks,
 )
 from api.routing import RETRIEVAL_KEY, STREAMED_KEY
@@ -37,10 +38,11 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 TAGS = [
     {"name": "Documents", "description": "Bring, show and delete documents."},
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
-    {"name": "Knowledge", "description": "Ask questions; collections and usage."},
+    {"name": "Knowledge", "description": "Ask questions; collections."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},
+    {"name": "Usage", "description": "Tokens, money and budgets."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
     {"name": "Health", "description": "No key needed."},
 ]
@@ -52,7 +54,7 @@ def create_app(services: ApiServices) -> FastAPI:
         title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    of_tenants = (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, webhooks)
+    of_tenants = (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks)
     for module in (*of_tenants, admin, tenants, health):
         app.include_router(module.routes)
     install_handlers(app)

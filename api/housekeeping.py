@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from api.heartbeat import Heartbeat
 from api.repairs import RepairLoop
 from api.wiring_worker import WorkerServices
+from tenants.anomalies import AnomalyWatch
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("webhook deliveries", lambda: services.webhooks.outbox.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),
+        Chore("unusual usage", AnomalyWatch(core.database, core.clock).run_once, PURGE_EVERY_S),
     ]
     return Housekeeping(chores, heartbeat.leads)
 

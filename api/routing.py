@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -19,6 +20,7 @@ from api.idempotency import Handler, once
 from api.problems import Problem, unexpected
 from api.wiring_api import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
+from tenants.budget import TenantMeter
 from tenants.context import Principal, Scope, TenantContext
 from tenants.identity import Identity
 
@@ -146,3 +148,9 @@ Tenant = Annotated[TenantContext, Depends(_context)]
 Caller = Annotated[Principal, Depends(_principal)]
 
 in_thread = to_thread.run_sync
+
+
+def meter_of(services: ApiServices, tenant: TenantContext, collections: Sequence[str]) -> TenantMeter:
+    """Who pays for a question: its key, and its collection if it is one."""
+    collection = collections[0] if len(collections) == 1 else ""
+    return services.core.ledger.for_tenant(tenant, "query", key=tenant.principal.key, collection=collection)

@@ -65,9 +65,9 @@ def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     plans = Plans(load_plans(settings.plans_file, settings.default_plan), settings.default_plan)
     database = Database(settings.sql_url, synchronous=settings.sqlite_synchronous)
     upgrade(database)
-    ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds)
-    idempotency = IdempotencyStore(database, clock, vault)
     limits = LimitsInForce(database, clock, plans)
+    ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds, limits=limits.of)
+    idempotency = IdempotencyStore(database, clock, vault)
     return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency, limits, Quotas(limits))
 
 

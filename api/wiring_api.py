@@ -55,6 +55,7 @@ from tenants.events import EventLog
 from tenants.identity import Identifier
 from tenants.importing import TenantImport
 from tenants.keys import KeyRing
+from tenants.ledger.policy import BudgetPolicy
 from tenants.overrides import Overrides
 from tenants.rates import RateLimiter
 from tenants.tokens import TokenSigner
@@ -76,6 +77,7 @@ class ApiServices:
     tenant_import: TenantImport
     deletions: Deletions
     usage: UsageReader
+    budgets: BudgetPolicy
     audit: AuditLog
     rates: RateLimiter
     collections: Collections
@@ -141,7 +143,8 @@ def build_api(settings: Settings) -> ApiServices:
         overrides=Overrides(core.database, core.clock, core.limits),
         tenant_import=TenantImport(core.registry, core.limits.plans, monthly_tokens=settings.monthly_tokens),
         deletions=Deletions(core.database, core.clock),
-        usage=UsageReader(core.database, core.clock),
+        usage=UsageReader(core.database, core.clock, core.limits),
+        budgets=BudgetPolicy(core.database, core.clock, core.limits),
         audit=AuditLog(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,

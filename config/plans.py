@@ -27,7 +27,9 @@ MIB, GIB = 1024**2, 1024**3
 
 Count: TypeAlias = Annotated[int, Field(ge=0, le=MAX_COUNT)] | None
 Tokens: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None
-MicroUsd: TypeAlias = Annotated[int, Field(ge=0, le=10**12)] | None
+MAX_MICRO_USD = 10**12  # of a window: a million dollars
+MicroUsd: TypeAlias = Annotated[int, Field(ge=0, le=MAX_MICRO_USD)] | None
+BudgetName: TypeAlias = Annotated[str, Field(pattern=r"^(embedding|llm)_(tokens|micro_usd)_(day|month)$")]
 ProfileName: TypeAlias = Annotated[str, Field(pattern=PROFILE_NAME.pattern)]
 
 
@@ -53,6 +55,7 @@ class Plan(BaseModel):
     llm_tokens_month: Tokens = None
     llm_micro_usd_day: MicroUsd = None
     llm_micro_usd_month: MicroUsd = None
+    soft_budgets: Annotated[tuple[BudgetName, ...], Field(max_length=8)] = ()  #: those of the eight that only tell
     profiles: Annotated[tuple[ProfileName, ...], Field(min_length=1, max_length=MAX_PROFILES)] | None = None  #: None: all
     dedicated: bool = True  #: whether its collections may get a shard of their own
     retention_days: Annotated[int, Field(ge=0, le=3650)] | None = None  #: most days that former versions are kept

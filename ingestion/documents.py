@@ -224,8 +224,9 @@ class TenantDocuments(TenantCatalogue):
         session.flush()
         version.document_id, version.number = document.id, document.last_number
         session.add(version)
-        clock, queue = self._parts.clock, self._parts.queue
-        job = add_job(session, clock, queue, "ingest", document, version, priority=given.priority, after=given.after)
+        clock, queue, key = self._parts.clock, self._parts.queue, self._context.principal.key
+        rank, after = given.priority, given.after
+        job = add_job(session, clock, queue, "ingest", document, version, priority=rank, after=after, key=key)
         follow(session, document, self._parts.limits.quotas)
         emit_document(session, clock, "queued", job, version=version.number, bytes=version.bytes)
         if version.url is None and not self._parts.blobs.path(version.content_blob).exists():

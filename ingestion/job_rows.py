@@ -74,6 +74,7 @@ def add_job(
     retry_of: str | None = None,
     priority: int = PRIORITIES["normal"],
     after: After = AT_ONCE,
+    key: str = "",
 ) -> Job:
     """Row, queue entry and event of a new job, in the session's transaction. Raise as `JobQueue.require_room` does."""
     if kind == "ingest":
@@ -89,6 +90,7 @@ def add_job(
         retry_of=retry_of,
         priority=priority,
         queue=FETCHES if version is not None and version.url is not None else DOCUMENTS,
+        key=key,
         after=list(after.ids),
         after_policy=after.policy,
         held=bool(_open(session, after.ids)),

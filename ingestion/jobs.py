@@ -124,11 +124,10 @@ class TenantJobs:
             version.state, version.ended_at = "queued", None
             version.parser_deaths = version.read_starts = 0
             session.add(version)
-            parts = self._parts
+            parts, rank = self._parts, job.priority
             follow(session, document, parts.quotas)
-            return add_job(
-                session, parts.clock, parts.queue, "ingest", document, version, retry_of=job.id, priority=job.priority
-            )
+            clock, queue = parts.clock, parts.queue
+            return add_job(session, clock, queue, "ingest", document, version, retry_of=job.id, priority=rank, key=job.key)
 
     def retry_all(self, wanted: Wanted, *, through: str | None = None, limit: int = MAX_RETRIED) -> tuple[Sequence[Job], bool]:
         """The new jobs for up to `limit` dead ones, oldest first and none younger than `through`; and whether there are more.

@@ -15,7 +15,7 @@ from config.database import Database
 from config.errors import CarrelError, LeaseLost
 from ingestion.job_rows import OPEN, emit_job, unmet
 from ingestion.tables import FETCHES, Job
-from rag.corpus import Document, DocumentVersion
+from rag.corpus import Collection, Document, DocumentVersion
 from tenants.context import TenantContext
 
 T = TypeVar("T", bound=SQLModel)
@@ -37,6 +37,9 @@ _DOCUMENT, _JOB, _VERSION = (
 def _locked(session: Session, statement: SelectOfScalar[T], key: str | None) -> T | None:
     """The row as it is now, held until the transaction ends."""
     return session.scalars(statement, {"key": key}).one_or_none()
+
+
+_NAME = select(col(Collection.name)).where(col(Collection.id) == sa.bindparam("id"))
 
 
 class DocumentGone(CarrelError):
@@ -63,6 +66,8 @@ class Lease:
     document_id: str
     version_id: str
     fetches: bool = False  #: whether the content has to be fetched, or had to be
+    key: str = ""  #: on which its tokens are booked
+    collection: str = ""  #: by name
     unmet: str | None = None  #: a job before this one that did not succeed, so that this one must fail
 
 
@@ -98,6 +103,8 @@ def take_up(database: Database, clock: Clock, context: TenantContext, job_id: st
             document_id=job.document_id,
             version_id=job.version_id or "",
             fetches=job.queue == FETCHES,
+            key=job.key,
+            collection=session.scalar(_NAME, {"id": job.collection_id}) or "",
             unmet=unmet(session, job),
         )
 

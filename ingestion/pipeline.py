@@ -44,7 +44,7 @@ from rag.filters import ordered
 from rag.lexical.counting import count_version
 from rag.lexical.encoder import encode_chunk
 from rag.store.base import VectorStore
-from tenants.budget import Ledger
+from tenants.budget import Ledger, TenantMeter
 from tenants.context import TenantContext
 from tenants.quotas import UNLIMITED, Counts, Quotas
 
@@ -151,7 +151,7 @@ class Pipeline:
         """Embed and index a batch."""
         batch, paid = self._embed(lease, number)
         with self._unless_lost(lease, batch), self._database.write(lease.context) as session:
-            self._count(session, work(session, lease), batch, paid)
+            self._count(session, lease, work(session, lease), batch, paid)
 
     def complete(self, lease: Lease, number: int) -> bool | None:
         """Embed the last batch (−1: there is none), and make the version live; return whether there is something to collect.
@@ -162,14 +162,14 @@ class Pipeline:
         with self._unless_lost(lease, batch), self._database.write(lease.context) as session:
             found = work(session, lease)
             if batch is not None and paid is not None:
-                self._count(session, found, batch, paid)
+                self._count(session, lease, found, batch, paid)
             if found.version.state == "queued" and not duplicates.stands(session, found):
                 return None
             return self._switch(session, found)
 
     def _embed(self, lease: Lease, number: int) -> tuple[Batch, Paid]:
         batch, hold_id = self._batch(lease, number), f"{lease.version_id}:{number}"
-        meter = self._ledger.for_tenant(lease.context, "ingest", epoch=lease.epoch)
+        meter = self._meter(lease)
         if not batch.missing:  # an earlier run may have paid, and died before it was counted
             return batch, Paid(meter.charged(hold_id), 0, 0)
         texts = [embedded_text(chunk.context, chunk.text) for chunk in batch.missing]
@@ -213,7 +213,10 @@ class Pipeline:
             fields=FilterFields.of(version, lease.collection_id, slots),
         )
 
-    def _count(self, session: Session, found: Work, batch: Batch, paid: Paid) -> None:
+    def _meter(self, lease: Lease) -> TenantMeter:
+        return self._ledger.for_tenant(lease.context, "ingest", epoch=lease.epoch, key=lease.key, collection=lease.collection)
+
+    def _count(self, session: Session, lease: Lease, found: Work, batch: Batch, paid: Paid) -> None:
         """Mark the batch's chunks as indexed, and count it once, however often its step is run."""
         job = found.job
         for chunk_id, terms in batch.terms.items():
@@ -227,8 +230,7 @@ class Pipeline:
         job.updated_at = self._clock()
         session.add(job)
         if paid.cached or paid.deduplicated:
-            meter = self._ledger.for_tenant(found.document, "ingest")
-            meter.count_saved(session, paid.cached - paid.deduplicated, paid.deduplicated, paid.hits)
+            self._meter(lease).count_saved(session, paid.cached - paid.deduplicated, paid.deduplicated, paid.hits)
 
     def _switch(self, session: Session, found: Work) -> bool:
         """Make the version live, and end the job. An older version never replaces a newer one."""

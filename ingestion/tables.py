@@ -37,6 +37,7 @@ class Job(TenantOwned, table=True):
     retry_of: str | None = None
     priority: int = PRIORITIES["normal"]  #: a smaller number is taken first
     queue: str = DOCUMENTS
+    key: str = ""  #: on which its tokens are booked: of whoever brought the document
     outcome: str | None = None  #: of one that ends otherwise than with chunks of its own: linked or skipped
     after: list[str] = Field(default_factory=list, sa_type=sa.JSON)  #: jobs that were to end before it begins
     after_policy: str = ALL_SUCCEEDED

@@ -61,5 +61,8 @@ class Meter(Protocol):
 
     def refund(self, charge_id: str) -> None: ...
 
+    def strained(self) -> bool:
+        """Whether so much of the budget is gone that a question leaves out what it can do without."""
+
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         """Count tokens that cost nothing because their vector was known; `hits` of the texts were known before the call."""

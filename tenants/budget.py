@@ -4,43 +4,46 @@
      │                 └─ lease ran out ─► unsettled     Charged: the call had begun, and its worker is gone.
      └─ release, or lease ran out ─► released            Returned: nothing was called.
 
-Every transition is one short transaction of conditional statements; the window's amounts change with the entry. An entry
-keeps the price at which it was made: its cost is its tokens at that price, whatever the price is by then.
+Every transition is one short transaction of conditional statements; the windows' amounts change with the entry. An entry
+belongs to the day on which it was reserved, and keeps the price at which it was made, whenever it ends.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
-from sqlmodel import col, select
 
-from config.clock import Clock, day, month
+from config.clock import Clock, day
 from config.database import Database, HasTenant, once_more
 from config.errors import BudgetExhausted, LeaseLost, Unavailable
-from tenants.counters import Amounts, count_usage, insert_missing, limit_of, move, reserve, spend
-from tenants.events import emit_once
-from tenants.tables import BudgetWindow, LedgerEntry
+from config.plans import BUILT_IN, UNLIMITED
+from tenants.counters import Account, Amounts, count_usage, insert_missing
+from tenants.ledger import windows
+from tenants.ledger.bounds import Ceilings, ceilings_of, kind_of
+from tenants.ledger.entries import HELD, OPEN, PAID, PARTS, RELEASED, SETTLED, STARTED, UNSETTLED, close, expired
+from tenants.ledger.ladder import Ladder, is_strained
+from tenants.ledger.windows import Change, Refused, Window
+from tenants.plans import Limits, LimitsInForce, Plans
+from tenants.tables import LedgerEntry
 
-HELD, STARTED, SETTLED, UNSETTLED, RELEASED = "held", "started", "settled", "unsettled", "released"
-SWEEP_LIMIT = 500  # holds returned in one transaction
+__all__ = ["HELD", "RELEASED", "SETTLED", "STARTED", "UNSETTLED", "Ledger", "TenantMeter"]
 
-
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    tenant_id: str
+LimitsOf = Callable[[str], Limits]
 
 
 class Ledger:
-    """`price`: picodollars a token, of what its meters charge."""
+    """`price`: picodollars a token, of what its meters charge. `limits`: of a tenant, by its id."""
 
-    def __init__(self, database: Database, clock: Clock, *, lease_s: int, price: int = 0) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, lease_s: int, price: int = 0, limits: LimitsOf | None = None
+    ) -> None:
         self.database, self.clock, self.lease_ms, self.price = database, clock, lease_s * 1000, price
+        self._limits = limits or LimitsInForce(database, clock, Plans(BUILT_IN, UNLIMITED), fresh_ms=0).of
+        self.ladder = Ladder(database, clock)
 
     def at(self, price: int) -> Ledger:
         """The same ledger, at another price from now on."""
@@ -48,75 +51,109 @@ class Ledger:
         other.price = price
         return other
 
-    def for_tenant(self, scope: HasTenant, operation: str, *, epoch: int = 0) -> TenantMeter:
-        """A meter that books on this tenant, under `operation` ("ingest", "query") in its usage.
+    def for_tenant(
+        self, scope: HasTenant, operation: str, *, epoch: int = 0, key: str = "", collection: str = ""
+    ) -> TenantMeter:
+        """A meter that books on this tenant, under `operation` ("ingest", "query", "llm"), key and collection in its usage.
 
         `epoch`: of the lease of a job. Holds that an owner of a later epoch has made cannot be started or settled with it.
         """
-        return TenantMeter(self, scope, operation, epoch)
+        return TenantMeter(self, scope, Account(operation, key, collection), epoch)
+
+    def ceilings(self, tenant_id: str, kind: str) -> Ceilings:
+        return ceilings_of(self._limits(tenant_id), kind)
 
     def sweep(self) -> int:
         """Settle every hold whose lease ran out; return how many. Never undoes what its owner did meanwhile."""
-        expired = (
-            select(col(LedgerEntry.tenant_id), col(LedgerEntry.id))
-            .where(col(LedgerEntry.state).in_((HELD, STARTED)), col(LedgerEntry.lease_until) < self.clock())
-            .limit(SWEEP_LIMIT)
-        )
         with self.database.system_read() as session:
-            found = [(tenant_id, entry_id) for tenant_id, entry_id in session.execute(expired)]
-        return sum(self._expire(tenant_id, entry_id) for tenant_id, entry_id in found)
+            found = expired(session, self.clock())
+        return sum(self._expire(scope, entry_id) for scope, entry_id in found)
 
-    def _expire(self, tenant_id: str, entry_id: str) -> int:
-        with self.database.write(_Owner(tenant_id)) as session:
-            entry = session.get(LedgerEntry, (tenant_id, entry_id), with_for_update=True)
-            if entry is None or entry.state not in (HELD, STARTED) or (entry.lease_until or 0) >= self.clock():
+    def _expire(self, scope: HasTenant, entry_id: str) -> int:
+        with self.database.write(scope) as session:
+            entry = session.get(LedgerEntry, (scope.tenant_id, entry_id), with_for_update=True)
+            if entry is None or entry.state not in OPEN or (entry.lease_until or 0) >= self.clock():
                 return 0
             if entry.state == STARTED:
-                close(session, entry, UNSETTLED, entry.tokens, self.clock())
+                close(session, entry, UNSETTLED, entry.tokens)
             else:
-                close(session, entry, RELEASED, 0, self.clock())
+                close(session, entry, RELEASED, 0)
         return 1
+
+
+class _Taking:
+    """A transaction that reserves, and what it makes of the windows."""
+
+    def __init__(self, session: Session, tenant_id: str, kind: str, ceilings: Ceilings) -> None:
+        self.session, self._tenant_id, self._kind, self._ceilings = session, tenant_id, kind, ceilings
+        self.windows: list[Window] = []
+
+    def take(self, on: str, change: Change) -> None:
+        self.windows = windows.take(self.session, self._tenant_id, self._kind, on, self._ceilings, change)
 
 
 class TenantMeter:
     """Satisfies `rag.types.Meter` by shape."""
 
-    def __init__(self, ledger: Ledger, scope: HasTenant, operation: str, epoch: int = 0) -> None:
-        self._ledger, self._scope, self._operation, self._epoch = ledger, scope, operation, epoch
+    def __init__(self, ledger: Ledger, scope: HasTenant, account: Account, epoch: int = 0) -> None:
+        self._ledger, self._scope, self._account, self._epoch = ledger, scope, account, epoch
+        self._kind = kind_of(account.operation)
+        self._seen: list[Window] = []  #: as this meter last left them
+
+    def windows(self) -> list[Window]:
+        """This month's and this day's."""
+        ceilings = self._ledger.ceilings(self._scope.tenant_id, self._kind)
+        with self._ledger.database.read(self._scope) as session:
+            return windows.read(session, self._scope.tenant_id, self._kind, day(self._ledger.clock()), ceilings)
 
     def remaining(self) -> int | None:
-        """Tokens left this month; None without a limit."""
-        with self._ledger.database.read(self._scope) as session:
-            limit = limit_of(session, self._scope.tenant_id)
-            window = session.get(BudgetWindow, (self._scope.tenant_id, month(self._ledger.clock())))
-        spent = window.used + window.held if window else 0
-        return None if limit is None else max(0, limit - spent)
+        """Tokens that month and day have room for, at the ledger's price; None without a limit."""
+        left = [left for window in self.windows() if (left := window.left(self._ledger.price)) is not None]
+        return min(left, default=None)
+
+    def strained(self) -> bool:
+        """Whether a question leaves out what it can do without. Reads nothing if it was charged just now."""
+        if not any(ceiling.is_hard for ceiling in self._ledger.ceilings(self._scope.tenant_id, self._kind)):
+            return False
+        return any(is_strained(window) for window in self._seen or self.windows())
 
     def require(self) -> None:
         """Refuse work that cannot be paid for before any of it is done."""
+        price = self._ledger.price
         with self._announced():
-            if self.remaining() == 0:
-                raise BudgetExhausted("The tenant's token budget of this month is used up.", field="budget", limit=0)
+            for window in self.windows():
+                if window.left(price) == 0:
+                    raise Refused(window, Change(used=1, cost=price))
 
     @contextmanager
     def _announced(self) -> Iterator[None]:
-        """The month's first refusal becomes an event, after the transaction that it rolled back."""
+        """A window's first refusal becomes an event, after the transaction that it rolled back."""
         try:
             yield
-        except BudgetExhausted:
-            window = month(self._ledger.clock())
-            emit_once(self._ledger.database, self._ledger.clock, self._scope, "budget.exhausted", window)
-            raise
+        except Refused as refused:
+            self._ledger.ladder.refuse(self._scope, refused)
+            raise BudgetExhausted(refused.detail, field="budget", limit=refused.limit) from None
+
+    @contextmanager
+    def _taking(self) -> Iterator[_Taking]:
+        """What is reserved in it is told of once it is on record."""
+        ceilings = self._ledger.ceilings(self._scope.tenant_id, self._kind)
+        with self._announced(), self._ledger.database.write(self._scope) as session:
+            taking = _Taking(session, self._scope.tenant_id, self._kind, ceilings)
+            yield taking
+        if taking.windows:
+            self._seen = taking.windows
+            self._ledger.ladder.tell(self._scope, taking.windows)
 
     @once_more
     def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
-        with self._announced(), self._ledger.database.write(self._scope) as session:
-            entry = self._entry(session, hold_id)
-            if entry is not None and entry.state in (SETTLED, UNSETTLED):
-                self._top_up(session, entry, tokens)
+        with self._taking() as taking:
+            session, entry = taking.session, self._entry(taking.session, hold_id)
+            if entry is not None and entry.state in PAID:
+                self._top_up(taking, entry, tokens)
                 return False
-            if entry is not None and entry.state in (HELD, STARTED):
-                self._top_up(session, entry, tokens)
+            if entry is not None and entry.state in OPEN:
+                self._top_up(taking, entry, tokens)
                 entry.lease_until, entry.epoch = self._lease(), self._epoch
                 entry.state = STARTED if started else entry.state
                 return True
@@ -124,20 +161,21 @@ class TenantMeter:
                 session.delete(entry)  # released: the step runs again and reserves anew
                 session.flush()
             entry = LedgerEntry(**self._row(hold_id, STARTED if started else HELD, tokens))
-            self._reserve(session, entry.month, tokens)
+            taking.take(entry.day, Change(held=tokens, held_cost=tokens * entry.price))
             session.add(entry)
         return True
 
-    def _top_up(self, session: Session, entry: LedgerEntry, tokens: int) -> None:
+    def _top_up(self, taking: _Taking, entry: LedgerEntry, tokens: int) -> None:
         """A repeated step can need more than its first run: what was cached then may have been evicted since."""
-        paid = entry.state in (SETTLED, UNSETTLED)
+        paid, session = entry.state in PAID, taking.session
         missing = tokens - entry.tokens - (self._parts(session, entry.id) if paid else 0)
         if missing > 0:
-            self._reserve(session, entry.month, missing, cost=missing * entry.price if paid else None)
+            cost = missing * entry.price
+            taking.take(entry.day, Change(used=missing, cost=cost) if paid else Change(held=missing, held_cost=cost))
             entry.tokens += missing
             if paid:
                 entry.cost = entry.tokens * entry.price
-                self._count(session, Amounts(charged=missing, cost=missing * entry.price))
+                self._count(session, entry, Amounts(charged=missing, cost=cost))
         session.add(entry)
 
     def start(self, hold_id: str) -> None:
@@ -151,8 +189,8 @@ class TenantMeter:
             entry = self._entry(session, hold_id)
             if entry is None or entry.state == RELEASED:
                 raise RuntimeError(f"hold {hold_id} is settled, but nothing is held")
-            if entry.state in (HELD, STARTED):
-                close(session, entry, SETTLED, min(tokens, entry.tokens), self._ledger.clock())
+            if entry.state in OPEN:
+                close(session, entry, SETTLED, min(tokens, entry.tokens))
             elif entry.state == UNSETTLED:  # swept while the call took longer than its lease: already charged
                 entry.state = SETTLED
                 session.add(entry)
@@ -163,18 +201,17 @@ class TenantMeter:
             raise ValueError(f"the part {part_id!r} could be taken for one of another hold")
         with self._ledger.database.write(self._scope) as session:
             entry, part = self._entry(session, hold_id), self._entry(session, f"{hold_id}/{part_id}")
-            now = self._ledger.clock()
             if part is not None:  # by a call that is repeated
-                if entry is not None and entry.state in (HELD, STARTED):
-                    close(session, entry, RELEASED, 0, now)
+                if entry is not None and entry.state in OPEN:
+                    close(session, entry, RELEASED, 0)
                 return part.tokens
             if entry is None or entry.state == RELEASED:
                 raise RuntimeError(f"a part of hold {hold_id} is settled, but nothing is held")
-            if entry.state in (SETTLED, UNSETTLED):
+            if entry.state in PAID:
                 return 0  # charged in full: by an earlier run, or because the call took longer than its lease
-            named = {"id": f"{hold_id}/{part_id}", "part_of": hold_id, "created_at": now}
+            named = {"id": f"{hold_id}/{part_id}", "part_of": hold_id, "created_at": self._ledger.clock()}
             part = LedgerEntry(**entry.model_dump() | named)
-            close(session, part, SETTLED, min(tokens, entry.tokens), now)  # the reservation is the part's now
+            close(session, part, SETTLED, min(tokens, entry.tokens))  # the reservation is the part's now
             entry.state, entry.tokens, entry.lease_until = RELEASED, 0, None
             session.add(entry)
             return part.tokens
@@ -182,37 +219,37 @@ class TenantMeter:
     def release(self, hold_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, hold_id)
-            if entry is not None and entry.state in (HELD, STARTED):
-                close(session, entry, RELEASED, 0, self._ledger.clock())
+            if entry is not None and entry.state in OPEN:
+                close(session, entry, RELEASED, 0)
 
     def charged(self, entry_id: str) -> int:
         """What this hold with its parts, or this debit, cost in the end; 0 if it never came to that."""
         with self._ledger.database.read(self._scope) as session:
             entry = session.get(LedgerEntry, (self._scope.tenant_id, entry_id))
-            whole = entry.tokens if entry is not None and entry.state in (SETTLED, UNSETTLED) else 0
+            whole = entry.tokens if entry is not None and entry.state in PAID else 0
             return whole + self._parts(session, entry_id)
 
     def _parts(self, session: Session, hold_id: str) -> int:
         """Tokens of a hold that were charged before the rest was given back."""
-        return session.scalar(_PARTS, {"hold": hold_id}) or 0
+        return session.scalar(PARTS, {"hold": hold_id}) or 0
 
     @once_more
     def debit(self, charge_id: str, tokens: int) -> None:
         """Charged once for each id: of two at the same moment the second waits for the first's entry, and is free."""
         row, cost = self._row(charge_id, SETTLED, tokens), tokens * self._ledger.price
-        with self._announced(), self._ledger.database.write(self._scope) as session:
-            if insert_missing(session, LedgerEntry, row):
-                self._reserve(session, row["month"], tokens, cost=cost)
-                self._count(session, Amounts(charged=tokens, cost=cost))
+        with self._taking() as taking:
+            if insert_missing(taking.session, LedgerEntry, row):
+                taking.take(row["day"], Change(used=tokens, cost=cost))
+                charged = Amounts(charged=tokens, cost=cost)
+                count_usage(taking.session, self._scope.tenant_id, row["day"], self._account, charged)
 
     def refund(self, charge_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, charge_id)
             if entry is not None and entry.state == SETTLED:
-                move(session, entry.tenant_id, entry.month, used=-entry.tokens, held=0, cost=-entry.cost)
-                on = day(entry.created_at)  # the day it was charged on, which may have ended since
-                back = Amounts(charged=-entry.tokens, cost=-entry.cost)
-                count_usage(session, entry.tenant_id, entry.operation, on, back)
+                back = Change(used=-entry.tokens, cost=-entry.cost)
+                windows.move(session, entry.tenant_id, kind_of(entry.operation), entry.day, back)
+                self._count(session, entry, Amounts(charged=-entry.tokens, cost=-entry.cost))
                 session.delete(entry)
 
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
@@ -222,7 +259,8 @@ class TenantMeter:
     def count_saved(self, session: Session, cached: int, deduplicated: int, hits: int = 0) -> None:
         """The same in a transaction of the caller's."""
         worth = (cached + deduplicated) * self._ledger.price
-        self._count(session, Amounts(cached=cached, deduplicated=deduplicated, hits=hits, saved_cost=worth))
+        amounts = Amounts(cached=cached, deduplicated=deduplicated, hits=hits, saved_cost=worth)
+        count_usage(session, self._scope.tenant_id, day(self._ledger.clock()), self._account, amounts)
 
     def _lease(self) -> int:
         return self._ledger.clock() + self._ledger.lease_ms
@@ -235,7 +273,7 @@ class TenantMeter:
 
     def _open_entry(self, session: Session, hold_id: str) -> LedgerEntry:
         entry = self._entry(session, hold_id)
-        if entry is None or entry.state not in (HELD, STARTED):  # its lease ran out before the call began
+        if entry is None or entry.state not in OPEN:  # its lease ran out before the call began
             raise Unavailable(f"The hold {hold_id} has expired; the step is run again.")
         return entry
 
@@ -245,8 +283,10 @@ class TenantMeter:
         return {
             "tenant_id": self._scope.tenant_id,
             "id": entry_id,
-            "month": month(now),
-            "operation": self._operation,
+            "day": day(now),
+            "operation": self._account.operation,
+            "key": self._account.key,
+            "collection": self._account.collection,
             "state": state,
             "tokens": tokens,
             "price": price,
@@ -257,30 +297,7 @@ class TenantMeter:
             "created_at": now,
         }
 
-    def _reserve(self, session: Session, window: str, tokens: int, *, cost: int | None = None) -> None:
-        """Hold `tokens` of the month, or use them for `cost`; or raise."""
-        tenant_id = self._scope.tenant_id
-        taken = reserve(session, tenant_id, window, tokens) if cost is None else spend(session, tenant_id, window, tokens, cost)
-        if not taken:
-            monthly = limit_of(session, tenant_id)
-            raise BudgetExhausted(
-                f"This needs {tokens} tokens, more than is left of the month's {monthly}.",
-                field="budget",
-                limit=monthly,
-            )
-
-    def _count(self, session: Session, amounts: Amounts) -> None:
-        count_usage(session, self._scope.tenant_id, self._operation, day(self._ledger.clock()), amounts)
-
-
-def close(session: Session, entry: LedgerEntry, state: str, charged: int, now: int) -> None:
-    """End an open entry: its reservation goes back, and `charged` of it is used."""
-    cost = charged * entry.price
-    move(session, entry.tenant_id, entry.month, used=charged, held=-entry.tokens, cost=cost)
-    if charged:
-        count_usage(session, entry.tenant_id, entry.operation, day(now), Amounts(charged=charged, cost=cost))
-    entry.state, entry.tokens, entry.cost, entry.lease_until = state, charged, cost, None
-    session.add(entry)
-
-
-_PARTS = sa.select(sa.func.sum(col(LedgerEntry.tokens))).where(col(LedgerEntry.part_of) == sa.bindparam("hold"))
+    def _count(self, session: Session, entry: LedgerEntry, amounts: Amounts) -> None:
+        """On the entry's own day and account, whoever asks now."""
+        account = Account(entry.operation, entry.key, entry.collection)
+        count_usage(session, entry.tenant_id, entry.day, account, amounts)

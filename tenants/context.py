@@ -29,6 +29,13 @@ class Principal:
     id: str
     scopes: frozenset[Scope]
 
+    @property
+    def key(self) -> str:
+        """The key that what it does is booked on: its own, or the one that its token was issued by; empty for jobs."""
+        if self.kind is PrincipalKind.TOKEN:
+            return self.id.rpartition(" ")[2]
+        return "" if self.kind is PrincipalKind.JOB else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class TenantContext:

@@ -1,10 +1,10 @@
-"""Rows that count: the month's window of a budget, and usage by day. Changed by statements that are made once, because
-building them anew took a third of a debit. Each function works in a transaction of its caller's.
+"""Rows that count, and usage by day. Changed by statements that are made once, because building them anew took a third of a
+debit. Each function works in a transaction of its caller's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
-from sqlmodel import SQLModel, col, select
+from sqlmodel import SQLModel, col
 
-from tenants.tables import BudgetWindow, Tenant, UsageDay
+from tenants.tables import UsageDay
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +32,18 @@ class Amounts:
 AMOUNTS = tuple(Amounts.__dataclass_fields__)
 
 
-def reserve(session: Session, tenant_id: str, window: str, tokens: int) -> bool:
-    """Hold tokens of a month, unless that would pass the limit: one conditional statement, which no other can pass."""
-    return _take(session, _HOLD, {"tenant": tenant_id, "window": window, "amount": tokens})
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What usage is booked under: an operation ("ingest", "query", "llm"), the key that asked, and the collection."""
+
+    operation: str
+    key: str = ""
+    collection: str = ""
 
 
-def spend(session: Session, tenant_id: str, window: str, tokens: int, cost: int) -> bool:
-    """The same, used at once."""
-    return _take(session, _USE, {"tenant": tenant_id, "window": window, "amount": tokens, "more_cost": cost})
-
-
-def _take(session: Session, taking: sa.Update, given: Mapping[str, Any]) -> bool:
-    if _rows(session, taking, given):
-        return True
-    window = {"tenant_id": given["tenant"], "month": given["window"], "used": 0, "held": 0, "cost": 0}
-    insert_missing(session, BudgetWindow, window)
-    return _rows(session, taking, given) > 0
-
-
-def move(session: Session, tenant_id: str, window: str, *, used: int, held: int, cost: int) -> None:
-    """Add to each, or take away."""
-    given = {"tenant": tenant_id, "window": window, "more_used": used, "more_held": held, "more_cost": cost}
-    _rows(session, _MOVE, given)
-
-
-def limit_of(session: Session, tenant_id: str) -> int | None:
-    return session.scalar(select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == tenant_id))
-
-
-def count_usage(session: Session, tenant_id: str, operation: str, on: str, amounts: Amounts) -> None:
-    row = {"tenant_id": tenant_id, "day": on, "operation": operation} | {name: getattr(amounts, name) for name in AMOUNTS}
+def count_usage(session: Session, tenant_id: str, on: str, account: Account, amounts: Amounts) -> None:
+    named = {"operation": account.operation, "key": account.key, "collection": account.collection}
+    row = {"tenant_id": tenant_id, "day": on, **named} | {name: getattr(amounts, name) for name in AMOUNTS}
     given = {f"given_{name}": value for name, value in row.items()}
     if _rows(session, _COUNT, given) == 0 and not insert_missing(session, UsageDay, row):
         _rows(session, _COUNT, given)  # somebody else made the row at the same moment
@@ -87,38 +69,18 @@ def _insert_missing(dialect: str, table: type[SQLModel]) -> sa.Insert:
     return insert(table).on_conflict_do_nothing().returning(key)  # psycopg counts no rows of such an insert
 
 
-def _big(name: str) -> sa.BindParameter[int]:
+def big(name: str) -> sa.BindParameter[int]:
     return sa.bindparam(name, type_=sa.BigInteger())
 
 
-def _more(table: type[SQLModel], **parameters: str) -> dict[str, sa.ColumnElement[int]]:
-    """Each column and what is added to it."""
-    return {column: col(getattr(table, column)) + _big(parameter) for column, parameter in parameters.items()}
+def more(table: type[SQLModel], columns: Iterable[str], prefix: str) -> dict[str, sa.ColumnElement[int]]:
+    """Each column and what is added to it: the parameter of its name after the prefix."""
+    return {column: col(getattr(table, column)) + big(f"{prefix}{column}") for column in columns}
 
 
-def _taking(**parameters: str) -> sa.Update:
-    used, held, amount = col(BudgetWindow.used), col(BudgetWindow.held), _big("amount")
-    limit = select(col(Tenant.monthly_tokens)).where(col(Tenant.id) == sa.bindparam("tenant")).scalar_subquery()
-    return (
-        sa.update(BudgetWindow)
-        .where(
-            col(BudgetWindow.tenant_id) == sa.bindparam("tenant"),
-            col(BudgetWindow.month) == sa.bindparam("window"),
-            sa.or_(limit.is_(None), used + held + amount <= limit),
-        )
-        .values(_more(BudgetWindow, **parameters))
-    )
-
-
-#: Statements of every query, made once: building them anew took a third of a debit.
-_USE, _HOLD = _taking(used="amount", cost="more_cost"), _taking(held="amount")
+_KEYS = ("tenant_id", "day", "operation", "key", "collection")
 _COUNT = (
     sa.update(UsageDay)
-    .where(*(col(getattr(UsageDay, name)) == sa.bindparam(f"given_{name}") for name in ("tenant_id", "day", "operation")))
-    .values(_more(UsageDay, **{name: f"given_{name}" for name in AMOUNTS}))
-)
-_MOVE = (
-    sa.update(BudgetWindow)
-    .where(col(BudgetWindow.tenant_id) == sa.bindparam("tenant"), col(BudgetWindow.month) == sa.bindparam("window"))
-    .values(_more(BudgetWindow, used="more_used", held="more_held", cost="more_cost"))
+    .where(*(col(getattr(UsageDay, name)) == sa.bindparam(f"given_{name}") for name in _KEYS))
+    .values(more(UsageDay, AMOUNTS, "given_"))
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any
@@ -49,6 +49,7 @@ class Limits:
     llm_tokens_month: int | None = None
     llm_micro_usd_day: int | None = None
     llm_micro_usd_month: int | None = None
+    soft_budgets: tuple[str, ...] = ()
     profiles: tuple[str, ...] | None = None
     dedicated: bool = True
     retention_days: int | None = None
@@ -81,11 +82,11 @@ class Plans:
         found = session.execute(_TENANT, {"id": tenant_id}).first()
         if found is None:
             raise NotFound("There is no such tenant.")
-        rows = session.execute(_OVERRIDES, {"of": tenant_id, "now": now}).all()
-        overrides = {name: json.loads(value) for name, value, _ in rows}
+        rows = session.execute(_OVERRIDES, {"of": tenant_id}).all()
+        overrides = _values(rows, now)
         if found.monthly_tokens is not None:  # set before there were plans, and by whoever thinks of nothing but the month
             overrides = {"embedding_tokens_month": found.monthly_tokens} | overrides
-        ends = [until for _, _, until in rows if until is not None]
+        ends = [row.until for row in rows if row.until is not None and row.until > now]
         return InForce(self.resolve(found.plan, overrides), min(ends, default=None))
 
     def resolve(self, plan: str | None, overrides: Mapping[str, Any]) -> Limits:
@@ -94,7 +95,14 @@ class Plans:
         name = plan if plan is not None and plan in self.known else self.default
         values = self.known[name].model_dump() | {key: value for key, value in overrides.items() if key in LIMITS}
         values["profiles"] = None if values["profiles"] is None else tuple(values["profiles"])
+        values["soft_budgets"] = tuple(values["soft_budgets"])
         return Limits(plan=name, **values)
+
+
+def _values(rows: Sequence[Any], now: int) -> dict[str, Any]:
+    """What each override says at that moment; one that expired without a value for afterwards says nothing."""
+    at_work = ((row.name, row.value if row.until is None or row.until > now else row.afterwards) for row in rows)
+    return {name: json.loads(value) for name, value in at_work if value is not None}
 
 
 def check_override(name: str, value: Any) -> Any:
@@ -140,7 +148,7 @@ class _Of:
 
 
 _TENANT = select(col(Tenant.plan), col(Tenant.monthly_tokens)).where(col(Tenant.id) == sa.bindparam("id"))
-_OVERRIDES = select(col(LimitOverride.name), col(LimitOverride.value), col(LimitOverride.until)).where(
-    col(LimitOverride.tenant_id) == sa.bindparam("of"),
-    sa.or_(col(LimitOverride.until).is_(None), col(LimitOverride.until) > sa.bindparam("now", type_=sa.BigInteger())),
+_O = LimitOverride
+_OVERRIDES = select(col(_O.name), col(_O.value), col(_O.until), col(_O.afterwards)).where(
+    col(_O.tenant_id) == sa.bindparam("of")
 )

@@ -35,7 +35,8 @@ class LimitOverride(TenantOwned, table=True):
     tenant_id: str = Field(primary_key=True)
     name: str = Field(primary_key=True)  #: a field of `config.plans.Plan`
     value: str  #: as JSON; null is no limit. In a JSON column SQLite would make a number of "9", which is then not read
-    until: int | None = Field(default=None, sa_type=sa.BigInteger)  #: from then on the plan's limit holds again
+    until: int | None = Field(default=None, sa_type=sa.BigInteger)  #: from then on `afterwards` holds, or the plan's limit
+    afterwards: str | None = None  #: as `value`; what was set for the tenant before, and holds again
     reason: str = ""
     created_at: int = Field(sa_type=sa.BigInteger)
 
@@ -87,15 +88,17 @@ class ApiKey(SQLModel, table=True):
 
 
 class BudgetWindow(TenantOwned, table=True):
-    """What a tenant used and holds in one UTC month. The amounts equal the sums over its ledger entries."""
+    """What a tenant used and holds of one kind of tokens in one UTC day or month: the sums over its ledger entries."""
 
     __tablename__ = "budget_windows"
 
     tenant_id: str = Field(primary_key=True)
-    month: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)  #: embedding or llm
+    period: str = Field(primary_key=True)  #: "2026-11", or "2026-11-21"
     used: int = Field(default=0, sa_type=sa.BigInteger)
     held: int = Field(default=0, sa_type=sa.BigInteger)
     cost: int = Field(default=0, sa_type=sa.BigInteger)  #: of what is used
+    held_cost: int = Field(default=0, sa_type=sa.BigInteger)  #: of what is held, at the price of its entry
 
 
 class LedgerEntry(TenantOwned, table=True):
@@ -115,8 +118,10 @@ class LedgerEntry(TenantOwned, table=True):
 
     tenant_id: str = Field(primary_key=True)
     id: str = Field(primary_key=True)
-    month: str
+    day: str  #: in UTC, in which it was reserved: it belongs to this day's windows, whenever it ends
     operation: str
+    key: str = ""  #: of whoever asked for it, by id
+    collection: str = ""  #: by name; empty where there are several or none
     state: str
     tokens: int  #: reserved while open, charged once settled
     price: int = Field(default=0, sa_type=sa.BigInteger)  #: picodollars a token, as it was when the entry was made
@@ -128,13 +133,16 @@ class LedgerEntry(TenantOwned, table=True):
 
 
 class UsageDay(TenantOwned, table=True):
-    """Tokens a tenant, UTC day and operation: charged, and what cache and deduplication saved; and what both are worth."""
+    """Tokens a tenant, UTC day, operation, key and collection: charged (the sum over the day's ledger entries), and what cache
+    and deduplication saved; and what both are worth."""
 
     __tablename__ = "usage_days"
 
     tenant_id: str = Field(primary_key=True)
     day: str = Field(primary_key=True)
     operation: str = Field(primary_key=True)
+    key: str = Field(primary_key=True, default="")
+    collection: str = Field(primary_key=True, default="")
     charged: int = Field(default=0, sa_type=sa.BigInteger)
     cached: int = Field(default=0, sa_type=sa.BigInteger)
     deduplicated: int = Field(default=0, sa_type=sa.BigInteger)

@@ -75,6 +75,9 @@ class FreeMeter:
     def refund(self, charge_id: str) -> None:
         del self.paid[charge_id]
 
+    def strained(self) -> bool:
+        return False
+
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         pass
 

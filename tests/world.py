@@ -50,7 +50,7 @@ from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.quotas import UNLIMITED
 from tenants.registry import TenantRegistry
-from tenants.tables import BudgetWindow, LedgerEntry
+from tenants.tables import BudgetWindow, LedgerEntry, UsageDay
 from tests.support import FreeMeter
 
 TENANTS = ("ash", "elm")
@@ -241,10 +241,15 @@ class World:
             assert {place.chunk_id for place in places} == {chunk.id for chunk in chunks}
             named |= {blob for version in versions for blob in (version.content_blob, version.text_blob) if blob}
             entries = self.all(name, LedgerEntry)
-            [window] = self.all(name, BudgetWindow)
-            assert window.used == sum(entry.tokens for entry in entries if entry.state in ("settled", "unsettled"))
-            assert window.held == sum(entry.tokens for entry in entries if entry.state in ("held", "started"))
-            assert window.cost == sum(entry.tokens * entry.price for entry in entries if entry.cost) > 0
+            windows = self.all(name, BudgetWindow)
+            assert {window.period for window in windows} == {entry.day[:to] for entry in entries for to in (7, 10)}
+            for window in windows:
+                here = [entry for entry in entries if entry.day.startswith(window.period)]
+                assert window.used == sum(entry.tokens for entry in here if entry.state in ("settled", "unsettled"))
+                assert window.held == sum(entry.tokens for entry in here if entry.state in ("held", "started"))
+                assert window.cost == sum(entry.tokens * entry.price for entry in here if entry.cost) > 0
+            days = self.all(name, UsageDay)
+            assert sum(row.charged for row in days) == sum(entry.tokens for entry in entries if entry.cost)
         assert self.files() == named
 
 
@@ -292,6 +297,16 @@ def _a_window_whose_cost_drifted(world: World, name: str) -> None:
 @_damage("budget_window")
 def _a_window_that_is_gone(world: World, name: str) -> None:
     world.change(name, sa.delete(BudgetWindow))
+
+
+@_damage("usage_day")
+def _a_day_of_usage_that_drifted(world: World, name: str) -> None:
+    world.change(name, sa.update(UsageDay).values(charged=col(UsageDay.charged) + 3))
+
+
+@_damage("usage_day")
+def _a_day_of_usage_that_is_gone(world: World, name: str) -> None:
+    world.change(name, sa.delete(UsageDay))
 
 
 @_damage("live_version")

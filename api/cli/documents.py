@@ -1,4 +1,4 @@
-"""`carrel query` and `carrel usage`."""
+"""`carrel query`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from api.cli.common import AsJson, TenantOption, out, print_json, table, tenant_client
+from api.cli.common import AsJson, TenantOption, out, print_json, tenant_client
 from api.cli.explaining import show_how
-from carrel_client import Passage, UsageAmounts
+from carrel_client import Passage
 from config.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
     app.command()(query)
-    app.command()(usage)
 
 
 def query(
@@ -60,32 +59,3 @@ def show_passage(rank: int, passage: Passage) -> None:
         f"  [dim]characters {passage.start}–{passage.end}, score {passage.score:.3f}[/dim]"
     )
     out.print(f"   {escape(' '.join(passage.text.split()))}\n")
-
-
-def usage(tenant: TenantOption = None, as_json: AsJson = False) -> None:
-    """Show the tokens and the money of this month, by day and operation.
-
-    Example: carrel usage --tenant acme
-    """
-    with tenant_client(Settings(), tenant, ["manage"]) as client:
-        found = client.usage()
-    if as_json:
-        print_json(found)
-        return
-    limit = "no limit" if found.limit is None else f"{found.remaining:,} of {found.limit:,} tokens left"
-    out.print(f"{found.month}: {found.used:,} tokens used ({_dollars(found.cost_micro_usd)}), {found.held:,} held, {limit}.")
-    out.print(f"The cache holds {found.cache.vectors:,} vectors in {found.cache.bytes:,} bytes.")
-    rows = [[day.day, day.operation, *_amounts(day)] for day in found.days]
-    table(USAGE_COLUMNS, [*rows, ["total", "", *_amounts(found.total)]])
-
-
-USAGE_COLUMNS = ["day", "operation", "charged", "cached", "deduplicated", "hits", "cost", "saved"]
-
-
-def _amounts(of: UsageAmounts) -> list[object]:
-    tokens = [of.charged, of.cached, of.deduplicated, of.hits]
-    return [*tokens, _dollars(of.cost_micro_usd), _dollars(of.saved_micro_usd)]
-
-
-def _dollars(micro: int) -> str:
-    return f"${micro / 1_000_000:.6f}"

@@ -33,6 +33,7 @@ from api.cli import (
     secrets,
     tenants,
     tune,
+    usage,
     webhooks,
 )
 from api.cli.telling import fail
@@ -56,7 +57,7 @@ app.add_typer(questions.questions, name="questions")
 app.add_typer(feedback.feedback, name="feedback")
 app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
-for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, demo):
+for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, usage, demo):
     module.register(app)
 
 

@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 
 from api.context_schemas import ContextIn, ContextOut, PassageViewOut
 from api.idempotency import ChargeId
-from api.routing import Services, Tenant, in_thread, router, scope
+from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import Text
 from ingestion.passages import MAX_AROUND
 from rag.packing.counting import counter
@@ -33,7 +33,7 @@ async def create_context(
     body: ContextIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
 ) -> Response:
     question = body.question()
-    retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
+    retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, question.collections))
 
     def ask() -> tuple[str, list[str]]:
         answer = retriever.query(question, charge_id=charge_id)

@@ -1,4 +1,4 @@
-"""Asking: queries, the collections they search, and what they used."""
+"""Asking: queries, the collections they search."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from api.collection_schemas import CollectionOut, ProfileOut, ProfilesOut
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
 from api.query_schemas import QueryIn, QueryOut
-from api.routing import Services, Tenant, in_thread, router, scope
+from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import CollectionIn, CollectionPatch, Page, Text
-from api.usage_schemas import UsageOut
 from rag.corpus import Collection
 from tenants.context import Scope
 
@@ -26,7 +25,7 @@ routes = router("Knowledge")
 )
 async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> Response:
     question = body.question()
-    retriever = services.retriever.for_tenant(tenant, services.core.ledger.for_tenant(tenant, "query"))
+    retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, question.collections))
 
     def ask() -> tuple[str, list[str]]:
         answer = QueryOut.of(retriever.query(question, charge_id=charge_id), grouped=body.group_by is not None)
@@ -95,8 +94,3 @@ async def delete_collection(name: Text, services: Services, tenant: Tenant, requ
 @routes.get("/v1/profiles", operation_id="list_profiles", summary="List the profiles of collections", **scope(Scope.QUERY))
 async def list_profiles(services: Services, _tenant: Tenant) -> ProfilesOut:
     return ProfilesOut(data=[ProfileOut.of(profile) for profile in services.collections.profiles.all()])
-
-
-@routes.get("/v1/usage", operation_id="get_usage", summary="Tokens and money of this month", **scope(Scope.MANAGE))
-async def get_usage(services: Services, tenant: Tenant) -> UsageOut:
-    return await in_thread(lambda: UsageOut.of(services.usage.of(tenant), services.embedding.holdings(tenant)))

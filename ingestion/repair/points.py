@@ -67,6 +67,9 @@ class FreeMeter:
 
     def refund(self, charge_id: str) -> None: ...
 
+    def strained(self) -> bool:
+        return False
+
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None: ...
 
 

@@ -120,7 +120,7 @@ class TenantRetriever:
         legs = _legs(where, reworded.embedded, words)
         tunings = _tunings(question, where.collections)
         fusion = self._fusion(question, where.collections[0], tunings)
-        reranking = self._reranking(question, where)
+        reranking, spared = self._reranking(question, where)
         vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
         reranks = reranking.candidates if reranking else 0
         depth = question.wishes.depth(question.top_k, reranks=reranks, tuned=bool(tunings))
@@ -139,7 +139,7 @@ class TenantRetriever:
             timings_ms=timings(watch, reworded.embedded),
             rerank_tokens=arranged.rerank_tokens,
             llm_tokens=reworded.tokens,
-            degraded=degraded + reworded.degraded + arranged.degraded,
+            degraded=degraded + reworded.degraded + spared + arranged.degraded,
             explanation=explained(question, *parts) if question.explain else None,
         )
         return asked.keep(answer, embedded)
@@ -164,12 +164,14 @@ class TenantRetriever:
         fusion = self._parts.collections.profiles.get(first.profile).fusion
         return fusion if weight is None else fusion.weighing(weight)
 
-    def _reranking(self, question: Question, where: _Where) -> Reranking | None:
-        """If there is a reranker, and the question wants it, or says nothing and every collection's profile does."""
+    def _reranking(self, question: Question, where: _Where) -> tuple[Reranking | None, tuple[str, ...]]:
+        """If there is a reranker, and the question wants it, or says nothing and every collection's profile does; and what is
+        left out because the budget nears its end."""
         if self._parts.reranking is None or question.rerank is False:
-            return None
-        wanted = question.rerank or all(profile.rerank for profile in self._profiles(where))
-        return self._parts.reranking if wanted else None
+            return None, ()
+        if not (question.rerank or all(profile.rerank for profile in self._profiles(where))):
+            return None, ()
+        return (None, ("budget",)) if self._meter.strained() else (self._parts.reranking, ())
 
     def _where_or_default(self, question: Question) -> _Where:
         try:

@@ -155,9 +155,10 @@ def _check_remains(session: Session) -> None:
 def _check_sums(session: Session) -> None:
     entries = session.scalars(select(LedgerEntry)).all()
     for window in session.scalars(select(BudgetWindow)):
-        assert window.held == sum(entry.tokens for entry in entries if entry.state in ("held", "started")) == 0
-        assert window.used == sum(entry.tokens for entry in entries if entry.state in ("settled", "unsettled"))
-        assert window.cost == sum(entry.cost for entry in entries)
+        here = [entry for entry in entries if entry.day.startswith(window.period)]
+        assert window.held == sum(entry.tokens for entry in here if entry.state in ("held", "started")) == 0
+        assert window.used == sum(entry.tokens for entry in here if entry.state in ("settled", "unsettled"))
+        assert (window.cost, window.held_cost) == (sum(entry.cost for entry in here), 0)
 
 
 def _check_counts(session: Session) -> None:

@@ -11,55 +11,81 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, select
+from sqlmodel import SQLModel, col, select
 
 from config.clock import system_clock
 from config.database import Database
 from config.errors import BudgetExhausted
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
-from rag.embedding.hashing import HashRuntime
-from rag.embedding.runtime import Matrix
 from rag.embedding.service import EmbeddingService
 from tenants.budget import Ledger
 from tenants.context import TenantContext
+from tenants.events import EventLog
 from tenants.registry import TenantRegistry
-from tenants.tables import BudgetWindow, LedgerEntry
+from tenants.tables import BudgetWindow, LedgerEntry, UsageDay
+from tests.faults.budget_clients import CountingRuntime
 from tests.faults.budget_writer import LEASE_S
 from tests.support import wait_for
 
 LIMIT = 20_000
 
 
-class CountingRuntime(HashRuntime):
-    """Counts the tokens that the model really reads. The batcher calls it from one thread."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.read = 0
-
-    def embed(self, texts: Sequence[str]) -> Matrix:
-        self.read += sum(self.count_tokens(texts))
-        return super().embed(texts)
-
-
-def _database(url: str) -> tuple[Database, list[TenantContext]]:
+def _database(url: str, limit: int = LIMIT) -> tuple[Database, list[TenantContext]]:
     database = Database(url)
     SQLModel.metadata.create_all(database.engine)
     registry = TenantRegistry(database, system_clock)
-    tenants = [registry.create(name, monthly_tokens=LIMIT) for name in ("spender", "neighbour")]
+    tenants = [registry.create(name, monthly_tokens=limit) for name in ("spender", "neighbour")]
     return database, [registry.context_of_job(tenant.id, "test") for tenant in tenants]
 
 
 def _books(database: Database, context: TenantContext) -> tuple[int, int, list[LedgerEntry]]:
     with database.read(context) as session:
-        window = session.scalars(select(BudgetWindow)).first()
+        window = session.scalars(select(BudgetWindow).order_by(col(BudgetWindow.period))).first()
         entries = [*session.scalars(select(LedgerEntry))]
     return (window.used, window.held, entries) if window else (0, 0, entries)
+
+
+def _ask(url: str, processes: int, clients: int, requests: int, limit: int) -> None:
+    """Every request is charged what the model read for it, or refused; windows, ledger and usage agree to the picodollar."""
+    database, (spender, neighbour) = _database(url, limit)
+    command = [sys.executable, "-m", "tests.faults.budget_clients", url, spender.tenant_id]
+    asking = [
+        subprocess.Popen(
+            [*command, str(n), str(clients // processes), str(requests)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+        )
+        for n in range(processes)
+    ]
+    read = sum(int(process.communicate(timeout=900)[0]) for process in asking)
+    assert {process.returncode for process in asking} == {0}
+    with database.read(spender) as session:
+        windows = session.scalars(select(BudgetWindow)).all()
+        entries, days = session.scalars(select(LedgerEntry)).all(), session.scalars(select(UsageDay)).all()
+    months = [window for window in windows if len(window.period) == 7]
+    assert limit - 30 < read == sum(entry.tokens for entry in entries) == sum(window.used for window in months) <= limit
+    assert sum(day.charged for day in days) == read
+    assert {sum(row.cost for row in rows) for rows in (months, entries, days)} == {read * 7}
+    assert {window.held for window in windows} == {0}
+    warned = sorted(f"{window.kind}:{window.period}:{step}" for window in months for step in (50, 75, 90))
+    told, _ = EventLog(database, system_clock).for_tenant(spender).list(type="budget.warned", limit=50)
+    assert [event.subject for event in told if not event.subject.endswith(":100")] == warned  # once each, and in this order
+    assert _books(database, neighbour) == (0, 0, [])
+    database.close()
+
+
+def test_clients_of_three_processes_are_charged_exactly_what_is_read(sql_url: str) -> None:
+    _ask(sql_url, processes=3, clients=12, requests=40, limit=3_000)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("processes", [1, 3])
+def test_64_clients_with_200_requests_each(sql_url: str, processes: int) -> None:
+    _ask(sql_url, processes=processes, clients=66 if processes == 3 else 64, requests=200, limit=90_000)
 
 
 def test_32_writers_charge_exactly_what_is_embedded_and_never_more_than_the_limit(sql_url: str) -> None:

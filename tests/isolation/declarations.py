@@ -94,6 +94,8 @@ _WHOLE = {BY_COLLECTION: 403, BY_LABELS: 403}  #: what tells of all documents is
 _HOOK = {"url": "https://example.com/hook", "events": ["document.*"], "coalesce_seconds": 5}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
+_TELLS_ALL = {BY_COLLECTION: 403, BY_LABELS: 403}
+
 _DECLARED: tuple[Operation, ...] = (
     Operation("GET /healthz", "none", 200),
     Operation("GET /readyz", "none", 200),
@@ -475,6 +477,33 @@ _DECLARED: tuple[Operation, ...] = (
     Operation("GET /v1/admin/deletions", "operate", 200, _PAGED),
     Operation("GET /v1/admin/deletions/{deletion_id}", "operate", 200, {"path.deletion_id": "deletion"}),
     Operation("GET /v1/admin/plans", "operate", 200),
+    Operation("GET /v1/usage", "manage", 200, parts={"query": {"group_by": "key"}}, but=_TELLS_ALL, variant="by key"),
+    Operation("GET /v1/usage", "manage", 200, parts={"query": {"from": "2026-01-01", "to": "2026-12-31"}}, variant="of days"),
+    Operation("GET /v1/usage/export", "manage", 200, parts={"query": {"month": "2026-11"}}, but=_TELLS_ALL),
+    Operation(
+        "GET /v1/usage/export",
+        "manage",
+        200,
+        parts={"query": {"month": "2026-11", "format": "json"}},
+        but=_TELLS_ALL,
+        variant="as json",
+    ),
+    Operation("GET /v1/admin/tenants/{tenant}/budgets", "operate", 200, _TENANT),
+    Operation(
+        "PUT /v1/admin/tenants/{tenant}/budgets/{kind}/{span}",
+        "operate",
+        200,
+        _TENANT,
+        {"path": {"kind": "embedding", "span": "day"}, "body": {"tokens": 10**9, "soft": False, "reason": "a test"}},
+    ),
+    Operation(
+        "PUT /v1/admin/tenants/{tenant}/budgets/{kind}/{span}",
+        "operate",
+        200,
+        _TENANT,
+        {"path": {"kind": "llm", "span": "month"}, "body": {"micro_usd": 10**9, "until": "2099-01-01T00:00:00Z"}},
+        variant="until",
+    ),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),
     Operation("GET /v1/admin/tenants/{tenant}", "operate", 200, _TENANT),
     Operation(

@@ -18,8 +18,10 @@ from config.database import Database
 from config.errors import BudgetExhausted, Unavailable
 from config.money import MAX_PRICE
 from tenants.budget import HELD, RELEASED, SETTLED, STARTED, UNSETTLED, Ledger, TenantMeter
+from tenants.ledger.bounds import ceilings_of, kind_of
+from tenants.plans import Limits
 from tenants.registry import TenantRegistry
-from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
+from tenants.tables import BudgetWindow, Event, LedgerEntry, Tenant, UsageDay
 from tenants.usage import UsageReader
 from tests.postgresql import database_url
 from tests.support import FakeScope
@@ -292,49 +294,63 @@ def test_usage_is_counted_by_day_and_operation(ledger: Ledger, clock: SetClock) 
     ]
 
 
+def _account(row: LedgerEntry | UsageDay) -> tuple[str, ...]:
+    return row.tenant_id, row.day, row.operation, row.key, row.collection
+
+
+def _paid(entry: LedgerEntry) -> bool:
+    return entry.state in (SETTLED, UNSETTLED)
+
+
 class LedgerMachine(RuleBasedStateMachine):
-    """Any order of calls, of two tenants, with leases that run out and months that end."""
+    """Any order of calls, of two tenants and two kinds of tokens, with leases that run out, and days and months that end."""
 
     kind = "sqlite"
     entries = st.sampled_from(["h1", "h2", "h3"])
     scopes = st.sampled_from([A, B])
     amounts = st.integers(0, 8)
+    operations = st.sampled_from(["ingest", "query", "llm"])
+    named = st.sampled_from([f"{operation} h{number}" for operation in ("ingest", "query", "llm") for number in (1, 2, 3)])
 
-    @initialize(limit=st.integers(0, 20))
-    def open(self, limit: int) -> None:
+    @initialize(day=st.integers(0, 20), month=st.integers(0, 40), micro_usd=st.sampled_from([None, 40, 90]))
+    def open(self, day: int, month: int, micro_usd: int | None) -> None:
         self.folder = TemporaryDirectory()
-        self.clock, self.limit = SetClock(), limit
+        self.clock, self.told = SetClock(), set[tuple[str, str]]()
+        self.limits = Limits(
+            "test", embedding_tokens_day=day, embedding_tokens_month=month, llm_tokens_day=month, llm_micro_usd_month=micro_usd
+        )
         self.opened = database_url(self.kind, Path(self.folder.name))
         database = Database(self.opened.__enter__())
         SQLModel.metadata.create_all(database.engine)
         with database.system_write() as session:
-            session.add_all([Tenant(id=t, name=t, cache_salt=b"", monthly_tokens=limit, created_at=0) for t in "ab"])
-        self.ledger = Ledger(database, self.clock, lease_s=LEASE_MS // 1000, price=3)
+            session.add_all([Tenant(id=t, name=t, cache_salt=b"", created_at=0) for t in "ab"])
+        self.ledger = Ledger(database, self.clock, lease_s=LEASE_MS // 1000, price=3, limits=lambda _: self.limits)
 
     @rule(price=st.sampled_from([0, 1, 7, MAX_PRICE]))
     def change_the_price(self, price: int) -> None:
         self.ledger = self.ledger.at(price)
 
-    def _meter(self, scope: FakeScope) -> TenantMeter:
-        return self.ledger.for_tenant(scope, "ingest")
+    def _meter(self, scope: FakeScope, operation: str = "ingest") -> TenantMeter:
+        return self.ledger.for_tenant(scope, operation, key=f"key of {operation}", collection="c")
 
-    @rule(scope=scopes, entry=entries, tokens=amounts)
-    def hold(self, scope: FakeScope, entry: str, tokens: int) -> None:
+    @rule(scope=scopes, entry=entries, operation=operations, tokens=amounts)
+    def hold(self, scope: FakeScope, entry: str, operation: str, tokens: int) -> None:
+        entry = f"{operation} {entry}"
         before = _state(self.ledger, entry, scope)
         with suppress(BudgetExhausted):
-            assert self._meter(scope).hold(entry, tokens) == (before not in (SETTLED, UNSETTLED))
+            assert self._meter(scope, operation).hold(entry, tokens) == (before not in (SETTLED, UNSETTLED))
 
-    @rule(scope=scopes, entry=entries)
+    @rule(scope=scopes, entry=named)
     def start(self, scope: FakeScope, entry: str) -> None:
         with suppress(Unavailable):
             self._meter(scope).start(entry)
 
-    @rule(scope=scopes, entry=entries, tokens=amounts)
+    @rule(scope=scopes, entry=named, tokens=amounts)
     def settle(self, scope: FakeScope, entry: str, tokens: int) -> None:
         with suppress(RuntimeError):
             self._meter(scope).settle(entry, tokens)
 
-    @rule(scope=scopes, entry=entries, part=st.sampled_from(["p", "q"]), tokens=amounts)
+    @rule(scope=scopes, entry=named, part=st.sampled_from(["p", "q"]), tokens=amounts)
     def settle_part(self, scope: FakeScope, entry: str, part: str, tokens: int) -> None:
         meter = self._meter(scope)
         before, known = meter.charged(entry), _state(self.ledger, f"{entry}/{part}", scope)
@@ -347,20 +363,20 @@ class LedgerMachine(RuleBasedStateMachine):
     def save(self, scope: FakeScope, cached: int, deduplicated: int) -> None:
         self._meter(scope).saved(cached, deduplicated, hits=1)
 
-    @rule(scope=scopes, entry=entries)
+    @rule(scope=scopes, entry=named)
     def release(self, scope: FakeScope, entry: str) -> None:
         self._meter(scope).release(entry)
 
-    @rule(scope=scopes, entry=st.sampled_from(["d1", "d2"]), tokens=amounts)
-    def debit(self, scope: FakeScope, entry: str, tokens: int) -> None:
+    @rule(scope=scopes, entry=st.sampled_from(["d1", "d2"]), operation=operations, tokens=amounts)
+    def debit(self, scope: FakeScope, entry: str, operation: str, tokens: int) -> None:
         with suppress(BudgetExhausted):
-            self._meter(scope).debit(entry, tokens)
+            self._meter(scope, operation).debit(f"{operation} {entry}", tokens)
 
     @rule(scope=scopes, entry=st.sampled_from(["d1", "d2"]))
     def refund(self, scope: FakeScope, entry: str) -> None:
-        self._meter(scope).refund(entry)
+        self._meter(scope).refund(f"ingest {entry}")
 
-    @rule(passes=st.sampled_from([1, LEASE_MS + 1, 86_400_000, 31 * 86_400_000]))
+    @rule(passes=st.sampled_from([1, LEASE_MS + 1, 43_200_000, 86_400_000, 31 * 86_400_000]))
     def sweep_later(self, passes: int) -> None:
         self.clock.now += passes
         self.ledger.sweep()
@@ -371,19 +387,33 @@ class LedgerMachine(RuleBasedStateMachine):
             windows = session.scalars(select(BudgetWindow)).all()
             entries = session.scalars(select(LedgerEntry)).all()
             days = session.scalars(select(UsageDay)).all()
+            events = session.scalars(select(Event).where(Event.type == "budget.warned")).all()
+            told = [(event.tenant_id, event.subject) for event in events]
         for entry in entries:
             assert entry.cost == (entry.tokens * entry.price if entry.state in (SETTLED, UNSETTLED) else 0)
-        for tenant in "ab":  # an entry's month is that of its hold, its day that of its end: only the sums are equal
-            of_days = [(day.charged, day.cost) for day in days if day.tenant_id == tenant]
-            of_windows = [(window.used, window.cost) for window in windows if window.tenant_id == tenant]
-            assert [*map(sum, zip((0, 0), *of_days))] == [*map(sum, zip((0, 0), *of_windows))]  # noqa: B905
+        for day in days:
+            here = [e for e in entries if _account(e) == _account(day)]
+            assert (day.charged, day.cost) == (sum(e.tokens for e in here if _paid(e)), sum(e.cost for e in here))
+        assert {_account(entry) for entry in entries if _paid(entry) and entry.tokens} <= {*map(_account, days)}
+        named = {(e.tenant_id, kind_of(e.operation), e.day[:to]) for e in entries for to in (7, 10)}
+        assert named <= {(window.tenant_id, window.kind, window.period) for window in windows}
         for window in windows:
-            here = [e for e in entries if (e.tenant_id, e.month) == (window.tenant_id, window.month)]
-            assert window.held == sum(e.tokens for e in here if e.state in (HELD, STARTED))
-            assert window.used == sum(e.tokens for e in here if e.state in (SETTLED, UNSETTLED))
-            assert window.cost == sum(e.cost for e in here)
-            assert 0 <= window.used + window.held <= self.limit
-        assert {(e.tenant_id, e.month) for e in entries} <= {(w.tenant_id, w.month) for w in windows}
+            here = [e for e in entries if (e.tenant_id, kind_of(e.operation)) == (window.tenant_id, window.kind)]
+            self._check(window, [e for e in here if e.day.startswith(window.period)])
+        assert sorted(told) == sorted(self.told)  # once for each window and step, and for no other
+
+    def _check(self, window: BudgetWindow, entries: list[LedgerEntry]) -> None:
+        """Against the entries of the window; and what is told of it by now."""
+        month, day = ceilings_of(self.limits, window.kind)
+        ceiling = month if len(window.period) == 7 else day
+        held = [e for e in entries if e.state in (HELD, STARTED)]
+        assert (window.held, window.held_cost) == (sum(e.tokens for e in held), sum(e.tokens * e.price for e in held))
+        assert window.used == sum(e.tokens for e in entries if _paid(e))
+        assert window.cost == sum(e.cost for e in entries)
+        for bound, spent in ((ceiling.tokens, window.used + window.held), (ceiling.cost, window.cost + window.held_cost)):
+            assert 0 <= spent <= (spent if bound.value is None else bound.value)
+            steps = (step for step in (50, 75, 90, 100) if bound.value and spent / bound.value >= step / 100)
+            self.told |= {(window.tenant_id, f"{window.kind}:{window.period}:{step}") for step in steps}
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):

@@ -34,7 +34,7 @@ def filled(database: Database) -> Database:
         session.add(SpaceRow(id="sp", dimensions=1, description={}, created_at=0))
         session.flush()
         session.add_all([Collection(**_row(id=f"{t}{i}", tenant_id=t, name=f"n{i}")) for t in "ab" for i in range(2)])
-        session.add_all([BudgetWindow(tenant_id=t, month="m", used=used) for t, used in (("a", 1), ("b", 2))])
+        session.add_all([BudgetWindow(tenant_id=t, kind="embedding", period="m", used=n) for t, n in (("a", 1), ("b", 2))])
     return database
 
 
@@ -52,7 +52,7 @@ READS: dict[str, tuple[Read, Read]] = {
     "columns": (lambda s: [*s.scalars(select(col(C.id)))], lambda t: [f"{t}0", f"{t}1"]),
     "get": (lambda s: [row.id for i in ("a0", "b0") if (row := s.get(C, i))], lambda t: [f"{t}0"]),
     "get by composite key": (
-        lambda s: [row.used for t in "ab" if (row := s.get(BudgetWindow, (t, "m")))],
+        lambda s: [row.used for t in "ab" if (row := s.get(BudgetWindow, (t, "embedding", "m")))],
         lambda t: [{"a": 1, "b": 2}[t]],
     ),
     "count": (lambda s: s.scalar(sa.select(sa.func.count()).select_from(C)), lambda _: 2),
@@ -64,7 +64,7 @@ READS: dict[str, tuple[Read, Read]] = {
     ),
     "outer join": (
         lambda s: s.execute(
-            select(col(C.id), col(BudgetWindow.used)).outerjoin(BudgetWindow, col(BudgetWindow.month) == "m")
+            select(col(C.id), col(BudgetWindow.used)).outerjoin(BudgetWindow, col(BudgetWindow.period) == "m")
         ).all(),
         lambda t: [(f"{t}{i}", {"a": 1, "b": 2}[t]) for i in range(2)],
     ),
@@ -170,7 +170,7 @@ FORBIDDEN: dict[str, Read] = {
     "multi-row insert": lambda s: s.execute(sa.insert(C).values([_row(), _FOREIGN])),
     "insert without a tenant": lambda s: s.execute(sa.insert(C).values(id="x", name="x")),
     "insert from select": lambda s: s.execute(
-        sa.insert(BudgetWindow).from_select(["tenant_id", "month"], sa.select(sa.literal("b"), sa.literal("x")))
+        sa.insert(BudgetWindow).from_select(["tenant_id", "period"], sa.select(sa.literal("b"), sa.literal("x")))
     ),
     "own values, foreign parameters": lambda s: s.execute(sa.insert(C).values(tenant_id="a"), [_FOREIGN]),
     "insert or nothing": lambda s: s.execute(_insert(s).values(**_FOREIGN).on_conflict_do_nothing()),

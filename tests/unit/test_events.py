@@ -155,7 +155,7 @@ def test_the_first_refusal_of_a_month_is_an_event(database: Database, clock: Set
     with pytest.raises(BudgetExhausted):
         meter.hold("h", 11)
     exhausted, _ = log.for_tenant(A).list(type="budget.exhausted", limit=10)
-    assert [event.subject for event in exhausted] == ["2026-03", "2026-04"]
+    assert [event.subject for event in exhausted] == ["embedding:2026-03", "embedding:2026-04"]
     assert _types(log.for_tenant(B)) == []
 
 

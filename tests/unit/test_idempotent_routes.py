@@ -277,4 +277,4 @@ def test_what_is_asked_again_is_charged_under_one_name(stand: Stand, database: D
         meter.debit(again, 7)
     assert meter.charged(again) == 7
     with database.system_read() as session:
-        assert [window.used for window in session.scalars(select(BudgetWindow))] == [7]
+        assert [window.used for window in session.scalars(select(BudgetWindow))] == [7, 7]

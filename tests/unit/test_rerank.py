@@ -286,14 +286,29 @@ def test_a_failing_reranker_leaves_the_order_as_it_was(
     assert bool(answer.rerank_tokens) is charged
 
 
-def test_a_budget_that_does_not_cover_it_answers_without(world: World, provider: Provider, remote: RemoteReranker) -> None:
+def test_a_budget_that_does_not_cover_it_answers_without(
+    world: World, provider: Provider, remote: RemoteReranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = TENANTS[0]
     used = money(world, name)[0]
     [cost] = world.embedding.count_tokens(["oak pine shelf"])
-    world.registry.set_monthly_tokens(world.contexts[name].tenant_id, used + cost + 5)
+    world.registry.set_monthly_tokens(world.contexts[name].tenant_id, 2 * (used + cost))
+    monkeypatch.setattr(remote, "count_tokens", lambda *_: used + cost + 1)
     answer = ask(world, name, Reranking(remote, 10.0, 30))
     assert (answer.degraded, answer.rerank_tokens, provider.received) == (("rerank",), 0, [])
     assert money(world, name) == (used + cost, 0)
+
+
+def test_near_the_end_of_the_budget_it_is_left_out(world: World, provider: Provider, remote: RemoteReranker) -> None:
+    name, tight = TENANTS[0], Reranking(remote, 10.0, 30)
+    used = money(world, name)[0]
+    world.registry.set_monthly_tokens(world.contexts[name].tenant_id, used * 10 // 9)
+    answers = [ask(world, name, tight, charge_id="charged"), ask(world, name, tight, charge_id="known")]
+    assert [(answer.degraded, answer.rerank_tokens) for answer in answers] == [(("budget",), 0)] * 2
+    assert [passage.id for passage in answers[0].passages] == [passage.id for passage in answers[1].passages]
+    assert ask(world, name, tight, rerank=False).degraded == ()  # nothing was left out that was wanted
+    assert provider.received == []
+    assert ask(world, TENANTS[1], tight).degraded == ()
 
 
 def test_profile_and_request_say_whether_it_is_done(world: World, provider: Provider, remote: RemoteReranker) -> None:

@@ -33,6 +33,9 @@ class CountingMeter(FreeMeter):
         super().__init__()
         self.known: list[tuple[int, int, int]] = []
 
+    def strained(self) -> bool:
+        return False
+
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         self.known.append((cached, deduplicated, hits))
 

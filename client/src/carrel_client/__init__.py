@@ -31,6 +31,8 @@ from carrel_client.errors import (
 from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
 from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
+    Budget,
+    BudgetLimit,
     BulkResult,
     CacheHoldings,
     Collection,
@@ -49,6 +51,7 @@ from carrel_client.models import (
     Usage,
     UsageAmounts,
     UsageDay,
+    UsageGroup,
 )
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
@@ -57,7 +60,9 @@ __all__ = [
     "APIError",
     "Admin",
     "AuthenticationError",
+    "Budget",
     "BudgetExhaustedError",
+    "BudgetLimit",
     "BulkResult",
     "BulkStoppedError",
     "CacheHoldings",
@@ -112,6 +117,7 @@ __all__ = [
     "Usage",
     "UsageAmounts",
     "UsageDay",
+    "UsageGroup",
     "VersionConflictError",
     "Webhook",
     "WebhookVerificationError",

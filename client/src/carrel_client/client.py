@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from carrel_client.asking import Asking
+from carrel_client.budgets import Budgets
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
 from carrel_client.errors import CarrelClientError
@@ -56,9 +57,18 @@ class Carrel(Asking):
         self.webhooks = Webhooks(self._transport)
         self.admin = Admin(self._transport)
 
-    def usage(self) -> Usage:
-        """Tokens and money of this month: limit, used, held, in all, and by day and operation."""
-        return Usage.parse(self._transport.call("GET", "/v1/usage").json())
+    def usage(self, *, first: str | None = None, last: str | None = None, group_by: Sequence[str] = ()) -> Usage:
+        """Budgets as they stand; tokens and money by day and operation, of this month or from `first` to `last`.
+
+        `group_by`: any of day, operation, key and collection, for `groups`.
+        """
+        given = {"from": first, "to": last, "group_by": list(group_by)}
+        params = {name: value for name, value in given.items() if value}
+        return Usage.parse(self._transport.call("GET", "/v1/usage", params=params).json())
+
+    def export_usage(self, *, month: str, format: str = "csv") -> str:
+        """A month ("2026-11") line by line, by day, operation, key and collection, and its sum; `csv` or `json`."""
+        return self._transport.call("GET", "/v1/usage/export", params={"month": month, "format": format}).text
 
     def ready(self) -> dict[str, Any]:
         """State of each part of the service; raises ServiceUnavailableError while one is missing."""
@@ -81,6 +91,7 @@ class Admin:
     def __init__(self, transport: Transport) -> None:
         self.tenants = Tenants(transport)
         self.keys = Keys(transport)
+        self.budgets = Budgets(transport)
 
 
 class Keys:

@@ -187,6 +187,47 @@ class UsageDay(UsageAmounts):
 
 
 @dataclass(frozen=True)
+class UsageGroup(UsageAmounts):
+    """None where it was not grouped by."""
+
+    day: str | None = None
+    operation: str | None = None
+    key: str | None = None
+    collection: str | None = None
+
+
+@dataclass(frozen=True)
+class BudgetLimit(Model):
+    """Tokens, or micro-dollars."""
+
+    limit: int | None = None
+    soft: bool = False  #: passing it is told and refuses nothing
+    used: int = 0
+    held: int = 0
+    remaining: int | None = None
+    per_hour: int = 0  #: burn rate: of the day since midnight, of the month in the last seven days
+    override_until: str | None = None
+
+
+@dataclass(frozen=True)
+class Budget(Model):
+    """One kind of tokens in the present month or day, in UTC."""
+
+    kind: str  #: embedding or llm
+    span: str  #: month or day
+    period: str
+    tokens: BudgetLimit = BudgetLimit()
+    micro_usd: BudgetLimit = BudgetLimit()
+    step: int = 0  #: the last of 50, 75, 90 and 100 percent that is reached
+    exhausted_at: str | None = None  #: the hour in which a limit is reached if it goes on like this
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Budget:
+        limits = {name: BudgetLimit.parse(data.get(name, {})) for name in ("tokens", "micro_usd")}
+        return super().parse({**data, **limits})
+
+
+@dataclass(frozen=True)
 class CacheHoldings(Model):
     """Of a tenant, in the cache of embeddings."""
 
@@ -205,12 +246,17 @@ class Usage(Model):
     total: UsageAmounts = UsageAmounts()
     cost_micro_usd: int = 0  #: of what is used
     cache: CacheHoldings = CacheHoldings()
+    budgets: list[Budget] = field(default_factory=list)  #: of each kind of tokens, this month and this day
+    groups: list[UsageGroup] = field(default_factory=list)  #: as was asked for with `group_by`
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Usage:
         days = [UsageDay.parse(day) for day in data.get("days", ())]
         total, cache = UsageAmounts.parse(data.get("total", {})), CacheHoldings.parse(data.get("cache", {}))
-        return super().parse({**data, "days": days, "total": total, "cache": cache})
+        budgets = [Budget.parse(budget) for budget in data.get("budgets", ())]
+        groups = [UsageGroup.parse(group) for group in data.get("groups", ())]
+        parsed = {"days": days, "total": total, "cache": cache, "budgets": budgets, "groups": groups}
+        return super().parse({**data, **parsed})
 
 
 @dataclass(frozen=True)

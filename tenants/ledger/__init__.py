@@ -1,0 +1,1 @@
+"""The parts of the ledger in `tenants.budget`: its windows, and what is told of them."""

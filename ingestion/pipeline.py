@@ -26,7 +26,7 @@ from ingestion.beats import Beats
 from ingestion.blobs import BlobStore
 from ingestion.catalogue import bump_generation, tombstone
 from ingestion.chunk_rows import INDEXED, FilterFields, numbers_of
-from ingestion.collector import Collector, forget_names
+from ingestion.collector import Collector, forget_names, is_gone
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetching import Fetching
 from ingestion.job_rows import JobQueue, emit_document, emit_job, release_waiting
@@ -261,8 +261,18 @@ class Pipeline:
             if job.stage != "done":
                 job.stage, job.updated_at = "collecting", self._clock()
                 session.add(job)
+        while not self._collected(lease):
+            pass
+
+    def _collected(self, lease: Lease) -> bool:
+        """Collect, and end the job; False if the document was deleted meanwhile. Its delete left names of texts to the last job
+        that may embed them, which has to look again: what was collected of a living document was not all.
+        """
         gone = self._collector.collect(lease.context, lease.collection_id, lease.document_id, lease.version_id or None)
         with self._database.write(lease.context) as session:
+            document = session.get(Document, lease.document_id, with_for_update=True)
+            if is_gone(document) and not gone:
+                return False
             if gone:
                 forget_names(session, lease.document_id, lease.job_id)
             job = owned(session, lease)
@@ -271,6 +281,7 @@ class Pipeline:
                 self._end(session, job, "succeeded", collected=True)
             job.stage, job.finished_at = "done", job.finished_at or self._clock()
             session.add(job)
+            return True
 
     def fail(self, lease: Lease, code: str, detail: str | None) -> None:
         """Record why the job ended; a version that never became live ends with it."""

@@ -11,6 +11,7 @@ KINDS = {
     "job_without_workflow": "unfinished jobs were no longer in the queue",
     "job_unlike_version": "jobs did not know that their version had ended",
     "remains": "documents kept remains of versions that had ended",
+    "names_without_document": "texts of deleted documents were still named",
     "live_version": "documents disagreed with their versions about which is live",
     "budget_window": "months' sums of tokens differed from their ledger entries",
     "point_without_chunk": "points in the engine had no chunk in SQL",

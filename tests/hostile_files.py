@@ -152,6 +152,8 @@ TABLE = [
     Hostile("wide_table.docx", lambda: _docx(f"<w:tbl><w:tr>{_CELL * 20_000}</w:tr></w:tbl>"), "live", "| x | x |"),
     Hostile("spans.docx", lambda: _docx(f"<w:tbl><w:tr>{_SPANNED * 100}</w:tr></w:tbl>"), "live", "| x |"),
     Hostile("wide.json", lambda: json.dumps({f"k{n}": n for n in range(5_000)}).encode(), "live", "k4999: 4999"),
+    Hostile("calls.c", lambda: b"(a" * 500_000, "live", "(a(a"),  # a syntax tree of 2 GB
+    Hostile("templates.cpp", lambda: b"a<" * 500_000, "live", "a<a<"),
     Hostile("attachments.eml", _attachments, "failed", "parts"),
     Hostile("digits.json", lambda: b'{"top_k": ' + b"9" * 100_000 + b"}", "failed", "digits"),
     # addresses and names

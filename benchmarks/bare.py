@@ -11,7 +11,7 @@ from typing import Any, Self
 from api.embedders import build_embedder
 from benchmarks.workload import MODELS
 from config.settings import Settings
-from ingestion.pipeline import BATCH_CHUNKS
+from ingestion.batches import BATCH_CHUNKS
 from ingestion.repair.points import FreeMeter
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.runtime import Matrix

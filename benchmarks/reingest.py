@@ -22,7 +22,7 @@ from benchmarks.report import Figures, Report
 from benchmarks.workload import MODELS, SERVICE, tokenizer_of
 from carrel_client import Carrel
 from config.settings import Settings
-from ingestion.pipeline import BATCH_CHUNKS
+from ingestion.batches import BATCH_CHUNKS
 from rag.chunking import Chunker
 from rag.embedding.service import EmbeddingService
 from tenants.budget import Ledger

@@ -76,7 +76,7 @@ class Collector:
             document = session.get(Document, document_id)
             vectors = self._store.for_tenant(context, _space_of(session, collection_id))
             at_work = session.scalars(_at_work(document_id, version_id)).first() is not None
-        gone = document is None or document.deleted_at is not None
+        gone = is_gone(document)
         if gone:
             vectors.delete_document(document_id)
             self._forget_vectors(context, document_id)
@@ -112,6 +112,14 @@ class Collector:
         while keys := [row[0] for row in self._page(context, former.where(col(FormerText.key) > last).limit(PAGE))]:
             self._embedding.forget(context, keys)
             last = keys[-1]
+
+    def forget_gone(self, context: TenantContext, document_id: str) -> bool:
+        """Of a document that is gone, and that no job works on: what its names lead to in the cache, and the names. Return
+        whether there were any.
+        """
+        self._forget_vectors(context, document_id)
+        with self._database.write(context) as session:
+            return _delete_names(session, document_id) > 0
 
     def _page(self, context: TenantContext, statement: sa.Executable) -> Sequence[Any]:
         with self._database.read(context) as session:
@@ -203,6 +211,16 @@ _TEXTS = sa.select(col(Chunk.id), col(Chunk.context), col(Chunk.text)).order_by(
 _NO_SYNC = {"synchronize_session": False}
 
 
+def is_gone(document: Document | None) -> bool:
+    return document is None or document.deleted_at is not None
+
+
+def _delete_names(session: Session, document_id: str) -> int:
+    names = sa.delete(FormerText).where(col(FormerText.document_id) == document_id)
+    count: int = session.execute(names, execution_options=_NO_SYNC).rowcount  # type: ignore[attr-defined]
+    return count
+
+
 def _at_work(document_id: str, version_id: str | None) -> SelectOfScalar[str]:
     """Jobs of other versions that have not come to their end, and may be embedding something."""
     others = (col(Job.version_id) != (version_id or ""), col(Job.kind) == "ingest", col(Job.stage) != "done")
@@ -217,8 +235,7 @@ def forget_names(session: Session, document_id: str, job_id: str) -> None:
     jobs = select(Job).where(col(Job.document_id) == document_id).order_by(col(Job.id)).with_for_update()
     found = session.scalars(jobs.execution_options(populate_existing=True)).all()
     if all(job.id == job_id or job.kind != "ingest" or job.stage == "done" for job in found):
-        names = sa.delete(FormerText).where(col(FormerText.document_id) == document_id)
-        session.execute(names, execution_options=_NO_SYNC)
+        _delete_names(session, document_id)
 
 
 def _has_remains() -> sa.ColumnElement[bool]:

@@ -101,15 +101,17 @@ class TenantJobs:
         clock, queue, now = self._parts.clock, self._parts.queue, self._parts.clock()
         job.state, job.updated_at = "cancelled", now
         emit_job(session, clock, "cancelled", job)
-        if version is None:  # a delete that waited for other jobs
-            job.stage, job.finished_at = "done", now
-        else:
+        ingests = job.kind == "ingest"
+        if version is not None:
             version.state, version.ended_at = "cancelled", now
-            job.stage = "collecting"  # a worker removes what was staged, and then says when it was done
             emit_document(session, clock, "cancelled", job, version=version.number)
+        if ingests:
+            job.stage = "collecting"  # a worker removes what was staged, and then says when it was done
+        else:  # a delete that waited for other jobs
+            job.stage, job.finished_at = "done", now
         if job.held:
             let_go(session, job)
-            if version is not None:
+            if ingests:  # also of a document that is gone: of its jobs the last forgets what was embedded
                 queue.enqueue(session, job)
         release_waiting(session, queue, job)
 

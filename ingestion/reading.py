@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ from ingestion.blobs import BlobStore
 from ingestion.chunk_rows import ChunkRow, chunk_row, claim_slots, payload_digest, place_row
 from ingestion.fair_gate import FairGate, Places
 from ingestion.leases import Lease, Work, work
-from ingestion.media import language_of
 from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, ParserTimedOut, Sandbox
 from ingestion.submission import MAX_TITLE_CHARS
@@ -172,9 +172,8 @@ class Reading:
         chunking = Chunking(**version.chunking)
         pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
         pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
-        language = language_of(version.media_type)
-        split = self._chunkers.split
-        for piece in split(chunking, parsed.text, markdown=parsed.markdown, language=language, title=title, pages=pages):
+        split = functools.partial(self._chunkers.split, chunking, parsed.text, title=title, pages=pages)
+        for piece in split(markdown=parsed.markdown, outline=parsed.outline):
             pieces.append(piece)
             if len(pieces) > self._max_chunks:
                 raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")

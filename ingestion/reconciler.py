@@ -18,6 +18,7 @@ from ingestion.repair.accounts import check_live_versions, check_windows
 from ingestion.repair.blobs import check_blobs, horizon
 from ingestion.repair.former import expire
 from ingestion.repair.jobs import check_jobs
+from ingestion.repair.names import check_names
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.points import FreeMeter, check_points, check_unknown_tenants
 from ingestion.repair.quotas import check_quotas
@@ -63,6 +64,7 @@ class Reconciler:
             check_windows(self._parts, context, repair),
             check_live_versions(self._parts, context, repair),
             check_jobs(self._parts, context, repair),
+            check_names(self._parts, context, repair),
             check_points(self._parts, context, repair, meter, quick=quick),
             check_term_counts(self._parts, context, repair, quick=quick),
             check_quotas(self._parts, context, repair),  # when what they count is mended

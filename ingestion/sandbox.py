@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from config.errors import CarrelError, UnreadableDocument
+from ingestion.media import language_of
 from ingestion.readers.base import PAGE_READ, Order, Parsed
 from ingestion.readers.confinement import CONFINEMENT, Confinement
+from rag.syntax import LANGUAGES
 
 TOLD_S = 0.5  # at most so often, how many pages are read
 GRACE_S = 5.0  # after which a child that should be dead by its own limits is given up
@@ -48,12 +50,16 @@ class Sandbox:
         """`note` is told now and then how many pages are read. Raise UnreadableDocument with a reason for the owner, or
         ParserDied.
         """
-        order = Order(media_type, self._max_chars, self._seconds, self._memory_bytes)
+        outlined = language_of(media_type) in LANGUAGES
+        order = Order(media_type, self._max_chars, self._seconds, self._memory_bytes, outlined)
         began = time.monotonic()
         raw, channel = self._ask(order, path, note)
         if not raw and _is_cut(channel):  # the zygote was lost, for which no document is to blame: once more
             began = time.monotonic()
             raw, channel = self._ask(order, path, note)
+        if not raw and outlined:  # a megabyte of opening brackets takes gigabytes as a tree, and is text all the same
+            began, order = time.monotonic(), replace(order, outlined=False)
+            raw, _ = self._ask(order, path, note)
         return _parsed(raw, order, time.monotonic() - began >= self._seconds)
 
     def confinement(self) -> Confinement:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from rag.chunking import Chunker, Cut, Page, Piece, Sizes
 from rag.parents import grouped
 from rag.profiles import Chunking
-from rag.syntax import LANGUAGES
 
 KEPT = 8  # each holds the tokenizer anew; services use a few profiles, and versions of former ones are rare
 
@@ -26,23 +25,23 @@ class Chunkers:
         *,
         markdown: bool,
         title: str,
-        language: str = "",
+        outline: str = "",
         pages: Sequence[Page] = (),
     ) -> Iterator[Piece]:
-        """As `Chunker.split`; `markdown` is what the text's reader made of it, which `chunking` may overrule. `language`: of
-        source code, or empty.
+        """As `Chunker.split`; `markdown` is what the text's reader made of it, which `chunking` may overrule. `outline`: of
+        source code, as its reader made it, or empty.
         """
         sizes = Sizes(chunking.chunk_tokens, chunking.context_tokens, chunking.overlap_tokens)
-        cut = _cut(chunking.splitter, markdown=markdown, language=language)
+        cut = _cut(chunking.splitter, markdown=markdown, outline=outline)
         chunker = self._of(sizes)
         pieces = chunker.split(text, cut, title=title, pages=pages)
         return grouped(text, pieces, chunking.parent_tokens, chunker.count) if chunking.parent_tokens else pieces
 
 
-def _cut(splitter: str, *, markdown: bool, language: str) -> Cut:
-    """What `auto` means for this text; code of a language without a grammar is cut as plain text is."""
-    if splitter in ("auto", "code") and language in LANGUAGES:
-        return Cut("code", language)
+def _cut(splitter: str, *, markdown: bool, outline: str) -> Cut:
+    """What `auto` means for this text; code without an outline is cut as plain text is."""
+    if splitter in ("auto", "code") and outline:
+        return Cut("code", outline)
     if splitter == "auto":
         return Cut("markdown" if markdown else "plain")
     return Cut("plain" if splitter == "code" else splitter)

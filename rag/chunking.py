@@ -45,11 +45,11 @@ class Cut:
     """Along what a text is cut."""
 
     kind: str = "plain"  #: plain, markdown, code, sentence or fixed
-    language: str = ""  #: of code, as `rag.syntax.LANGUAGES` names it
+    outline: str = ""  #: of code, as `rag.syntax.outline` makes it
 
     def atoms(self, text: str) -> Iterator[Atom]:
         if self.kind == "code":
-            return code(text, self.language)
+            return code(text, self.outline)
         if self.kind == "fixed":
             return words(text)
         return prose(text, markdown=self.kind == "markdown", whole_sentences=self.kind == "sentence")

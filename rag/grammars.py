@@ -34,7 +34,7 @@ GRAMMARS: Mapping[str, Callable[[], object]] = {
     "shell": tree_sitter_bash.language,
     "typescript": tree_sitter_typescript.language_tsx,
 }
-MAX_PARSE_S = 10.0  # some grammars take seconds for a megabyte of opening brackets
+MAX_PARSE_S = 5.0  # some grammars take seconds for a megabyte of opening brackets
 PART_BYTES = 1 << 16
 MAX_DEPTH = 40  # what is nested deeper counts as part of what is around it
 

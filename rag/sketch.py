@@ -10,6 +10,7 @@ import hashlib
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,6 +31,11 @@ _WITHOUT_BLANKS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003ffff]"
 )
+#: Before these no normalization and no word reaches: white space, and of scripts without blanks what combines with nothing.
+_BOUNDARY = re.compile("[\\s\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff]")
+#: More than these are no text, and sorting the marks of one letter takes the square of their number (30: Unicode's UAX 15).
+_MARKS = re.compile(r"([^\w\s]{30})[^\w\s]+")
+WINDOW = 1 << 15  # characters that are held in more than one form; a word longer than this is cut
 
 
 def _constants(name: bytes, count: int) -> _Numbers:
@@ -45,13 +51,12 @@ _BAND, _ROW = _constants(b"band", BANDS), _constants(b"row", ROWS)
 
 def sketch(text: str) -> Signature | None:
     """PERMUTATIONS numbers; None of a text without a word."""
-    shingles = _shingles(text)
-    if not len(shingles):
-        return None
-    least = np.full(PERMUTATIONS, np.iinfo(np.uint64).max, np.uint64)
-    for at in range(0, len(shingles), BLOCK):
-        np.minimum(least, (_PERMUTE * shingles[None, at : at + BLOCK]).min(axis=1), out=least)
-    return (least >> np.uint64(32)).astype(np.uint32)
+    least, found = np.full(PERMUTATIONS, np.iinfo(np.uint64).max, np.uint64), False
+    for shingles in _shingles(text):
+        for at in range(0, len(shingles), BLOCK):
+            np.minimum(least, (_PERMUTE * shingles[None, at : at + BLOCK]).min(axis=1), out=least)
+            found = True
+    return (least >> np.uint64(32)).astype(np.uint32) if found else None
 
 
 def similarity(one: Signature, other: Signature) -> float:
@@ -73,20 +78,47 @@ def from_bytes(stored: bytes) -> Signature:
     return np.frombuffer(stored, "<u4").astype(np.uint32)
 
 
-def _shingles(text: str) -> _Numbers:
-    """Numbers of the different runs of SHINGLE tokens; of a shorter text, of all that it has."""
-    tokens = _tokens(text)
-    known = {token: zlib.crc32(token.encode("utf-8", "surrogatepass")) for token in {*tokens}}
-    numbers = np.fromiter(map(known.__getitem__, tokens), np.uint64, len(tokens))
-    if not len(numbers):
-        return numbers
-    numbers = np.pad(numbers, (0, max(0, SHINGLE - len(numbers))))
+def _shingles(text: str) -> Iterator[_Numbers]:
+    """Numbers of the runs of SHINGLE tokens, different ones of each window; of a shorter text, of all that it has."""
+    held, short = np.zeros(0, np.uint64), True
+    for window in _windows(text):
+        tokens = _tokens(window)
+        known = {token: zlib.crc32(token.encode("utf-8", "surrogatepass")) for token in {*tokens}}
+        numbers = np.concatenate([held, np.fromiter(map(known.__getitem__, tokens), np.uint64, len(tokens))])
+        held = numbers[1 - SHINGLE :]
+        if len(numbers) >= SHINGLE:
+            short = False
+            yield _numbered(numbers)
+    if short and len(held):
+        yield _numbered(np.pad(held, (0, SHINGLE - len(held))))
+
+
+def _numbered(numbers: _Numbers) -> _Numbers:
     windows: Any = np.lib.stride_tricks.sliding_window_view(numbers, SHINGLE)
     return np.unique(_mixed((windows * _ORDER).sum(axis=1, dtype=np.uint64)))
 
 
+def _windows(text: str) -> Iterator[str]:
+    """Parts that have together the tokens of the whole: of 20 million characters all the tokens took hundreds of megabytes."""
+    start = 0
+    while start < len(text):
+        end = _boundary(text, start + WINDOW) if start + WINDOW < len(text) else len(text)
+        yield text[start:end]
+        start = end
+
+
+def _boundary(text: str, end: int) -> int:
+    """The last one before `end`, or `end` if there is none within a window."""
+    for reach in (WINDOW // 128, WINDOW // 8, WINDOW - 1):
+        if found := [*_BOUNDARY.finditer(text, end - reach, end)]:
+            return found[-1].start()
+    return end
+
+
 def _tokens(text: str) -> list[str]:
-    text = unicodedata.normalize("NFKC", text).lower()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _MARKS.sub(r"\1", text))
+    text = text.lower()
     if _WITHOUT_BLANKS.search(text):
         text = _WITHOUT_BLANKS.sub(r" \g<0> ", text)
     return _WORD.findall(text)

@@ -1,4 +1,8 @@
-"""Where source code may be cut: at its lines, each as strong as what begins there stands high in the syntax tree."""
+"""Where source code may be cut: at its lines, each as strong as what begins there stands high in the syntax tree.
+
+The tree is another's work: it can take gigabytes of a megabyte, so it is made where the document is read, and only its outline
+is known here.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +13,48 @@ from rag.atoms import BREAK, LINE, SECTION, START, WORD, Atom
 LANGUAGES = frozenset(
     ["c", "c++", "csharp", "go", "java", "javascript", "php", "python", "ruby", "rust", "shell", "typescript"]
 )
+NOTHING, HIGHEST = ".", ord("A")
 
 
-def code(text: str, language: str) -> Iterator[Atom]:
-    """Lines of a language of LANGUAGES. The strongest boundary is before a top-level definition and what is said above it."""
+def outline(text: str, language: str) -> str:
+    """A letter a line: how deep in the tree the outermost node stands that begins there, from A; NOTHING where none does. Empty
+    if the language has no grammar, or its tree takes too long.
+    """
+    if language not in LANGUAGES:
+        return ""
     from rag.grammars import depths
 
-    depth_of = depths(text, language)
-    offset, level, behind_blank = 0, START, False
-    for row, line in enumerate(text.split("\n")):
+    if not (depth_of := depths(text, language)):
+        return ""
+    return "".join(chr(HIGHEST + depth_of[row]) if row in depth_of else NOTHING for row in range(text.count("\n") + 1))
+
+
+def code(text: str, outline: str) -> Iterator[Atom]:
+    """Lines. The strongest boundary is before a top-level definition and what is said above it."""
+    level, behind_blank = START, False
+    for row, (start, line) in enumerate(_lines(text)):
         bare = line.strip()
         if bare:
-            start = offset + len(line) - len(line.lstrip())
-            yield Atom(start, start + len(bare), level if level == START else _level(depth_of.get(row), behind_blank))
+            first = start + len(line) - len(line.lstrip())
+            yield Atom(first, first + len(bare), level if level == START else _level(outline[row : row + 1], behind_blank))
             level = WORD
         behind_blank = not bare
-        offset += len(line) + 1
 
 
-def _level(depth: int | None, behind_blank: bool) -> int:
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """One at a time: a list of ten million takes half a gigabyte."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield start, text[start:end]
+        start = end + 1
+    yield start, text[start:]
+
+
+def _level(letter: str, behind_blank: bool) -> int:
     """Two for each depth: of neighbours, those that no blank line parts stay together longer."""
-    if depth is None:
+    if letter in ("", NOTHING):
         return LINE if behind_blank else WORD
+    depth = ord(letter) - HIGHEST
     if depth <= 1:
         return SECTION + behind_blank
     return max(BREAK, SECTION - 2 * depth + behind_blank)

@@ -69,6 +69,19 @@ def _pdf_bomb() -> bytes:
     return _pdf(_CATALOG, b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>", page, content)
 
 
+def _forms(depth: int, times: int) -> bytes:
+    """Forms that paint the next one many times each."""
+    paints, said = b"/F Do " * times, b"BT /T 9 Tf (four weeks) Tj ET"
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R /Resources << /XObject << /F 5 0 R >> >> >>"
+    bodies = [_CATALOG, b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>", page, b"<< /Length %d >>\nstream\n%s\nendstream"]
+    bodies[-1] %= (len(paints), paints)
+    form = b"<< /Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << %s >> /Length %d >>\nstream\n%s\nendstream"
+    for number in range(6, 5 + depth):
+        bodies.append(form % (b"/XObject << /F %d 0 R >>" % number, len(paints), paints))
+    font = b"/Font << /T << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >>"
+    return _pdf(*bodies, form % (font, len(said), said))
+
+
 def _attachments() -> bytes:
     part = "--z\nContent-Disposition: attachment; filename=f\n\nx\n"
     return f"From: a@b\nSubject: x\nContent-Type: multipart/mixed; boundary=z\n\n{part * 100_000}--z--\n".encode()
@@ -109,6 +122,7 @@ TABLE = [
     Hostile("unpacks.docx", lambda: repacked(word(), {"x.xml": b" " * (300 * _MIB)}), "failed", "unpack"),
     Hostile("unpacks.epub", lambda: repacked(book(), {"x.xml": b" " * (300 * _MIB)}), "failed", "unpack"),
     Hostile("streams.pdf", _pdf_bomb, "failed", "memory"),
+    Hostile("forms.pdf", lambda: _forms(6, 40), "failed", "Reading the document"),  # ends by its memory or by its time
     Hostile("repeats.odt", lambda: open_document(_ROWS), "live", "four weeks"),
     Hostile("far_cell.xlsx", lambda: _sheet('<row r="1048576"><c r="XFD1048576"><v>2</v></c></row>'), "failed", "columns"),
     Hostile("bytes.gz", lambda: b"\x1f\x8b\x08\x00" + bytes(4000), "refused", "binary"),
@@ -138,6 +152,8 @@ TABLE = [
     Hostile("wide_table.docx", lambda: _docx(f"<w:tbl><w:tr>{_CELL * 20_000}</w:tr></w:tbl>"), "live", "| x | x |"),
     Hostile("spans.docx", lambda: _docx(f"<w:tbl><w:tr>{_SPANNED * 100}</w:tr></w:tbl>"), "live", "| x |"),
     Hostile("wide.json", lambda: json.dumps({f"k{n}": n for n in range(5_000)}).encode(), "live", "k4999: 4999"),
+    Hostile("calls.c", lambda: b"(a" * 500_000, "live", "(a(a"),  # a syntax tree of 2 GB
+    Hostile("templates.cpp", lambda: b"a<" * 500_000, "live", "a<a<"),
     Hostile("attachments.eml", _attachments, "failed", "parts"),
     Hostile("digits.json", lambda: b'{"top_k": ' + b"9" * 100_000 + b"}", "failed", "digits"),
     # addresses and names
@@ -152,6 +168,7 @@ TABLE = [
     Hostile("white.txt", lambda: " \u00a0\u2003\n".encode() * 10_000, "failed", "no text"),
     Hostile("one_word.txt", lambda: b"a" * (2 * _MIB), "live", "aaaa"),
     Hostile("accents.txt", lambda: ("a" + "\u0301" * 500_000).encode(), "live", "a\u0301"),
+    Hostile("marks.txt", lambda: ("a" + "\u0301\u0323" * 250_000).encode(), "live", "a\u0301"),
     Hostile("ligatures.txt", lambda: ("\ufdfa" * 300_000).encode(), "live", "\ufdfa"),
     Hostile("marks.html", lambda: b"&" * 2_000_000, "live", "&&&&"),
     Hostile("marks.md", lambda: b">" * 100_000 + b"a", "live", ">>>a"),

@@ -33,7 +33,7 @@ from ingestion.submission import Submission
 from ingestion.workflow import MemoryQueue, Step, Steps, process
 from rag.chunkers import Chunkers
 from rag.collections import Collections
-from rag.corpus import Chunk, Collection, Document, DocumentVersion, TermCounts, VersionChunk
+from rag.corpus import Chunk, Collection, Document, DocumentVersion, FormerText, TermCounts, VersionChunk
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache, VectorCache
 from rag.embedding.hashing import HashRuntime
@@ -327,6 +327,17 @@ def _contents_of_an_ended_version(world: World, name: str) -> None:
             world.change(
                 name, sa.update(DocumentVersion).where(col(DocumentVersion.id) == version.id).values(content_blob=blob)
             )
+
+
+@_damage("names_without_document")
+def _a_name_that_outlived_its_document(world: World, name: str) -> None:
+    """And the vector that it leads to."""
+    context, text = world.contexts[name], f"said by {name} alone"
+    [key] = world.embedding.cache_keys(context, [text])
+    if key not in {row.key for row in world.all(name, FormerText)}:
+        world.cache.put(context, world.embedding.space, {text: np.ones(world.embedding.space.dimensions, np.float32)})
+        with world.database.write(context) as session:
+            session.add(FormerText(tenant_id=context.tenant_id, document_id="doc_gone", key=key))
 
 
 @_damage("chunk_without_point")

@@ -23,11 +23,12 @@ class Parsed:
     title: str | None = None
     pages: tuple[int, ...] = ()  #: offset of each page's first character, in order
     warnings: tuple[tuple[str, str], ...] = ()  #: what somebody who uses the text should know: a code and a sentence
+    outline: str = ""  #: of source code, a letter a line, as `rag.syntax.outline` makes it
 
     @classmethod
     def of(cls, fields: Any) -> Parsed:
         """From what a child answered; raise ValueError, TypeError or KeyError for what no reader returns."""
-        text, title, pages = fields["text"], fields["title"], tuple(fields["pages"])
+        text, title, pages, outline = fields["text"], fields["title"], tuple(fields["pages"]), fields["outline"]
         for said in (text, title or ""):
             if not isinstance(said, str) or storable(said) != said:
                 raise ValueError("not storable")
@@ -35,8 +36,10 @@ class Parsed:
             raise ValueError("no pages")
         if pages and not 0 <= pages[0] <= pages[-1] <= len(text):
             raise ValueError("pages outside the text")
+        if not isinstance(outline, str) or len(outline) > len(text) + 1 or not outline.isascii():
+            raise ValueError("no outline")
         warnings = tuple((str(code), str(detail)) for code, detail in fields["warnings"])
-        return cls(text, fields["markdown"] is True, title, pages, warnings)
+        return cls(text, fields["markdown"] is True, title, pages, warnings, outline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Order:
     max_chars: int
     seconds: int
     memory_bytes: int
+    outlined: bool = False  #: whether to make a syntax tree of it, which may take more than there is
 
 
 class Draft:

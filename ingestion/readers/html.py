@@ -31,7 +31,13 @@ class Converted(NamedTuple):
 
 
 class _Element(Tag):
-    """markdownify looks for the parent "pre" of every element, which takes Beautiful Soup a microsecond a level."""
+    """markdownify looks for the parent "pre" of every element, which takes Beautiful Soup a microsecond a level.
+
+    And without the attribute, asking whether an element was taken out has all that is below it looked through for a tag that
+    is called so: 4 s of 20,000 elements 400 levels deep.
+    """
+
+    _decomposed = False
 
     def find_parent(self, name: Any = None, attrs: Any = None, **kwargs: Any) -> Any:
         names, parent = {name} if isinstance(name, str) else {*name}, self.parent

@@ -26,6 +26,7 @@ from ingestion.media import (
     TSV,
     VTT,
     XLSX,
+    language_of,
 )
 from ingestion.readers.base import CannotRead, Parsed, storable
 from ingestion.readers.csv import read_csv, read_tsv
@@ -39,6 +40,7 @@ from ingestion.readers.pdf import read_pdf
 from ingestion.readers.rtf import read_rtf
 from ingestion.readers.subtitles import read_subtitles
 from ingestion.readers.text import read_markdown, read_text
+from rag.syntax import LANGUAGES, outline
 
 BYTE_ORDER_MARK = "\ufeff"
 MAX_TITLE_CHARS = 1_000
@@ -89,11 +91,22 @@ LATE: dict[str, Callable[[], Reader]] = {DOCX: _docx, PPTX: _pptx, XLSX: _xlsx}
 
 def load(media_type: str) -> Reader | None:
     """What reads it; its library is imported at the latest now."""
+    if language_of(media_type) in LANGUAGES:
+        from rag import grammars  # noqa: F401  what a child could not import any more
+
     late = LATE.get(media_type)
     return late() if late else READERS.get(media_type)
 
 
-def read(content: bytes, media_type: str, *, max_chars: int, page_read: Callable[[], None] = lambda: None) -> Parsed:
+def read(
+    content: bytes,
+    media_type: str,
+    *,
+    max_chars: int,
+    page_read: Callable[[], None] = lambda: None,
+    outlined: bool = True,
+) -> Parsed:
+    """`outlined`: of source code, make its outline too. Raise CannotRead, and whatever a parser raises."""
     reader = load(media_type)
     if reader is None:
         raise CannotRead(f"There is no reader for {media_type}.")
@@ -103,4 +116,5 @@ def read(content: bytes, media_type: str, *, max_chars: int, page_read: Callable
     if not parsed.text.strip().strip(BYTE_ORDER_MARK):
         hint = " It may be scanned; text recognition is not done: send it with a text layer." if media_type == PDF else ""
         raise CannotRead(f"The document has no text.{hint}")
-    return replace(parsed, title=storable(parsed.title or "").strip()[:MAX_TITLE_CHARS] or None)
+    shape = outline(parsed.text, language_of(media_type)) if outlined else ""
+    return replace(parsed, title=storable(parsed.title or "").strip()[:MAX_TITLE_CHARS] or None, outline=shape)

@@ -76,7 +76,11 @@ def _read(order: Order, source: int, answer: int) -> dict[str, object]:
         os.lseek(source, 0, os.SEEK_SET)
         content = os.read(source, size)  # at once: where memory is short, it fails before anything is read
         parsed: Parsed = registry.read(
-            content, order.media_type, max_chars=order.max_chars, page_read=lambda: _write(answer, PAGE_READ)
+            content,
+            order.media_type,
+            max_chars=order.max_chars,
+            page_read=lambda: _write(answer, PAGE_READ),
+            outlined=order.outlined,
         )
         return {"parsed": asdict(parsed)}
     except CannotRead as error:

@@ -30,7 +30,7 @@ def check_jobs(parts: Parts, context: TenantContext, repair: bool) -> Iterator[F
     yield from _linked(parts, context, repair)
 
 
-def _pages(parts: Parts, context: TenantContext, statement: SelectOfScalar[str]) -> Iterator[list[str]]:
+def pages(parts: Parts, context: TenantContext, statement: SelectOfScalar[str]) -> Iterator[list[str]]:
     """Ids in pages; each page is read when the one before has been dealt with."""
     by = statement.selected_columns[0]
     last = ""
@@ -44,7 +44,7 @@ def _pages(parts: Parts, context: TenantContext, statement: SelectOfScalar[str])
 
 
 def _stranded_jobs(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
-    for ids in _pages(parts, context, select(col(Job.id)).where(col(Job.state).in_(UNFINISHED))):
+    for ids in pages(parts, context, select(col(Job.id)).where(col(Job.state).in_(UNFINISHED))):
         held = parts.queue.unfinished(ids)
         for job_id in ids:
             if job_id not in held and (finding := _take_up(parts, context, job_id, repair)):
@@ -85,7 +85,7 @@ def _held(parts: Parts, session: Session, context: TenantContext, job: Job, repa
 
 def _linked(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
     """Documents that are found through one that is live no more."""
-    for ids in _pages(parts, context, duplicates.dangling()):
+    for ids in pages(parts, context, duplicates.dangling()):
         for version_id in ids:
             if repair:
                 with parts.database.write(context) as session:
@@ -110,7 +110,7 @@ def _waiting_versions(parts: Parts, context: TenantContext, repair: bool) -> Ite
             ~_unfinished_job(col(Job.version_id) == col(DocumentVersion.id)),
         )
     )
-    for ids in _pages(parts, context, waiting):
+    for ids in pages(parts, context, waiting):
         for version_id in ids:
             if not repair or _give_job(parts, context, waiting.where(col(DocumentVersion.id) == version_id)):
                 yield Finding("version_without_job", context.tenant_id, repair, subject=version_id)
@@ -121,7 +121,7 @@ def _deletions(parts: Parts, context: TenantContext, repair: bool) -> Iterator[F
         col(Document.deleted_at).is_not(None),
         ~_unfinished_job(col(Job.document_id) == col(Document.id), col(Job.kind) == "delete"),
     )
-    for ids in _pages(parts, context, deleted):
+    for ids in pages(parts, context, deleted):
         for document_id in ids:
             if not repair or _give_job(parts, context, deleted.where(col(Document.id) == document_id)):
                 yield Finding("deletion_without_job", context.tenant_id, repair, subject=document_id)
@@ -160,9 +160,9 @@ def _remains(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Fin
         sa.or_(dead, unplaced),
         ~_unfinished_job(col(Job.document_id) == col(Document.id)),
     )
-    for ids in _pages(parts, context, kept):
+    for ids in pages(parts, context, kept):
         for document_id in ids:
-            if not _being_collected(parts, context, document_id):
+            if not being_collected(parts, context, document_id):
                 if repair:
                     with parts.database.read(context) as session:
                         collection_id = session.get_one(Document, document_id).collection_id
@@ -170,7 +170,7 @@ def _remains(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Fin
                 yield Finding("remains", context.tenant_id, repair, subject=document_id)
 
 
-def _being_collected(parts: Parts, context: TenantContext, document_id: str) -> bool:
+def being_collected(parts: Parts, context: TenantContext, document_id: str) -> bool:
     """An ingest job collects after its result was recorded."""
     recent = select(col(Job.id)).where(col(Job.document_id) == document_id).order_by(col(Job.id).desc()).limit(RECENT_JOBS)
     with parts.database.read(context) as session:

@@ -11,6 +11,7 @@ KINDS = {
     "job_without_workflow": "unfinished jobs were no longer in the queue",
     "job_unlike_version": "jobs did not know that their version had ended",
     "remains": "documents kept remains of versions that had ended",
+    "names_without_document": "texts of deleted documents were still named",
     "live_version": "documents disagreed with their versions about which is live",
     "quota_use": "what tenants are counted to have differed from what they have",
     "budget_window": "sums of tokens and money of a day or month differed from their ledger entries",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -29,9 +28,13 @@ def _memory(service: Service) -> int:
     return int(text.split()[1]) * 4096
 
 
-def _crowding() -> float:
-    """How many times longer everything may take because others use the machine too."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+def _seconds(service: Service) -> float:
+    """Processor time of its processes: others use the machine too. A child that reads has limits of its own."""
+    ticks = 0
+    for name in ("api", "worker", "engine"):
+        fields = Path(f"/proc/{service.child(name)}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _end(client: Carrel, hostile: Hostile) -> tuple[str, str]:
@@ -56,11 +59,11 @@ def _check(service: Service, table: list[Hostile]) -> None:
     neighbour.documents.create(text="Books may be kept for four weeks.", external_id="rules").wait()
     worker, before = service.child("worker"), _memory(service)
     for hostile in table:
-        began = time.monotonic()
+        began = _seconds(service)
         end, said = _end(client, hostile)
         assert (hostile.name, end) == (hostile.name, hostile.end), said[:300]
         assert hostile.says in said, (hostile.name, said[:300])
-        assert time.monotonic() - began < MAX_S * _crowding(), hostile.name
+        assert _seconds(service) - began < MAX_S, hostile.name
     assert service.child("worker") == worker
     assert _memory(service) - before < MAX_GROWTH
     assert [document.external_id for document in neighbour.documents.list()] == ["rules"]
@@ -71,5 +74,6 @@ def test_the_usual_attacks(service: Service) -> None:
 
 
 @pytest.mark.full
-def test_every_hostile_file_ends_as_declared(service: Service) -> None:
-    _check(service, TABLE)
+@pytest.mark.timeout(900)
+def test_every_hostile_file_ends_as_declared(quick: Service) -> None:
+    _check(quick, TABLE)

@@ -20,7 +20,7 @@ from tests.documents import GOOD
 
 MAX_CHARS = 20_000
 SIZES = Sizes(text_tokens=20, context_tokens=10)
-CUTS = [PLAIN, MARKDOWN_CUT, Cut("sentence"), Cut("fixed"), Cut("code", "python"), Cut("code", "php")]
+CUTS = [PLAIN, MARKDOWN_CUT, Cut("sentence"), Cut("fixed"), Cut("code", "AC.B"), Cut("code")]
 #: Kinds that are text themselves: any text can be one.
 TEXTUAL = sorted(kind for kind in READERS if kind not in BINARY)
 

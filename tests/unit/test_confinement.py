@@ -170,7 +170,7 @@ documents += [
 """
 WATCHED = """
 zygote.load_codecs()
-[registry.load(kind) for kind in registry.LATE]
+[registry.load(kind) for kind, _ in documents]
 seen = []
 sys.addaudithook(lambda event, given: seen.append((event, given[0])) if event in ("open", "import") else None)
 for kind, content in documents:
@@ -186,21 +186,23 @@ def test_reading_opens_no_file_and_imports_nothing(repository: Path) -> None:
     assert done.stdout == "[]\n"
 
 
-TRUTH = Parsed("x", True, "t", (0,), (("hidden_text", "y"),))
-LIES: list[Any] = [
-    5,
-    [],
-    {"parsed": 5},
-    {"parsed": {"text": 5, "markdown": False, "title": None, "pages": [], "warnings": []}},
-    {"parsed": {"text": "x\0", "markdown": False, "title": None, "pages": [], "warnings": []}},
-    {"parsed": {"text": "\ud800", "markdown": False, "title": None, "pages": [], "warnings": []}},
-    {"parsed": {"text": "x", "markdown": False, "title": 5, "pages": [], "warnings": []}},
-    {"parsed": {"text": "x", "markdown": False, "title": None, "pages": [7], "warnings": []}},
-    {"parsed": {"text": "x", "markdown": False, "title": None, "pages": ["0"], "warnings": []}},
-    {"parsed": {"text": "x", "markdown": False, "title": None, "pages": [1, 0], "warnings": []}},
-    {"parsed": {"text": "x", "markdown": False, "title": None, "pages": [], "warnings": [[]]}},
-    {"parsed": {"text": "x" * (MIB + 1), "markdown": False, "title": None, "pages": [], "warnings": []}},
+TRUTH = Parsed("x", True, "t", (0,), (("hidden_text", "y"),), "B")
+#: Each of them true but for one field.
+WRONG: list[dict[str, Any]] = [
+    {"text": 5},
+    {"text": "x\0"},
+    {"text": "\ud800"},
+    {"text": "x" * (MIB + 1)},
+    {"title": 5},
+    {"pages": [7]},
+    {"pages": ["0"]},
+    {"pages": [1, 0]},
+    {"warnings": [[]]},
+    {"outline": 5},
+    {"outline": "BBB"},
+    {"outline": "\ud800"},
 ]
+LIES: list[Any] = [5, [], {"parsed": 5}, {"parsed": {}}, *({"parsed": asdict(TRUTH) | wrong} for wrong in WRONG)]
 
 
 @pytest.mark.parametrize(

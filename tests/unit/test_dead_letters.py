@@ -12,9 +12,9 @@ import pytest
 from config.clock import system_clock
 from config.database import Database
 from config.errors import NotFound
+from ingestion.batches import BATCH_CHUNKS
 from ingestion.jobs import Jobs, TenantJobs, Wanted
 from ingestion.leases import Lease
-from ingestion.pipeline import BATCH_CHUNKS
 from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, ParserTimedOut
 from ingestion.tables import Job

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
+from config.clock import system_clock
 from config.database import Database
-from config.errors import LeaseLost
+from config.errors import LeaseLost, NotFound
+from ingestion.job_rows import After
+from ingestion.jobs import Jobs
+from ingestion.submission import Submission
 from rag.chunking import embedded_text
 from rag.corpus import Document, FormerText
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.store.memory import MemoryStore
-from tests.world import World, text_of
+from tests.world import DAMAGES, World, text_of
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ def test_what_a_late_owner_embedded_of_a_deleted_document_is_not_kept(world: Wor
     late = world.pipeline.take_up(world.contexts["ash"], world.queue.waiting[0][1])
     assert late is not None
     world.pipeline.read(late)
-    count = world.pipeline._embed
+    count = world.pipeline._batches.embed
 
     def overtaken(*given: Any) -> Any:
         found = count(*given)
@@ -124,7 +128,7 @@ def test_what_a_late_owner_embedded_of_a_deleted_document_is_not_kept(world: Wor
         world.cache.put(world.contexts["ash"], world.embedding.space, dict.fromkeys(_texts(found), found_vector(world)))
         return found
 
-    world.pipeline._embed = overtaken  # type: ignore[method-assign]
+    world.pipeline._batches.embed = overtaken  # type: ignore[method-assign]
     with pytest.raises(LeaseLost):
         world.pipeline.complete(late, 0)
     assert held(world, "ash") == 0
@@ -155,3 +159,77 @@ def test_of_two_jobs_of_a_deleted_document_the_last_forgets_the_names(world: Wor
         world.pipeline.fail(lease, "document_deleted", None)
         world.pipeline.collect(lease)
         assert [row.key for row in world.all("ash", FormerText)] == [row.key for row in left]
+
+
+def test_a_job_whose_document_is_deleted_while_it_collects_forgets_the_names(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The delete comes to its end between the job's look at the document and the job's own end."""
+    for name in ("elm", "ash"):
+        document = world.bring(name, "one", text_of(name, 1, 3))
+        world.run_jobs()
+        world.bring(name, "one", text_of(name, 2, 3))
+        world.run_jobs()
+    others = held(world, "elm")
+    world.bring("ash", "one", text_of("ash", 3, 3))
+    drop = world.collector._drop_dead_versions
+
+    def deleted_meanwhile(*given: Any) -> None:
+        monkeypatch.undo()
+        world.of("ash").delete(document)
+        world.run_jobs()
+        assert world.all("ash", FormerText) != []  # the delete leaves them to the job
+        drop(*given)
+
+    monkeypatch.setattr(world.collector, "_drop_dead_versions", deleted_meanwhile)
+    world.run_jobs()
+    assert (world.all("ash", FormerText), held(world, "ash")) == ([], 0)
+    assert world.all("elm", FormerText) != []
+    assert held(world, "elm") == others
+
+
+def test_a_held_job_of_a_deleted_document_forgets_the_names_when_it_is_cancelled(world: World) -> None:
+    first = world.of("ash").submit(Submission(b"what comes first", external_id="first", media_type="text/plain")).job
+    assert first is not None
+    [waiting] = world.queue.waiting
+    world.queue.waiting.clear()
+    document = world.bring("ash", "one", text_of("ash", 1, 3))
+    world.run_jobs()
+    again = Submission(text_of("ash", 2, 3).encode(), external_id="one", media_type="text/plain")
+    held_job = world.of("ash").submit(again, after=After((first.id,))).job
+    assert held_job is not None
+    world.of("ash").delete(document)
+    world.run_jobs()
+    assert world.all("ash", FormerText) != []
+    jobs = Jobs(world.database, system_clock, world.queue)
+    with pytest.raises(NotFound):
+        jobs.for_tenant(world.contexts["elm"]).cancel(held_job.id)
+    jobs.for_tenant(world.contexts["ash"]).cancel(held_job.id)
+    world.run_jobs()
+    ended = jobs.for_tenant(world.contexts["ash"]).get(held_job.id)
+    assert (ended.state, ended.stage) == ("cancelled", "done")
+    assert world.all("ash", FormerText) == []
+    world.queue.waiting.append(waiting)
+    world.run_jobs()
+
+
+def test_a_repair_erases_what_names_without_a_document_lead_to_but_not_what_a_job_may_yet_write(world: World) -> None:
+    damage = next(damage for damage in DAMAGES if "names_without_document" in damage.kinds)
+    for name in ("ash", "elm"):
+        damage.do(world, name)
+        assert held(world, name) == 1
+    document = world.bring("ash", "one", text_of("ash", 1, 3))
+    world.bring("ash", "one", text_of("ash", 2, 3))
+    job = world.queue.waiting.pop()
+    world.run_jobs()
+    world.of("ash").delete(document)
+    world.run_jobs()
+    world.queue.running.add(job[1])
+    found = world.reconciler.check(repair=True).findings
+    assert [(finding.kind, finding.repaired) for finding in found] == [("names_without_document", True)] * 2
+    assert {row.document_id for row in world.all("ash", FormerText)} == {document}
+    assert (held(world, "ash"), held(world, "elm"), world.all("elm", FormerText)) == (0, 0, [])
+    world.queue.running.clear()
+    world.queue.waiting.append(job)
+    world.run_jobs()
+    assert world.all("ash", FormerText) == []

@@ -19,6 +19,7 @@ from rag.chunking import MARKDOWN, MAX_CHARS, Chunker, ChunkIdentity, Piece, Siz
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Fingerprint
 from rag.profiles import Chunking, Profiles
+from rag.syntax import outline
 from tests.unit.test_chunking import texts
 
 SPECIAL = 2  # tokens that the bundled model reads besides a text
@@ -182,7 +183,7 @@ chunkings = st.builds(
 def test_chunks_of_any_sizes_are_exact_ordered_complete_and_within_their_caps(
     chunkers: Chunkers, tokenizer: Tokenizer, text: str, chunking: Chunking, markdown: bool, title: str, language: str
 ) -> None:
-    pieces = list(chunkers.split(chunking, text, markdown=markdown, title=title, language=language))
+    pieces = list(chunkers.split(chunking, text, markdown=markdown, title=title, outline=outline(text, language)))
     assert all(text[piece.start : piece.end] == piece.text for piece in pieces)
     _moves_on(pieces)
     assert all(piece.text for piece in pieces)

@@ -116,6 +116,14 @@ def test_nested_marks_are_looked_through_once() -> None:
     assert seconds[1] < 2 * seconds[0] + 0.1
 
 
+def test_what_is_below_an_element_is_not_looked_through_once_for_each_above_it() -> None:
+    seconds = []
+    for depth in (40, 400):
+        page = "<div>" * depth + "<b>x</b>" * 4_000
+        seconds.append(cpu_seconds(lambda page=page: _read(page)))  # type: ignore[misc]
+    assert seconds[1] < 3 * seconds[0] + 0.1
+
+
 def test_a_page_is_read_to_the_depth_that_is_promised() -> None:
     assert _read("<div>" * 490 + "inmost").text == "inmost"
     assert "deeper than 500" in _refusal("<div>" * 501 + "x", HTML)

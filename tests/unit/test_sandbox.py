@@ -59,6 +59,24 @@ def test_a_document_is_read_in_a_child(sandbox: Sandbox, document: Path, reposit
     assert isinstance(pdf.pages, tuple)
 
 
+def test_code_is_outlined_in_the_child_and_is_text_where_that_takes_more_than_there_is(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "source"
+    path.write_text("int first(int a) {\n  return a;\n}\n\nint second;\n")
+    assert sandbox.read(path, "text/x-c").outline == "ADD.B."
+    before = _resident()
+    path.write_text("(a" * 500_000)  # a tree of 2.2 GB
+    parsed = sandbox.read(path, "text/x-c")
+    assert (len(parsed.text), parsed.outline) == (1_000_000, "")
+    assert _resident() - before < 100 * MIB
+    assert sandbox.read(path, TEXT).outline == ""
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
 def test_a_refusal_keeps_its_reason(sandbox: Sandbox, document: Path) -> None:
     document.write_bytes(b"a\0b")
     with pytest.raises(UnreadableDocument, match="NUL"):

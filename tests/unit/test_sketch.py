@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import statistics
+import tracemalloc
 
 import pytest
 
+from rag import sketch as sketching
 from rag.sketch import BANDS, PERMUTATIONS, bands, from_bytes, similarity, sketch, to_bytes
+from tests.support import cpu_seconds
 
 WORDS = [f"word{number}" for number in range(3000)]
 FIRST, FIRST_BANDS = [197140921, 324988560, 1520768909], [1588279690812219362, 4746673325375550310]
@@ -85,3 +88,48 @@ def test_short_texts_have_a_signature_and_texts_without_a_word_none() -> None:
     assert _likeness("one two", "two one") < 0.1
     assert sketch(" \n … — !") is None
     assert sketch("") is None
+
+
+#: Letters that combine, fold or turn into several with their neighbours, and what stands between them.
+STRANGE = ["a", "\u0301", "\u0323", "\u03a3", "\u03b1", "\uff76", "\uff9e", "\u30ab", "\u3099", "\u304b", "\u4e00", "\u0e01"]
+STRANGE += ["\u0e33", "\ufdfa", "\u1100", "\u1161", "\u11a8", "\u00a8", "\u2003", "\u0085", "-", "'", "_", "7", "\u00b2"]
+
+
+def test_the_windows_of_a_text_have_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(11)
+    texts = ["".join(chance.choices([*STRANGE, " "], k=900)) for _ in range(20)]
+    whole = [(sketching._tokens(text), sketch(text)) for text in texts]
+    monkeypatch.setattr(sketching, "WINDOW", 256)
+    for text, (tokens, signature) in zip(texts, whole, strict=True):
+        parts = [*sketching._windows(text)]
+        assert len(parts) > 3
+        assert "".join(parts) == text
+        assert [token for part in parts for token in sketching._tokens(part)] == tokens
+        found = sketch(text)
+        assert found is not None
+        assert signature is not None
+        assert [*found] == [*signature]
+
+
+def test_a_word_longer_than_a_window_has_a_sketch_too() -> None:
+    assert sketch("a" * 100_000) is not None
+    assert _likeness("a" * 100_000 + " books may be kept", "a" * 100_000 + " books may be kept!") == 1
+
+
+def test_the_memory_that_a_sketch_takes_does_not_grow_with_the_text() -> None:
+    chance = random.Random(9)
+    text = " ".join(chance.choices(WORDS, k=150_000))
+    tracemalloc.start()
+    try:
+        sketch(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 1024 * 1024, peak
+
+
+def test_marks_without_end_on_one_letter_take_linear_time() -> None:
+    """Sorting them takes the square of their number: 40 s of half a million."""
+    few, many = ("a" + "\u0301\u0323" * count for count in (10_000, 250_000))
+    assert cpu_seconds(lambda: sketch(many)) < 60 * max(cpu_seconds(lambda: sketch(few)), 0.001)
+    assert _likeness("cafe" + "\u0301" * 40 + " is open", "caf\u00e9 is open") == 1

@@ -14,7 +14,7 @@ from ingestion.media import LANGUAGES as KNOWN
 from rag.chunking import MARKDOWN, MAX_CHARS, PLAIN, Chunker, Cut, Piece, Sizes
 from rag.grammars import GRAMMARS
 from rag.merging import WINDOW
-from rag.syntax import LANGUAGES
+from rag.syntax import LANGUAGES, outline
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def give_back(book):
 
 
 def test_code_is_cut_before_definitions_and_what_is_said_above_them(tokenizer_json: str) -> None:
-    chunks = _texts(tokenizer_json, PYTHON, Cut("code", "python"), 64)
+    chunks = _texts(tokenizer_json, PYTHON, Cut("code", outline(PYTHON, "python")), 64)
     beginnings = [chunk.splitlines()[0] for chunk in chunks]
     assert {"def remove(self, book):", "# Says what it is for."} <= set(beginnings), beginnings
     whole = next(chunk for chunk in chunks if chunk.startswith("# Says"))
@@ -153,7 +153,7 @@ def test_each_language_is_known_by_its_syntax(tokenizer_json: str, language: str
     text = "\n".join(one.replace("irst", f"irst{number}") for number in range(9))
     text = f"<?php\n{text}" if language == "php" else text
     tokens = Chunker(tokenizer_json).count(one) + 8
-    chunks = _texts(tokenizer_json, text, Cut("code", language), tokens)
+    chunks = _texts(tokenizer_json, text, Cut("code", outline(text, language)), tokens)
     definitions = [chunk for chunk in chunks if not chunk.startswith("<?php")]
     assert len(definitions) >= 8
     assert all("irst" in chunk.splitlines()[0] for chunk in definitions), chunks
@@ -168,7 +168,8 @@ def test_there_is_a_grammar_for_each_language_and_a_source_for_each_name() -> No
 def test_code_that_takes_too_long_to_parse_is_cut_by_its_lines(chunker: Chunker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rag.grammars.MAX_PARSE_S", 0.0)
     text = "x = [\n" * 20_000
-    pieces = [*chunker.split(text, Cut("code", "python"), title="")]
+    assert outline(text, "python") == ""
+    pieces = [*chunker.split(text, Cut("code"), title="")]
     assert " ".join(piece.text for piece in pieces).split() == text.split()
 
 
@@ -337,7 +338,8 @@ def test_no_text_longer_than_a_chunk_is_counted(tokenizer_json: str, unit: str) 
 @pytest.mark.parametrize("kind", ["plain", "markdown", "sentence", "fixed", "code"])
 def test_a_million_characters_take_seconds(chunker: Chunker, name: str, kind: str) -> None:
     began = time.process_time()
-    assert len([*chunker.split(HOSTILE[name], Cut(kind, "python" if kind == "code" else ""), title="")]) < 250_000
+    cut = Cut(kind, outline(HOSTILE[name], "python") if kind == "code" else "")
+    assert len([*chunker.split(HOSTILE[name], cut, title="")]) < 250_000
     assert time.process_time() - began < 30
 
 

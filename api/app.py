@@ -9,7 +9,21 @@ from fastapi.openapi.utils import get_openapi
 
 from api import idempotency, middleware
 from api.problems import install_handlers
-from api.routes import admin, bulk, context, documents, evaluation, events, feedback, health, jobs, knowledge, tuning
+from api.routes import (
+    admin,
+    audit,
+    bulk,
+    context,
+    documents,
+    evaluation,
+    events,
+    feedback,
+    health,
+    jobs,
+    knowledge,
+    oversight,
+    tuning,
+)
 from api.routing import RETRIEVAL_KEY, STREAMED_KEY
 from api.version import VERSION
 from api.wiring_api import ApiServices
@@ -20,12 +34,17 @@ DESCRIPTION = """Carrel gives every tenant a private room of knowledge: document
 Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scopes; each operation names the one it needs
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
+_ROUTES = (
+    *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, audit),
+    *(admin, oversight, health),
+)
 TAGS = [
     {"name": "Documents", "description": "Bring, show and delete documents."},
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
     {"name": "Knowledge", "description": "Ask questions; collections and usage."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
+    {"name": "Audit", "description": "Who did what: the record of requests, and its chain to be verified."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
     {"name": "Health", "description": "No key needed."},
 ]
@@ -37,7 +56,7 @@ def create_app(services: ApiServices) -> FastAPI:
         title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for module in (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, admin, health):
+    for module in _ROUTES:
         app.include_router(module.routes)
     install_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

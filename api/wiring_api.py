@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from api.bulk import BulkTurns
 from api.cursors import CursorSeal
+from api.oversight import CrossTenantSearch
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
 from api.wiring import (
@@ -37,6 +38,7 @@ from ingestion.jobs import Jobs
 from ingestion.passages import Passages
 from ingestion.placement import Placements
 from ingestion.removal import Removal
+from ingestion.statistics import StatisticsReader
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
 from rag.evaluation.feedback import FeedbackStore
@@ -47,6 +49,8 @@ from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
+from tenants.audit_chain import PURPOSE, public_key
+from tenants.audit_export import AuditExport
 from tenants.events import EventLog
 from tenants.identity import Identifier
 from tenants.keys import KeyRing
@@ -67,6 +71,9 @@ class ApiServices:
     identifier: Identifier
     usage: UsageReader
     audit: AuditLog
+    audit_export: AuditExport
+    oversight: CrossTenantSearch
+    statistics: StatisticsReader
     rates: RateLimiter
     collections: Collections
     removal: Removal
@@ -117,6 +124,8 @@ def build_api(settings: Settings) -> ApiServices:
     limits = DocumentLimits(settings.max_document_bytes, url_policy(settings))
     parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
     documents = Documents(*parts)
+    audit = AuditLog(core.database, core.clock)
+    retriever = _retriever(core, collections, store, embedding, reranking)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
@@ -124,7 +133,10 @@ def build_api(settings: Settings) -> ApiServices:
         tokens=tokens,
         identifier=Identifier(core.database, keys, tokens),
         usage=UsageReader(core.database, core.clock),
-        audit=AuditLog(core.database, core.clock),
+        audit=audit,
+        audit_export=AuditExport(audit, [public_key(seed) for seed in core.vault.derive_all(PURPOSE)]),
+        oversight=CrossTenantSearch(core.registry, retriever, audit),
+        statistics=StatisticsReader(core.database, core.clock),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
         removal=Removal(core.database, collections),
@@ -141,7 +153,7 @@ def build_api(settings: Settings) -> ApiServices:
         events=EventLog(core.database, core.clock),
         streams=JobStreams(core.clock, draining),
         draining=draining,
-        retriever=_retriever(core, collections, store, embedding, reranking),
+        retriever=retriever,
         reranking=reranking,
         store=store,
         embedding=embedding,

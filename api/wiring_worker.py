@@ -24,6 +24,7 @@ from ingestion.collector import Collector
 from ingestion.durable import DurableQueue, DurableWorker
 from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
+from ingestion.figures import Figures
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
 from ingestion.placement import Placer
@@ -34,6 +35,9 @@ from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
+from tenants.audit_archive import CheckpointArchive
+from tenants.audit_chain import PURPOSE, CheckpointSigner
+from tenants.audit_sealer import Sealer
 from tenants.events import EventLog
 
 
@@ -49,6 +53,8 @@ class WorkerServices:
     reconciler: Reconciler
     placer: Placer
     events: EventLog
+    sealer: Sealer
+    figures: Figures
 
     def close(self) -> None:
         self.worker.close()
@@ -96,7 +102,19 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     instances = Instances(core.database, core.clock)
     events = EventLog(core.database, core.clock)
     placer = Placer(core.database, store, embedding.space, dedicated_points=settings.dedicated_points)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events)
+    figures = Figures(core.database, core.clock, core.registry)
+    return WorkerServices(
+        *(core, worker, sandbox, store, embedding, queue, instances, reconciler, placer, events),
+        sealer=_sealer(core),
+        figures=figures,
+    )
+
+
+def _sealer(core: Core) -> Sealer:
+    folder = core.settings.audit_archive_dir
+    archive = None if folder is None else CheckpointArchive(folder)
+    signer = CheckpointSigner(core.vault.derive(PURPOSE))
+    return Sealer(core.database, core.clock, signer, archive, keep_days=core.settings.audit_keep_days)
 
 
 def _fetcher(settings: Settings) -> Fetcher | None:

@@ -9,9 +9,11 @@ from sqlmodel.sql.sqltypes import AutoString
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
+import tenants.audit_tables
 import tenants.tables
 
-TABLES = (ingestion.tables, rag.corpus, rag.evaluation.tables, tenants.tables)  # importing them fills the metadata
+#: Importing them fills the metadata.
+TABLES = (ingestion.tables, rag.corpus, rag.evaluation.tables, tenants.audit_tables, tenants.tables)
 
 
 def render(kind: str, item: Any, _context: object) -> str | Literal[False]:

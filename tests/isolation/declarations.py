@@ -47,6 +47,8 @@ KINDS: Mapping[str, Kind] = {
     "earlier job": Kind(404, like="job", bounded=_BOTH),
     "newest job": Kind(None, malformed=None, like="job", optional=True),  # a bound, that is compared and looked up nowhere
     "error code": Kind(None, malformed=None, optional=True),
+    "principal": Kind(None, malformed=None, like="key", optional=True),  # compared with the caller's own entries only
+    "path": Kind(None, malformed=None, like="document", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
         kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name", "set name")
@@ -87,6 +89,14 @@ _TENANT = {"path.tenant": "tenant"}
 _PLACED = {**_TENANT, "path.name": "collection name"}
 _COLLECTION = {"path.name": "collection name"}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
+
+_AUDIT = {"query.principal": "principal", "query.target": "path"}
+_AUDIT_PARTS = {
+    "query": {
+        **{"action": "POST /v1/documents", "decision": "allowed"},  # of which each tenant has several: the list goes on
+        **{"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"},
+    }
+}
 
 _DECLARED: tuple[Operation, ...] = (
     Operation("GET /healthz", "none", 200),
@@ -402,6 +412,31 @@ _DECLARED: tuple[Operation, ...] = (
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),
+    Operation("GET /v1/audit", "manage", 200, {**_AUDIT, **_PAGED}, _AUDIT_PARTS, but={BY_COLLECTION: 403, BY_LABELS: 403}),
+    Operation(
+        "GET /v1/audit/export",
+        "manage",
+        200,
+        parts={"query": {"from_position": "1"}},
+        but={BY_COLLECTION: 403, BY_LABELS: 403},
+    ),
+    Operation("GET /v1/admin/audit", "operate", 200, {"query.tenant": "tenant", **_AUDIT, **_PAGED}, _AUDIT_PARTS),
+    Operation("GET /v1/admin/audit/export", "operate", 200, {"query.tenant": "tenant"}, {"query": {"from_position": "1"}}),
+    Operation(
+        "POST /v1/admin/search",
+        "operate",
+        200,
+        {
+            "body.tenants.0": "tenant",
+            "body.query": "text",
+            "body.collections.0": "collection name",
+            "body.filter.key": "attribute key",
+            "body.filter.value": "attribute value",
+        },
+        {"body": {"tenants": [""], "reason": "a test", "collections": [""], "filter": {"op": "eq"}, "top_k": 5}},
+    ),
+    Operation("GET /v1/admin/statistics", "operate", 200, parts={"query": {"hours": "24"}}),
+    Operation("GET /v1/admin/noisiest", "operate", 200, parts={"query": {"by": "failed", "hours": "24", "top": "3"}}),
     Operation("POST /v1/admin/tenants", "operate", 201, {"body.name": "new tenant name"}, {"body": {"monthly_tokens": 5}}),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),
     Operation("GET /v1/admin/tenants/{tenant}", "operate", 200, _TENANT),

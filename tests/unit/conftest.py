@@ -13,12 +13,14 @@ from tokenizers import Tokenizer
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
+import tenants.audit_tables
 import tenants.tables
 from config.database import Database
 from ingestion.durable import DurableQueue, migrate_queue_tables
 from tenants.tables import Tenant
 
-TABLES = (ingestion.tables, rag.corpus, rag.evaluation.tables, tenants.tables)  # importing them fills the metadata
+#: Importing them fills the metadata.
+TABLES = (ingestion.tables, rag.corpus, rag.evaluation.tables, tenants.audit_tables, tenants.tables)
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z
 
 

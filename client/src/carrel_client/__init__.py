@@ -8,6 +8,16 @@ print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
 from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
+from carrel_client.audit import (
+    AdminAudit,
+    Audit,
+    AuditEntry,
+    NoisyTenant,
+    Oversight,
+    RecentSums,
+    Statistics,
+    TenantPassages,
+)
 from carrel_client.client import Admin, Carrel, Keys, Tenants
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
@@ -53,6 +63,9 @@ from carrel_client.models import (
 __all__ = [
     "APIError",
     "Admin",
+    "AdminAudit",
+    "Audit",
+    "AuditEntry",
     "AuthenticationError",
     "BudgetExhaustedError",
     "BulkResult",
@@ -81,7 +94,9 @@ __all__ = [
     "Keys",
     "NearDuplicate",
     "NewKey",
+    "NoisyTenant",
     "NotFoundError",
+    "Oversight",
     "Passage",
     "PassageView",
     "PermissionDeniedError",
@@ -92,8 +107,11 @@ __all__ = [
     "QuestionSet",
     "QuestionSets",
     "RateLimitError",
+    "RecentSums",
     "ServiceUnavailableError",
+    "Statistics",
     "Tenant",
+    "TenantPassages",
     "Tenants",
     "Token",
     "TransportError",

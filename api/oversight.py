@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from config.errors import NotFound
+from ingestion.statistics import StatisticsReader
 from rag.retrieval.question import Passage, Question
 from rag.retrieval.retriever import Retriever
 from tenants.audit import AuditLog, Event
+from tenants.audit_export import AuditExport
 from tenants.registry import TenantRegistry
 from tenants.tables import Tenant
 
@@ -91,3 +93,12 @@ class CrossTenantSearch:
         detail = {"reason": reason, "passages": [passage.id for passage in looked.passages]}
         self._audit.append(replace(event, tenant_id=tenant.id, status=status, detail=detail))
         return looked
+
+
+@dataclass(frozen=True, slots=True)
+class Oversight:
+    """What looks at all that happened: searches and sums across tenants, and exports of the audit record."""
+
+    search: CrossTenantSearch
+    statistics: StatisticsReader
+    export: AuditExport

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from api.bulk import BulkTurns
 from api.cursors import CursorSeal
-from api.oversight import CrossTenantSearch
+from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
 from api.wiring import (
@@ -71,9 +71,7 @@ class ApiServices:
     identifier: Identifier
     usage: UsageReader
     audit: AuditLog
-    audit_export: AuditExport
-    oversight: CrossTenantSearch
-    statistics: StatisticsReader
+    oversight: Oversight
     rates: RateLimiter
     collections: Collections
     removal: Removal
@@ -134,9 +132,7 @@ def build_api(settings: Settings) -> ApiServices:
         identifier=Identifier(core.database, keys, tokens),
         usage=UsageReader(core.database, core.clock),
         audit=audit,
-        audit_export=AuditExport(audit, [public_key(seed) for seed in core.vault.derive_all(PURPOSE)]),
-        oversight=CrossTenantSearch(core.registry, retriever, audit),
-        statistics=StatisticsReader(core.database, core.clock),
+        oversight=_oversight(core, audit, retriever),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
         removal=Removal(core.database, collections),
@@ -169,6 +165,14 @@ def _retriever(
     results = ResultCache(core.settings.result_cache_mb * MIB)
     parts = core.database, collections, store, embedding
     return Retriever(*parts, clock=core.clock, reranking=reranking, results=results)
+
+
+def _oversight(core: Core, audit: AuditLog, retriever: Retriever) -> Oversight:
+    return Oversight(
+        search=CrossTenantSearch(core.registry, retriever, audit),
+        statistics=StatisticsReader(core.database, core.clock),
+        export=AuditExport(audit, [public_key(seed) for seed in core.vault.derive_all(PURPOSE)]),
+    )
 
 
 def _readiness(

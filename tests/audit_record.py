@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -54,12 +56,15 @@ class Record:
         archived = () if self.archive is None else self.archive.read(tenant_id or "operator")
         return verify(self.lines(tenant_id, from_position), archived=archived)
 
-    def change(self, *statements: sa.Executable) -> None:
+    def change(self, *statements: sa.Executable, rows: Sequence[Mapping[str, Any]] | None = None) -> None:
+        """Past the service, in one transaction; with `rows` the last statement is executed for each of them."""
         with self.database.engine.begin() as connection:
             if self.database.is_postgresql:
                 connection.exec_driver_sql("SET LOCAL ROLE carrel_system")
-            for statement in statements:
+            for statement in statements[: None if rows is None else -1]:
                 connection.execute(statement)
+            if rows:
+                connection.execute(statements[-1], rows)
 
     def rows(self, tenant_id: str | None = "a") -> list[sa.Row[tuple[object, ...]]]:
         with self.database.system_read() as session:

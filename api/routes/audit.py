@@ -99,5 +99,5 @@ async def _page(
 
 
 def _export(services: ApiServices, tenant_id: str | None, from_position: int) -> Lines:
-    lines: Iterator[bytes] = services.audit_export.lines(tenant_id, from_position=from_position)
+    lines: Iterator[bytes] = services.oversight.export.lines(tenant_id, from_position=from_position)
     return Lines(lines)

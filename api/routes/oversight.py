@@ -24,7 +24,7 @@ Hours = Annotated[int, Query(ge=1, le=24 * 90, description="How far back, in hou
     **scope(Scope.OPERATE, retrieval=True),
 )
 async def search_tenants(body: AdminSearchIn, services: Services, request: Request) -> AdminSearchOut:
-    question, search = body.question(), services.oversight
+    question, search = body.question(), services.oversight.search
     tenants = await in_thread(search.find, body.tenants)
     request.state.audit = {"tenants": [tenant.id for tenant in tenants], "reason": body.reason}
     event = event_of(request.scope, 200, {})
@@ -40,7 +40,7 @@ async def search_tenants(body: AdminSearchIn, services: Services, request: Reque
     **scope(Scope.OPERATE),
 )
 async def get_statistics(services: Services, hours: Hours = 24) -> StatisticsOut:
-    return StatisticsOut.of(await in_thread(services.statistics.of_all, hours))
+    return StatisticsOut.of(await in_thread(services.oversight.statistics.of_all, hours))
 
 
 @routes.get(
@@ -55,5 +55,5 @@ async def list_noisiest(
     hours: Hours = 24,
     top: Annotated[int, Query(ge=1, le=100, description="How many tenants.")] = 10,
 ) -> NoisiestOut:
-    found = await in_thread(lambda: services.statistics.noisiest(by, hours, top))
+    found = await in_thread(lambda: services.oversight.statistics.noisiest(by, hours, top))
     return NoisiestOut(by=by, hours=hours, data=[NoisyOut.of(noisy) for noisy in found])

@@ -47,6 +47,7 @@ KINDS: Mapping[str, Kind] = {
     "earlier job": Kind(404, like="job", bounded=_BOTH),
     "newest job": Kind(None, malformed=None, like="job", optional=True),  # a bound, that is compared and looked up nowhere
     "error code": Kind(None, malformed=None, optional=True),
+    "wanted collection": Kind(None, malformed=None, like="collection name"),  # a tenant without it is answered as such
     "principal": Kind(None, malformed=None, like="key", optional=True),  # compared with the caller's own entries only
     "path": Kind(None, malformed=None, like="document", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
@@ -429,7 +430,7 @@ _DECLARED: tuple[Operation, ...] = (
         {
             "body.tenants.0": "tenant",
             "body.query": "text",
-            "body.collections.0": "collection name",
+            "body.collections.0": "wanted collection",
             "body.filter.key": "attribute key",
             "body.filter.value": "attribute value",
         },

@@ -125,14 +125,15 @@ def _insertion_that_moves_the_rest(record: Record, position: int, _choice: int) 
 def _edit_with_new_hashes(record: Record, position: int, _choice: int) -> tuple[set[int], set[str]]:
     """By somebody who knows how the chain is made, and has no key: located to the batch."""
     rows = record.rows()
-    head, statements = rows[position - 2].hash if position > 1 else None, []
+    head, forged = (None if position == 1 else rows[position - 2].hash), []
     if head is None:
         return _edit(record, position, 0)
     for row in rows[position - 1 :]:
         entry = {**row._mapping, **({"status": 418} if row.position == position else {})}
         head = link(head, {name: entry[name] for name in FIELDS})  # type: ignore[arg-type]
-        statements.append(sa.update(ENTRIES).where(ENTRIES.c.id == row.id).values(hash=head, status=entry["status"]))
-    record.change(*statements)
+        forged.append({"entry": row.id, "digest": head, "as_status": entry["status"]})
+    values = {"hash": sa.bindparam("digest"), "status": sa.bindparam("as_status")}
+    record.change(sa.update(ENTRIES).where(ENTRIES.c.id == sa.bindparam("entry")).values(values), rows=forged)
     first, last = _batch(record, position)
     return {*range(first, last + 1), *(row.position for row in rows[last:])}, {"rewritten", "changed"}  # type: ignore[arg-type]
 
@@ -212,9 +213,8 @@ def _all(record: Record, table: sa.Table) -> Rows:
 
 def _restore(record: Record, entries: Rows, checkpoints: Rows) -> None:
     for table, rows in ((ENTRIES, entries), (CHECKPOINTS, checkpoints)):
-        record.change(
-            sa.delete(table).where(table.c.tenant_id == "a"), sa.insert(table).values([dict(row._mapping) for row in rows])
-        )
+        everything = sa.delete(table).where(table.c.tenant_id == "a")
+        record.change(everything, sa.insert(table), rows=[dict(row._mapping) for row in rows])
 
 
 def test_whatever_is_done_to_sealed_entries_is_found_and_located(record: Record) -> None:
@@ -230,7 +230,7 @@ def test_whatever_is_done_to_sealed_entries_is_found_and_located(record: Record)
 def test_whatever_is_done_to_ten_thousand_entries_is_found_and_located(record: Record) -> None:
     for first in range(0, 10_000, 2_000):
         record.fill("a", 2_000, first)
-    _try_everything(record, 10_000, rounds=10, seed=8)
+    _try_everything(record, 10_000, rounds=3, seed=8)
 
 
 def test_an_export_is_verified_without_the_database(record: Record) -> None:

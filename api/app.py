@@ -11,6 +11,7 @@ from api import idempotency, middleware
 from api.problems import install_handlers
 from api.routes import (
     admin,
+    audit,
     bulk,
     context,
     documents,
@@ -20,6 +21,7 @@ from api.routes import (
     health,
     jobs,
     knowledge,
+    oversight,
     tenants,
     tuning,
     usage,
@@ -35,6 +37,10 @@ DESCRIPTION = """Carrel gives every tenant a private room of knowledge: document
 Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scopes; each operation names the one it needs
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
+_ROUTES = (
+    *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, audit),
+    *(admin, tenants, oversight, health),
+)
 TAGS = [
     {"name": "Documents", "description": "Bring, show and delete documents."},
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
@@ -43,6 +49,7 @@ TAGS = [
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},
     {"name": "Usage", "description": "Tokens, money and budgets."},
+    {"name": "Audit", "description": "Who did what: the record of requests, and its chain to be verified."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
     {"name": "Health", "description": "No key needed."},
 ]
@@ -54,8 +61,7 @@ def create_app(services: ApiServices) -> FastAPI:
         title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    of_tenants = (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks)
-    for module in (*of_tenants, admin, tenants, health):
+    for module in _ROUTES:
         app.include_router(module.routes)
     install_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
@@ -37,7 +37,8 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 #: Bodies of any length, which their routes read line by line and bound themselves.
 STREAMED = frozenset({"/v1/bulk"})
 #: Reads that are audited although they change nothing: they hand out content.
-RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text")
+RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export")
+UNANSWERED = 500  # what is on record of a request that ended without an answer
 RETRY_AFTER_S = 5  # about what a restart takes
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DENIALS_LOGGED = RateLimitItemPerMinute(60)
@@ -115,12 +116,21 @@ class Audit:
             await self.app(scope, receive, send)
             return
 
+        recorded = False
+
         async def send_wrapper(message: Message) -> None:
+            nonlocal recorded
             if message["type"] == "http.response.start":
+                recorded = True
                 await self._record(scope, int(message["status"]))
             await send(message)
 
-        await self.app(scope, receive, send_wrapper)
+        try:
+            await self.app(scope, receive, send_wrapper)
+        finally:
+            if not recorded:  # it ended without an answer: by an error, or because its client went away
+                with CancelScope(shield=True):
+                    await self._record(scope, UNANSWERED)
 
     async def _record(self, scope: Scope, status: int) -> None:
         identity: Identity | None = scope["state"].get("identity")
@@ -133,7 +143,8 @@ class Audit:
         if scope["method"] in ("GET", "HEAD") and not denied and not RETRIEVALS.fullmatch(scope["path"]):
             return
         event = event_of(scope, status, scope["state"].get("audit", {}))
-        await to_thread.run_sync(self._audit.append, event)
+        intent = scope["state"].get("audit_intent")
+        await to_thread.run_sync(lambda: self._audit.append(event, intent=intent))
 
 
 def event_of(scope: Scope, status: int, detail: dict[str, Any]) -> Event:

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.idempotency import Handler, once
+from api.middleware import event_of
 from api.problems import Problem, unexpected
 from api.wiring_api import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
@@ -52,6 +53,7 @@ class ScopedRoute(APIRoute):
         needed = extra[SCOPE_KEY]
         inner = _answered(super().get_route_handler())
         unkept = extra.get(RETRIEVAL_KEY) or extra.get(STREAMED_KEY)
+        changes = not unkept and not {"GET", "HEAD"} & set(self.methods or ())
         if "POST" in (self.methods or ()) and needed != "none" and not unkept:
             kept = _answered(once(inner))
             inner = _unless_dry(inner, kept) if extra.get(DRY_RUN_KEY) else kept
@@ -60,6 +62,9 @@ class ScopedRoute(APIRoute):
             if needed != "none":
                 reads = request.method in ("GET", "HEAD") or bool(extra.get(RETRIEVAL_KEY))
                 require(request.state.identity, Scope(needed), reads=reads)
+                if changes:  # what dies with its process leaves an entry too; a stream leaves its own as it goes
+                    event = event_of(request.scope, 0, {})
+                    request.state.audit_intent = await in_thread(request.app.state.services.audit.begin, event)
             return await inner(request)
 
         return handler

@@ -20,6 +20,8 @@ ALL = "SELECT, INSERT, UPDATE, DELETE"
 OTHERS: dict[str, tuple[str | None, str | None]] = {
     "tenants": ("SELECT", "id"),
     "audit_entries": ("SELECT, INSERT", "tenant_id"),
+    "audit_intents": ("SELECT, INSERT, DELETE", "tenant_id"),
+    "audit_checkpoints": ("SELECT", "tenant_id"),
     "idempotency_records": (ALL, "tenant_id"),
     "api_keys": (None, "tenant_id"),  # reached through FIND_KEY alone
     "instances": (None, None),

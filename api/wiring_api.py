@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from api.bulk import BulkTurns
 from api.cursors import CursorSeal
+from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
 from api.wiring import (
@@ -39,6 +40,7 @@ from ingestion.jobs import Jobs
 from ingestion.passages import Passages
 from ingestion.placement import Placements
 from ingestion.removal import Removal
+from ingestion.statistics import StatisticsReader
 from rag.collections import Collections
 from rag.embedding.service import EmbeddingService
 from rag.evaluation.feedback import FeedbackStore
@@ -50,6 +52,8 @@ from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
+from tenants.audit_chain import PURPOSE, public_key
+from tenants.audit_export import AuditExport
 from tenants.deletions import Deletions
 from tenants.events import EventLog
 from tenants.identity import Identifier
@@ -79,6 +83,7 @@ class ApiServices:
     usage: UsageReader
     budgets: BudgetPolicy
     audit: AuditLog
+    oversight: Oversight
     rates: RateLimiter
     collections: Collections
     removal: Removal
@@ -134,6 +139,8 @@ def build_api(settings: Settings) -> ApiServices:
     limits = DocumentLimits(settings.max_document_bytes, url_policy(settings), core.quotas)
     parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
     documents = Documents(*parts)
+    audit = AuditLog(core.database, core.clock)
+    retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
@@ -145,7 +152,8 @@ def build_api(settings: Settings) -> ApiServices:
         deletions=Deletions(core.database, core.clock),
         usage=UsageReader(core.database, core.clock, core.limits),
         budgets=BudgetPolicy(core.database, core.clock, core.limits),
-        audit=AuditLog(core.database, core.clock),
+        audit=audit,
+        oversight=_oversight(core, audit, retriever),
         rates=RateLimiter(settings.requests_per_second),
         collections=collections,
         removal=Removal(core.database, collections),
@@ -163,7 +171,7 @@ def build_api(settings: Settings) -> ApiServices:
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),
         draining=draining,
-        retriever=_retriever(core, collections, store, embedding, reranking, rewriting),
+        retriever=retriever,
         reranking=reranking,
         rewriting=rewriting,
         store=store,
@@ -185,6 +193,14 @@ def _retriever(
     results = ResultCache(core.settings.result_cache_mb * MIB)
     parts = core.database, collections, store, embedding
     return Retriever(*parts, clock=core.clock, reranking=reranking, rewriting=rewriting, results=results)
+
+
+def _oversight(core: Core, audit: AuditLog, retriever: Retriever) -> Oversight:
+    return Oversight(
+        search=CrossTenantSearch(core.registry, retriever, audit),
+        statistics=StatisticsReader(core.database, core.clock),
+        export=AuditExport(audit, [public_key(seed) for seed in core.vault.derive_all(PURPOSE)]),
+    )
 
 
 def _readiness(

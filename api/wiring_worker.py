@@ -28,6 +28,7 @@ from ingestion.durable import DurableQueue, DurableWorker
 from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetch.poster import Poster
+from ingestion.figures import Figures
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
 from ingestion.placement import Placer
@@ -40,6 +41,9 @@ from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
+from tenants.audit_archive import CheckpointArchive
+from tenants.audit_chain import PURPOSE, CheckpointSigner
+from tenants.audit_sealer import Sealer
 from tenants.events import EventLog
 from tenants.webhook_outbox import WebhookOutbox
 
@@ -61,6 +65,8 @@ class WorkerServices:
     events: EventLog
     webhooks: WebhookSender
     removal: TenantRemoval
+    sealer: Sealer
+    figures: Figures
 
     def close(self) -> None:
         self.webhooks.close()
@@ -113,8 +119,9 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
-    last = placer, events, build_sender(core), removal
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last)
+    last = placer, events, build_sender(core), removal, _sealer(core)
+    figures = Figures(core.database, core.clock, core.registry)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
 
 
 def build_sender(core: Core) -> WebhookSender:
@@ -124,6 +131,13 @@ def build_sender(core: Core) -> WebhookSender:
     poster = Poster(webhook_policy(settings), seconds=settings.webhook_timeout_seconds)
     context_of, concurrency = core.registry.context_of_job, settings.webhook_concurrency
     return WebhookSender(outbox, build_webhooks(core), poster, context_of, concurrency=concurrency)
+
+
+def _sealer(core: Core) -> Sealer:
+    folder = core.settings.audit_archive_dir
+    archive = None if folder is None else CheckpointArchive(folder)
+    signer = CheckpointSigner(core.vault.derive(PURPOSE))
+    return Sealer(core.database, core.clock, signer, archive, keep_days=core.settings.audit_keep_days)
 
 
 def _fetcher(settings: Settings) -> Fetcher | None:

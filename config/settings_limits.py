@@ -24,6 +24,15 @@ class LimitSettings(BaseModel):
         None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month for a new tenant; none is no limit."
     )
     events_keep_days: int = Field(30, ge=1, le=3650, description="Days that a tenant's events are kept for.")
+    audit_keep_days: int = Field(
+        365,
+        ge=1,
+        le=36500,
+        description="Days that sealed audit entries are kept for; what remains is verifiable.",
+    )
+    audit_archive_dir: Path | None = Field(
+        None, description="Folder outside the service's reach that gets every checkpoint of the audit chains appended."
+    )
     failed_content_days: float = Field(
         7,
         ge=0,

@@ -32,7 +32,7 @@ class Vault:
     def __init__(self, keys: Sequence[bytes]) -> None:
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"a master key has {KEY_BYTES} bytes")
-        self._master = keys[0]
+        self._master, self._keys = keys[0], tuple(keys)
         self._wrapping = {_key_id(key): AESGCM(_derive(key, "wrap")) for key in keys}
 
     @property
@@ -43,6 +43,10 @@ class Vault:
     def derive(self, purpose: str) -> bytes:
         """A key of 32 bytes for one purpose, the same in every process that has the master key."""
         return _derive(self._master, f"purpose {purpose}")
+
+    def derive_all(self, purpose: str) -> list[bytes]:
+        """Today's key for the purpose, and after it those of the former master keys."""
+        return [_derive(key, f"purpose {purpose}") for key in self._keys]
 
     def seal(self, plaintext: bytes, *, bound_to: str) -> bytes:
         """`bound_to` says whose and what it is: it is opened with the same words or not at all."""

@@ -153,24 +153,6 @@ class UsageDay(TenantOwned, table=True):
     )  #: of what was cached and deduplicated, at the price of the moment
 
 
-class AuditEntry(SQLModel, table=True):
-    """One mutating, denied or retrieving request: who, what, on what, with which outcome. Ids only, never text."""
-
-    __tablename__ = "audit_entries"
-
-    id: str = Field(primary_key=True)
-    tenant_id: str | None = Field(default=None, index=True)
-    at: int = Field(sa_type=sa.BigInteger)
-    request_id: str
-    principal_kind: str
-    principal_id: str
-    action: str
-    target: str
-    decision: str  #: allowed or denied
-    status: int
-    detail: dict[str, Any] = Field(default_factory=dict, sa_type=sa.JSON)
-
-
 class Event(TenantOwned, table=True):
     """A change of state, written in the transaction that made it. A tenant's numbers rise in the order of its commits."""
 

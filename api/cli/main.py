@@ -18,6 +18,7 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
 
 from api.cli import (
     admin,
+    audit,
     collections,
     context,
     demo,
@@ -28,6 +29,7 @@ from api.cli import (
     feedback,
     ingest,
     jobs,
+    oversight,
     processes,
     questions,
     secrets,
@@ -57,6 +59,8 @@ app.add_typer(questions.questions, name="questions")
 app.add_typer(feedback.feedback, name="feedback")
 app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
+app.add_typer(audit.audit, name="audit")
+app.add_typer(oversight.admin, name="admin")
 for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, usage, demo):
     module.register(app)
 

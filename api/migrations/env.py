@@ -9,16 +9,15 @@ from sqlmodel.sql.sqltypes import AutoString
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
+import tenants.audit_tables
 import tenants.tables
 import tenants.webhook_tables
 
+#: Importing them fills the metadata.
 TABLES = (
-    ingestion.tables,
-    rag.corpus,
-    rag.evaluation.tables,
-    tenants.tables,
-    tenants.webhook_tables,
-)  # importing them fills the metadata
+    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
+)
 
 
 def render(kind: str, item: Any, _context: object) -> str | Literal[False]:

@@ -28,12 +28,12 @@ from config.clock import system_clock
 from config.database import Database
 from config.settings import Settings
 from tenants.audit import AuditLog
+from tenants.audit_tables import AuditEntry
 from tenants.context import TENANT_SCOPES, Scope
 from tenants.identity import Identifier
 from tenants.keys import KeyRing, make_secret
 from tenants.rates import RateLimiter
 from tenants.registry import TenantRegistry
-from tenants.tables import AuditEntry
 from tenants.tokens import TokenSigner
 from tests.changes import CHANGES
 
@@ -70,6 +70,7 @@ WITHOUT_AN_EFFECT = {
     "/v1/bulk": "a line that is brought again changes nothing, which holds for each of a stream, however far it came",
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
     "/v1/context": "the same",
+    "/v1/admin/search": "changes nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",
     "/v1/jobs/retry": "each job has one successor at most; repeated, it retries what is left",
@@ -94,7 +95,9 @@ def test_every_post_has_its_effect_and_its_answer_in_one_transaction_or_a_reason
 
 
 def test_what_is_not_kept_for_repetitions_changes_nothing() -> None:
-    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {"/v1/query", "/v1/context"}
+    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {
+        *("/v1/query", "/v1/context", "/v1/admin/search"),
+    }
 
 
 def test_every_post_but_streams_offers_the_key() -> None:
@@ -189,6 +192,7 @@ def test_reading_never_needs_more_than_changing() -> None:
             and not path.startswith("/v1/admin/")
             and not path.startswith("/v1/webhooks")
             and path not in ("/v1/query", "/v1/context", "/v1/usage", "/v1/usage/export", "/v1/events", "/v1/feedback")
+            and not path.startswith("/v1/audit")
         ):
             assert scope == ("query" if method == "GET" else "ingest"), path
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sqlmodel import select
 
 from config.database import Database
+from tenants.audit_tables import AuditIntent
 from tests.changes import CHANGES, Change, Options, post
 from tests.faults.dying_api import POINTS
 from tests.support import environment
@@ -78,6 +80,8 @@ def test_a_death_at_any_point_leaves_one_effect_and_the_right_answer(tmp_path: P
                 api.change(change, secrets, "first", f"{kind}-1")
             effects = change.effects(api.database, f"{kind}-1")
             assert effects == [int(committed)] * len(effects)
+        with api.database.system_read() as session:  # each death is noted, and becomes an audit entry
+            assert len(session.scalars(select(AuditIntent)).all()) == len(CHANGES)
         for kind, change in CHANGES.items():
             answers = [api.change(change, secrets, "first", f"{kind}-1") for _ in range(2)]
             assert [answer.status_code for answer in answers] == [change.status] * 2, answers[0].text

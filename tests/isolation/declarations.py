@@ -50,6 +50,9 @@ KINDS: Mapping[str, Kind] = {
     "error code": Kind(None, malformed=None, optional=True),
     "webhook": Kind(404),
     "delivery": Kind(404),
+    "wanted collection": Kind(None, malformed=None, like="collection name"),  # a tenant without it is answered as such
+    "principal": Kind(None, malformed=None, like="key", optional=True),  # compared with the caller's own entries only
+    "path": Kind(None, malformed=None, like="document", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
         kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name", "set name")
@@ -95,6 +98,14 @@ _HOOK = {"url": "https://example.com/hook", "events": ["document.*"], "coalesce_
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
 _TELLS_ALL = {BY_COLLECTION: 403, BY_LABELS: 403}
+
+_AUDIT = {"query.principal": "principal", "query.target": "path"}
+_AUDIT_PARTS = {
+    "query": {
+        **{"action": "POST /v1/documents", "decision": "allowed"},  # of which each tenant has several: the list goes on
+        **{"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"},
+    }
+}
 
 _DECLARED: tuple[Operation, ...] = (
     Operation("GET /healthz", "none", 200),
@@ -504,6 +515,31 @@ _DECLARED: tuple[Operation, ...] = (
         {"path": {"kind": "llm", "span": "month"}, "body": {"micro_usd": 10**9, "until": "2099-01-01T00:00:00Z"}},
         variant="until",
     ),
+    Operation("GET /v1/audit", "manage", 200, {**_AUDIT, **_PAGED}, _AUDIT_PARTS, but={BY_COLLECTION: 403, BY_LABELS: 403}),
+    Operation(
+        "GET /v1/audit/export",
+        "manage",
+        200,
+        parts={"query": {"from_position": "1"}},
+        but={BY_COLLECTION: 403, BY_LABELS: 403},
+    ),
+    Operation("GET /v1/admin/audit", "operate", 200, {"query.tenant": "tenant", **_AUDIT, **_PAGED}, _AUDIT_PARTS),
+    Operation("GET /v1/admin/audit/export", "operate", 200, {"query.tenant": "tenant"}, {"query": {"from_position": "1"}}),
+    Operation(
+        "POST /v1/admin/search",
+        "operate",
+        200,
+        {
+            "body.tenants.0": "tenant",
+            "body.query": "text",
+            "body.collections.0": "wanted collection",
+            "body.filter.key": "attribute key",
+            "body.filter.value": "attribute value",
+        },
+        {"body": {"tenants": [""], "reason": "a test", "collections": [""], "filter": {"op": "eq"}, "top_k": 5}},
+    ),
+    Operation("GET /v1/admin/statistics", "operate", 200, parts={"query": {"hours": "24"}}),
+    Operation("GET /v1/admin/noisiest", "operate", 200, parts={"query": {"by": "failed", "hours": "24", "top": "3"}}),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),
     Operation("GET /v1/admin/tenants/{tenant}", "operate", 200, _TENANT),
     Operation(

@@ -155,7 +155,7 @@ class HttpDoor:
             statements = ()  # how often a stream that has begun looks is a matter of time
         status = started["status"]
         if ("content-type", LINES) in headers:
-            status = json.loads(body.partition(b"\n")[0])["status"]  # of the line that was sent
+            status = json.loads(body.partition(b"\n")[0]).get("status", status)  # of the line that was sent
         return Answer(status, headers, body.decode(errors="replace"), read, statements)
 
 

@@ -43,6 +43,7 @@ def ask(world: World, operation: Operation, place: str, value: str) -> Answer:
     assert given_away(answer, marks, *texts(values)) == []
     if answer.wrote and answer.status < 300:
         assert world.changed() == []
+    if answer.wrote:
         world.rewind()
     return answer
 

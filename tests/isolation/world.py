@@ -318,6 +318,8 @@ class World:
                     member.own["passage"] = str(chunk_id)
         member.own["event"] = member.own["events/0"]
         member.own["earlier job"] = member.own["newest job"] = member.own["job"]
+        member.own["wanted collection"] = member.own["collection name"]
+        member.own["principal"], member.own["path"] = member.own["key"], member.own["document"]
         member.own["etag"] = f'"{member.own["document"]}.1"'
 
     def _later(self, member: Member) -> None:

@@ -13,19 +13,18 @@ from tokenizers import Tokenizer
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
+import tenants.audit_tables
 import tenants.tables
 import tenants.webhook_tables
 from config.database import Database
 from ingestion.durable import DurableQueue, migrate_queue_tables
 from tenants.tables import Tenant
 
+#: Importing them fills the metadata.
 TABLES = (
-    ingestion.tables,
-    rag.corpus,
-    rag.evaluation.tables,
-    tenants.tables,
-    tenants.webhook_tables,
-)  # importing them fills the metadata
+    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
+)
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z
 
 

@@ -8,6 +8,16 @@ print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
 from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
+from carrel_client.audit import (
+    AdminAudit,
+    Audit,
+    AuditEntry,
+    NoisyTenant,
+    Oversight,
+    RecentSums,
+    Statistics,
+    TenantPassages,
+)
 from carrel_client.client import Admin, Carrel, Keys
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
@@ -59,6 +69,9 @@ from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 __all__ = [
     "APIError",
     "Admin",
+    "AdminAudit",
+    "Audit",
+    "AuditEntry",
     "AuthenticationError",
     "Budget",
     "BudgetExhaustedError",
@@ -94,7 +107,9 @@ __all__ = [
     "NearDuplicate",
     "NewKey",
     "NewWebhook",
+    "NoisyTenant",
     "NotFoundError",
+    "Oversight",
     "Passage",
     "PassageView",
     "PermissionDeniedError",
@@ -106,9 +121,12 @@ __all__ = [
     "QuestionSet",
     "QuestionSets",
     "RateLimitError",
+    "RecentSums",
     "ServiceUnavailableError",
+    "Statistics",
     "Tenant",
     "TenantDeletion",
+    "TenantPassages",
     "Tenants",
     "Token",
     "TransportError",

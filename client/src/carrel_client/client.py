@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from carrel_client.asking import Asking
+from carrel_client.audit import Audit, Oversight
 from carrel_client.budgets import Budgets
 from carrel_client.collections import Collections
 from carrel_client.documents import Documents
@@ -55,6 +56,7 @@ class Carrel(Asking):
         self.feedback = FeedbackOf(self._transport)
         self.question_sets = QuestionSets(self._transport)
         self.webhooks = Webhooks(self._transport)
+        self.audit = Audit(self._transport)
         self.admin = Admin(self._transport)
 
     def usage(self, *, first: str | None = None, last: str | None = None, group_by: Sequence[str] = ()) -> Usage:
@@ -85,10 +87,11 @@ class Carrel(Asking):
         self.close()
 
 
-class Admin:
+class Admin(Oversight):
     """For operator keys only."""
 
     def __init__(self, transport: Transport) -> None:
+        super().__init__(transport)
         self.tenants = Tenants(transport)
         self.keys = Keys(transport)
         self.budgets = Budgets(transport)

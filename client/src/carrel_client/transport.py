@@ -82,6 +82,18 @@ class Transport:
         except httpx2.TransportError as error:
             raise self._silent("POST", path, error) from error
 
+    def download(self, path: str, params: Mapping[str, Any]) -> Iterator[str]:
+        """GET, and the lines of the answer as they come. One try; raise as `call` does."""
+        given = {name: value for name, value in params.items() if value is not None}
+        try:
+            with self._http.stream("GET", path, params=given) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _refused(response)
+                yield from filter(None, response.iter_lines())
+        except httpx2.TransportError as error:
+            raise self._silent("GET", path, error) from error
+
     async def lines_async(
         self, path: str, body: bytes, media_type: str, params: Mapping[str, Any]
     ) -> AsyncGenerator[str, None]:

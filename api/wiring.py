@@ -10,6 +10,7 @@ from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import SetupError
 from config.ids import new_id
+from config.plans import load_plans
 from config.profiles import load_profiles
 from config.secrets import build_vault, secret_file
 from config.settings import Settings
@@ -29,6 +30,7 @@ from rag.store.remote import EngineClient
 from tenants.budget import Ledger
 from tenants.idempotency import IdempotencyStore
 from tenants.keys import make_secret
+from tenants.plans import LimitsInForce, Plans
 from tenants.registry import TenantRegistry
 
 #: How long the engine is waited for while it restarts, and for an answer.
@@ -49,16 +51,19 @@ class Core:
     registry: TenantRegistry
     ledger: Ledger
     idempotency: IdempotencyStore
+    limits: LimitsInForce
 
 
 def build_core(settings: Settings, clock: Clock = system_clock) -> Core:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     vault = build_vault(settings)
+    plans = Plans(load_plans(settings.plans_file, settings.default_plan), settings.default_plan)
     database = Database(settings.sql_url, synchronous=settings.sqlite_synchronous)
     upgrade(database)
     ledger = Ledger(database, clock, lease_s=settings.hold_lease_seconds)
     idempotency = IdempotencyStore(database, clock, vault)
-    return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency)
+    limits = LimitsInForce(database, clock, plans)
+    return Core(settings, clock, vault, database, TenantRegistry(database, clock), ledger, idempotency, limits)
 
 
 def priced(core: Core, embedding: EmbeddingService) -> Core:

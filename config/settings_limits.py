@@ -16,6 +16,10 @@ class LimitSettings(BaseModel):
     profiles_file: Path | None = Field(
         None, description="TOML file of the operator's own profiles for collections, over those that are built in."
     )
+    plans_file: Path | None = Field(
+        None, description="TOML file of the operator's own plans for tenants, over those that are built in."
+    )
+    default_plan: str = Field("enterprise", description="Plan of tenants that were given none; `enterprise` limits nothing.")
     monthly_tokens: int | None = Field(
         None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month for a new tenant; none is no limit."
     )

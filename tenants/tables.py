@@ -16,8 +16,57 @@ class Tenant(SQLModel, table=True):
     id: str = Field(primary_key=True)
     name: str = Field(unique=True)
     cache_salt: bytes
-    monthly_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)  #: None is no limit
+    monthly_tokens: int | None = Field(default=None, sa_type=sa.BigInteger)  #: over the plan's; None: as the plan says
+    plan: str | None = None  #: None: the service's default
+    details: dict[str, str] = Field(default_factory=dict, sa_column=sa.Column("metadata", sa.JSON, nullable=False))
+    suspended_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+    suspended_reads: bool = False  #: whether it may read while it is suspended
+    deleted_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: when its deletion was asked for; nothing is let in
+    #: When anything was changed that decides what it may do: plan, limits, suspension, deletion. Who keeps that looks here.
+    changed_at: int = Field(default=0, sa_type=sa.BigInteger, index=True)
     created_at: int = Field(sa_type=sa.BigInteger)
+
+
+class LimitOverride(TenantOwned, table=True):
+    """One limit of a tenant that is not its plan's, as the operator set it."""
+
+    __tablename__ = "limit_overrides"
+
+    tenant_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)  #: a field of `config.plans.Plan`
+    value: str  #: as JSON; null is no limit. In a JSON column SQLite would make a number of "9", which is then not read
+    until: int | None = Field(default=None, sa_type=sa.BigInteger)  #: from then on the plan's limit holds again
+    reason: str = ""
+    created_at: int = Field(sa_type=sa.BigInteger)
+
+
+class QuotaUse(TenantOwned, table=True):
+    """What a tenant has of what its plan counts. Equal to the sums over its rows: `ingestion.repair.quotas` says which."""
+
+    __tablename__ = "quota_use"
+
+    tenant_id: str = Field(primary_key=True)
+    documents: int = Field(default=0, sa_type=sa.BigInteger)
+    chunks: int = Field(default=0, sa_type=sa.BigInteger)
+    bytes: int = Field(default=0, sa_type=sa.BigInteger)
+    collections: int = Field(default=0, sa_type=sa.BigInteger)
+    sessions: int = Field(default=0, sa_type=sa.BigInteger)
+
+
+class TenantDeletion(SQLModel, table=True):
+    """A tenant's deletion and, once it is done, its receipt: the operator's, for the tenant is gone by then."""
+
+    __tablename__ = "tenant_deletions"
+
+    id: str = Field(primary_key=True)
+    tenant_id: str = Field(unique=True)
+    name: str
+    state: str = "running"  #: running or done
+    step: str = ""  #: the last that was finished
+    before: dict[str, int] = Field(default_factory=dict, sa_type=sa.JSON)  #: rows by table, and files, when it began
+    after: dict[str, int] = Field(default_factory=dict, sa_type=sa.JSON)  #: the same when it was done
+    requested_at: int = Field(sa_type=sa.BigInteger)
+    finished_at: int | None = Field(default=None, sa_type=sa.BigInteger)
 
 
 class ApiKey(SQLModel, table=True):

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api import idempotency, middleware
 from api.problems import install_handlers
-from api.routes import admin, bulk, context, documents, evaluation, events, feedback, health, jobs, knowledge, tuning
+from api.routes import admin, bulk, context, documents, evaluation, events, feedback, health, jobs, knowledge, tokens, tuning
 from api.routing import RETRIEVAL_KEY, STREAMED_KEY
 from api.version import VERSION
 from api.wiring_api import ApiServices
@@ -26,6 +26,7 @@ TAGS = [
     {"name": "Knowledge", "description": "Ask questions; collections and usage."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
+    {"name": "Tokens", "description": "Short-lived credentials for the end users of an application."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
     {"name": "Health", "description": "No key needed."},
 ]
@@ -37,7 +38,7 @@ def create_app(services: ApiServices) -> FastAPI:
         title="Carrel", version=VERSION, description=DESCRIPTION, openapi_tags=TAGS, redoc_url=None, redirect_slashes=False
     )
     app.state.services = services
-    for module in (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, admin, health):
+    for module in (documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, tokens, admin, health):
         app.include_router(module.routes)
     install_handlers(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -48,10 +49,9 @@ def create_service(services: ApiServices) -> Any:
     """The ASGI callable that is served: every request passes the middlewares before it meets a route."""
     return middleware.stack(
         create_app(services),
+        services.gates,
         draining=services.draining,
         audit=services.audit,
-        identifier=services.identifier,
-        rates=services.rates,
         max_body=services.core.settings.max_document_bytes + MULTIPART_OVERHEAD,
     )
 

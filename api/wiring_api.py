@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from api.bulk import BulkTurns
 from api.cursors import CursorSeal
+from api.gates import LIMITS_FRESH_MS, build_gates, build_upkeep
+from api.middleware import Gates
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
+from api.upkeep import Upkeep
 from api.wiring import (
     REQUEST_PATIENCE,
     Core,
@@ -50,7 +53,7 @@ from tenants.audit import AuditLog
 from tenants.events import EventLog
 from tenants.identity import Identifier
 from tenants.keys import KeyRing
-from tenants.rates import RateLimiter
+from tenants.plans import LimitsInForce
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
 
@@ -65,9 +68,10 @@ class ApiServices:
     keys: KeyRing
     tokens: TokenSigner
     identifier: Identifier
+    gates: Gates
+    upkeep: Upkeep
     usage: UsageReader
     audit: AuditLog
-    rates: RateLimiter
     collections: Collections
     removal: Removal
     question_sets: QuestionSets
@@ -104,9 +108,11 @@ class ApiServices:
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
+    core = replace(core, limits=LimitsInForce(core.database, core.clock, core.limits.plans, fresh_ms=LIMITS_FRESH_MS))
     keys = KeyRing(core.database, core.clock)
     keys.ensure_operator(operator_key(settings))
     tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
+    gates = build_gates(core, keys, tokens)
     embedding = build_embedding(settings)
     core = priced(core, embedding)
     collections = open_collections(core, embedding)
@@ -122,10 +128,11 @@ def build_api(settings: Settings) -> ApiServices:
         cursors=CursorSeal(core.vault.derive("cursors")),
         keys=keys,
         tokens=tokens,
-        identifier=Identifier(core.database, keys, tokens),
+        identifier=gates.identifier,
+        gates=gates,
+        upkeep=build_upkeep(core, gates, keys),
         usage=UsageReader(core.database, core.clock),
         audit=AuditLog(core.database, core.clock),
-        rates=RateLimiter(settings.requests_per_second),
         collections=collections,
         removal=Removal(core.database, collections),
         question_sets=QuestionSets(core.database, core.clock, collections),

@@ -82,6 +82,12 @@ class Forbidden(CarrelError):
     status, code, title = 403, "forbidden", "The key does not allow this"
 
 
+class TenantSuspended(Forbidden):
+    """`tenants.identity` knows of it within a second. A suspended tenant that may read is refused what changes something."""
+
+    code, title = "tenant_suspended", "The tenant is suspended"
+
+
 class NotFound(CarrelError):
     """Raised alike for what does not exist and for what belongs to somebody else."""
 
@@ -118,6 +124,12 @@ class BudgetExhausted(CarrelError):
 
 class RateLimited(CarrelError):
     status, code, title, retryable = 429, "rate_limited", "Too many requests", True
+
+
+class Busy(RateLimited):
+    """So many requests of the tenant are worked on and wait that this one does not join them."""
+
+    code, title = "busy", "Too many requests at once"
 
 
 class QueueFull(CarrelError):
@@ -178,6 +190,12 @@ class Overloaded(Unavailable):
     """So many jobs of all tenants wait that nobody may add one."""
 
     code, title = "overloaded", "Too many jobs wait"
+
+
+class Shedding(Unavailable):
+    """So many requests of all tenants wait that this one, of the lowest priority, is let go."""
+
+    code, title = "shedding_load", "Too many requests wait"
 
 
 class SiteUnavailable(Unavailable):

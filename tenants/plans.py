@@ -116,10 +116,9 @@ class LimitsInForce:
 
     def of(self, tenant_id: str) -> Limits:
         """Raise NotFound for no tenant."""
+        if (known := self.kept(tenant_id)) is not None:
+            return known
         now = self._clock()
-        kept = self._kept.get(tenant_id)
-        if kept is not None and now < kept[0] <= now + self._fresh_ms:  # a clock that went back must not keep it longer
-            return kept[1]
         with self._database.read(_Of(tenant_id)) as session:
             found = self.plans.in_force(session, tenant_id, now)
         until = now + self._fresh_ms
@@ -128,6 +127,12 @@ class LimitsInForce:
                 self._kept.clear()
             self._kept[tenant_id] = (until if found.until is None else min(until, found.until), found.limits)
         return found.limits
+
+    def kept(self, tenant_id: str) -> Limits | None:
+        """From memory alone."""
+        now, kept = self._clock(), self._kept.get(tenant_id)
+        # a clock that went back must not keep it longer
+        return kept[1] if kept is not None and now < kept[0] <= now + self._fresh_ms else None
 
     def forget(self, tenant_id: str) -> None:
         self._kept.pop(tenant_id, None)

@@ -28,6 +28,7 @@ from api.cli import (
     feedback,
     ingest,
     jobs,
+    keys,
     processes,
     questions,
     secrets,
@@ -45,7 +46,7 @@ app = typer.Typer(
     help="Carrel: a private room of knowledge for every tenant. `carrel serve` starts it; settings are CARREL_* variables.",
 )
 app.add_typer(admin.tenants, name="tenant")
-app.add_typer(admin.keys, name="key")
+app.add_typer(keys.keys, name="key")
 app.add_typer(collections.collections, name="collection")
 app.add_typer(document.documents, name="document")
 app.add_typer(jobs.jobs, name="job")

@@ -15,6 +15,7 @@ from tests.isolation.world import SHAPE, Member, Values, World, filled
 
 PROBED = "<probed>"
 _NEW_ID = re.compile(r"\b[a-z]{2,6}_[0-9a-hjkmnp-tv-z]{26}\b")
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 #: What no error tells: statements, places in the code or on the disk, classes.
 _INSIDE = re.compile(
@@ -62,6 +63,7 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
     for value in (dict(answer.headers)["x-request-id"], *probed):
         body, headers = body.replace(value, PROBED), headers.replace(value, PROBED)
     if answer.status < 300:
+        body = _TOKEN.sub("<token>", body)
         body = _TIME.sub("<time>", _NEW_ID.sub("<id>", _calm(body)))
         headers = _NEW_ID.sub("<id>", re.sub(r'\["content-length", "\d+"\]', "", headers))
     return answer.status, headers, body, answer.read

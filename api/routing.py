@@ -18,9 +18,9 @@ from starlette.responses import Response
 from api.idempotency import Handler, once
 from api.problems import Problem, unexpected
 from api.wiring_api import ApiServices
-from config.errors import CarrelError, Forbidden, TenantSuspended, Unavailable
+from config.errors import CarrelError, Forbidden, Unavailable
 from tenants.context import Principal, Scope, TenantContext
-from tenants.identity import Identity, Standing
+from tenants.identity import Identity
 
 SCOPE_KEY, RETRIEVAL_KEY, DRY_RUN_KEY = "x-carrel-scope", "x-carrel-retrieval", "x-carrel-dry-run"
 STREAMED_KEY = "x-carrel-streamed"
@@ -58,7 +58,7 @@ class ScopedRoute(APIRoute):
             if needed != "none":
                 reads = request.method in ("GET", "HEAD") or extra.get(RETRIEVAL_KEY)
                 reads = reads or (extra.get(DRY_RUN_KEY) and is_dry_run(request))
-                require(request.state.identity, Scope(needed), changes=not reads)
+                require(request.state.identity, Scope(needed), reads=bool(reads))
             return await inner(request)
 
         return handler
@@ -95,13 +95,12 @@ def _answered(inner: Handler) -> Handler:
     return handler
 
 
-def require(identity: Identity, needed: Scope, *, changes: bool) -> None:
-    """Raise Forbidden unless the caller may do this. `changes`: whether something is other afterwards."""
-    if identity.standing is Standing.SUSPENDED or (changes and identity.standing is Standing.READING):
-        raise TenantSuspended("The operator suspended this tenant.")
+def require(identity: Identity, needed: Scope, *, reads: bool = False) -> None:
+    """`reads`: whether the request only reads, as a suspended tenant may be left to, and a read-only key always is."""
+    identity.standing.require(reads=reads)
     if needed not in identity.principal.scopes:
         raise Forbidden(f"This needs the scope `{needed}`.")
-    if changes and identity.principal.read_only:
+    if identity.principal.read_only and not reads:
         raise Forbidden("The key is read-only.")
 
 

@@ -3,12 +3,14 @@
 CarrelError
 ├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
 │   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
-│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded
+│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded, Shedding
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
 │   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
 ├── RateLimited (429)          ├── IdempotencyInProgress (409, retryable)
+│   └── Busy                   │
 ├── QueueFull (429)            ├── StorageFull (507, retryable)
+├── TenantSuspended (403)      │
 ├── TooSlow (408, retryable)   ├── DocumentParked, DependencyFailed (422, a job's)
 ├── ProviderRefused (502)      └── VersionConflict (412)
 """
@@ -82,12 +84,6 @@ class Forbidden(CarrelError):
     status, code, title = 403, "forbidden", "The key does not allow this"
 
 
-class TenantSuspended(Forbidden):
-    """`tenants.identity` knows of it within a second. A suspended tenant that may read is refused what changes something."""
-
-    code, title = "tenant_suspended", "The tenant is suspended"
-
-
 class NotFound(CarrelError):
     """Raised alike for what does not exist and for what belongs to somebody else."""
 
@@ -120,6 +116,10 @@ class SpaceMismatch(CarrelError):
 
 class BudgetExhausted(CarrelError):
     status, code, title = 402, "budget_exhausted", "The tenant's token budget does not cover this"
+
+
+class TenantSuspended(CarrelError):
+    status, code, title = 403, "tenant_suspended", "The operator has suspended the tenant"
 
 
 class RateLimited(CarrelError):

@@ -1,7 +1,8 @@
 """Which keys and tenants changed of late: one cheap statement that lets a process trust what it keeps of them for a moment.
 
 Both tables have an indexed `changed_at`. A look reads what it says of the last minutes and compares it with what the last
-look read, so that neither a transaction that committed late nor a clock that runs behind hides a change.
+look read, so that neither a transaction that committed late nor a clock that runs behind hides a change. What this process
+changes itself it looks at with the next request.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from weakref import WeakSet
 
 import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 from sqlmodel import col
 
 from config.clock import Clock
-from config.database import Database
+from config.database import Database, TenantSession
 from tenants.tables import ApiKey, Tenant
 
 TRUST_S = 0.9  #: after a look; with the time that a look takes, a change is known everywhere within a second
@@ -42,13 +46,14 @@ class Changes:
         self._seen: set[tuple[str, int]] = set()
         self._trusted_until = 0.0
         self._looking = threading.Lock()
+        _OF_THIS_PROCESS.add(self)
 
     def trusted_for(self) -> float:
         """Seconds for which what is kept may still be used; not positive: `look` first."""
         return self._trusted_until - self._monotonic()
 
     def distrust(self) -> None:
-        """This process changed something itself."""
+        """Something was changed here: it is to hold from the next request on."""
         self._trusted_until = 0.0
 
     def look(self) -> None:
@@ -62,3 +67,20 @@ class Changes:
             recent = {(key, at) for key, at in rows}
             self._forget(None if len(rows) > MOST else {key for key, _ in recent - self._seen})
             self._seen, self._trusted_until = recent, began + TRUST_S
+
+
+_OF_THIS_PROCESS: WeakSet[Changes] = WeakSet()
+_CHANGED = "carrel_changed"
+
+
+@event.listens_for(TenantSession, "before_flush")
+def _note(session: Session, _context: object, _instances: object) -> None:
+    if any(isinstance(row, ApiKey | Tenant) for row in session.dirty):
+        session.info[_CHANGED] = True
+
+
+@event.listens_for(TenantSession, "after_commit")
+def _distrust(session: Session) -> None:
+    if session.info.pop(_CHANGED, False):
+        for changes in tuple(_OF_THIS_PROCESS):
+            changes.distrust()

@@ -7,7 +7,6 @@ look the database is asked, and where that does not answer nobody is let in.
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from config.errors import Unauthenticated
 from tenants.changes import Changes
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tenants.keys import KeyRing, is_genuine, key_id_of
+from tenants.standing import ACTIVE, Standing, standing_of
 from tenants.tables import ApiKey, Tenant
 from tenants.tokens import Claims, TokenSigner, within
 
@@ -32,19 +32,13 @@ _STANDING = select(col(Tenant.cache_salt), col(Tenant.suspended_at), col(Tenant.
 )
 
 
-class Standing(enum.Enum):
-    ACTIVE = "active"
-    READING = "reading"  #: suspended, and may read
-    SUSPENDED = "suspended"
-
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """`tenant` is None for operators, whose scope opens `/v1/admin` and nothing else."""
 
     principal: Principal
     tenant: TenantContext | None
-    standing: Standing = Standing.ACTIVE
+    standing: Standing = ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +74,6 @@ class Identifier:
         self._used: dict[str, int] = {}
         self._changes = Changes(database, clock, self._forget)
         self.on_change: Callable[[str], None] = lambda _: None  #: told the id of each key and tenant that changed
-        keys.changed = self.look_again
 
     def identify(self, credential: str, address: str | None = None) -> Identity:
         """Raise Unauthenticated alike for what is missing, wrong, revoked, expired or not to be used from the address."""
@@ -97,10 +90,6 @@ class Identifier:
     def trusted_for(self) -> float:
         """Seconds after which whoever goes on with something must be identified again."""
         return self._changes.trusted_for()
-
-    def look_again(self) -> None:
-        """Something was changed here: it holds from the next request on."""
-        self._changes.distrust()
 
     def take_used(self) -> dict[str, int]:
         """When keys were last used, of those that were since this was last asked."""
@@ -209,8 +198,7 @@ class Identifier:
             collections=None if key is None or key.collections is None else frozenset(key.collections),
             labels=None if key is None or key.labels is None else frozenset(key.labels),
         )
-        suspended = Standing.READING if found.suspended_reads else Standing.SUSPENDED
-        return Identity(principal, context, Standing.ACTIVE if found.suspended_at is None else suspended)
+        return Identity(principal, context, standing_of(found.suspended_at, found.suspended_reads))
 
 
 def _keep(kept: dict[str, object] | dict[str, _Kept] | dict[str, Identity], name: str, value: object) -> None:

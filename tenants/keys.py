@@ -39,7 +39,6 @@ class NewKey:
 class KeyRing:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database, self._clock = database, clock
-        self.changed: Callable[[], None] = lambda: None  #: called when a key allows less than before, once that is committed
 
     def create(
         self,
@@ -116,7 +115,6 @@ class KeyRing:
                 row.revoked_at = row.changed_at = self._clock()
                 self._emit(session, "revoked", row)
             session.add(row)
-        self.changed()
         return row
 
     def rotate(self, key_id: str, *, overlap_s: int, record: Callable[[Session, NewKey], None] | None = None) -> NewKey:
@@ -136,7 +134,6 @@ class KeyRing:
             self._emit(session, "rotated", new.row, replaces=old.id)
             if record is not None:
                 record(session, new)
-        self.changed()
         return new
 
     def note_used(self, used: Mapping[str, int]) -> None:

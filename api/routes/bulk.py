@@ -98,7 +98,7 @@ class _Intake:
         """Raise once the credential would not let this stream begin any more; else its bounds are those of now."""
         credential = self.request.headers["authorization"].partition(" ")[2].strip()
         identity = self.services.identifier.identify(credential, self.request.state.address)
-        require(identity, Scope.INGEST, changes=True)
+        require(identity, Scope.INGEST)
         if identity.tenant is None:
             raise Forbidden("The credential has no tenant any more.")
         self.tenant = identity.tenant

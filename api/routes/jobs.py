@@ -85,7 +85,7 @@ def _permission(request: Request, services: ApiServices, job_id: str) -> Check:
 
     def check() -> float:
         identity = services.identifier.identify(credential, request.state.address)
-        require(identity, Scope.QUERY, changes=False)
+        require(identity, Scope.QUERY, reads=True)
         if identity.tenant is None:
             raise Unauthenticated("The credential has no tenant any more.")
         services.jobs.for_tenant(identity.tenant).get(job_id)

@@ -18,15 +18,16 @@ from api.middleware.authenticate import TrustedProxies
 from api.routing import require
 from api.wiring import Core
 from config.database import Database
-from config.errors import Forbidden, TenantSuspended
+from config.errors import CarrelError, Forbidden, TenantSuspended
 from config.plans import Plan
 from config.settings import Settings
 from tenants.audit import AuditLog
 from tenants.audit import Event as Entry
 from tenants.context import Principal, PrincipalKind, Scope
-from tenants.identity import Identity, Standing
+from tenants.identity import Identity
 from tenants.keys import KeyRing, make_secret
 from tenants.plans import LimitsInForce, Plans
+from tenants.standing import ACTIVE, Standing
 from tenants.tokens import TokenSigner, Wish
 from tests.unit.conftest import SetClock
 
@@ -215,21 +216,21 @@ def test_a_key_with_addresses_is_refused_whatever_a_header_says(service: Service
 @pytest.mark.parametrize(
     ("standing", "read_only", "changes", "refusal"),
     [
-        (Standing.ACTIVE, False, True, None),
-        (Standing.ACTIVE, True, False, None),
-        (Standing.ACTIVE, True, True, Forbidden),
-        (Standing.READING, False, False, None),
-        (Standing.READING, False, True, TenantSuspended),
-        (Standing.SUSPENDED, False, False, TenantSuspended),
+        (ACTIVE, False, True, None),
+        (ACTIVE, True, False, None),
+        (ACTIVE, True, True, Forbidden),
+        (Standing(True, True), False, False, None),
+        (Standing(True, True), False, True, TenantSuspended),
+        (Standing(True, False), False, False, TenantSuspended),
     ],
 )
 def test_who_is_suspended_or_may_only_read(
-    standing: Standing, read_only: bool, changes: bool, refusal: type[Forbidden] | None
+    standing: Standing, read_only: bool, changes: bool, refusal: type[CarrelError] | None
 ) -> None:
     identity = Identity(Principal(PrincipalKind.KEY, "k", frozenset({Scope.QUERY}), "k", read_only), None, standing)
     if refusal is None:
-        require(identity, Scope.QUERY, changes=changes)
+        require(identity, Scope.QUERY, reads=not changes)
         return
     with pytest.raises(refusal) as refused:
-        require(identity, Scope.QUERY, changes=changes)
+        require(identity, Scope.QUERY, reads=not changes)
     assert type(refused.value) is refusal

@@ -91,6 +91,10 @@ class Identifier:
         """Seconds after which whoever goes on with something must be identified again."""
         return self._changes.trusted_for()
 
+    def distrust(self) -> None:
+        """What is kept is looked at again with the next request."""
+        self._changes.distrust()
+
     def take_used(self) -> dict[str, int]:
         """When keys were last used, of those that were since this was last asked."""
         used, self._used = self._used, {}

@@ -130,6 +130,7 @@ class HttpDoor:
     def _know(self, credential: bytes | None) -> None:
         """Who asks is known for a moment and then looked up again: let that not fall into one of two calls by chance."""
         bare = (credential or b"").partition(b" ")[2].decode("latin-1").strip()
+        self._gates.identifier.distrust()
         with suppress(CarrelError):
             identity = self._gates.identifier.identify(bare, "127.0.0.1")
             if identity.tenant is not None:

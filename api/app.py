@@ -23,6 +23,7 @@ from api.routes import (
     knowledge,
     oversight,
     tenants,
+    tokens,
     tuning,
     usage,
     webhooks,
@@ -38,7 +39,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
 _ROUTES = (
-    *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, audit),
+    *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )
 TAGS = [
@@ -50,6 +51,7 @@ TAGS = [
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},
     {"name": "Usage", "description": "Tokens, money and budgets."},
     {"name": "Audit", "description": "Who did what: the record of requests, and its chain to be verified."},
+    {"name": "Tokens", "description": "Short-lived credentials for the end users of an application."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
     {"name": "Health", "description": "No key needed."},
 ]
@@ -72,10 +74,9 @@ def create_service(services: ApiServices) -> Any:
     """The ASGI callable that is served: every request passes the middlewares before it meets a route."""
     return middleware.stack(
         create_app(services),
+        services.gates,
         draining=services.draining,
         audit=services.audit,
-        identifier=services.identifier,
-        rates=services.rates,
         max_body=services.core.settings.max_document_bytes + MULTIPART_OVERHEAD,
     )
 

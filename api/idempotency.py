@@ -26,6 +26,7 @@ from starlette.responses import Response
 from api.problems import MEDIA_TYPE, refusal
 from config.errors import CarrelError, IdempotencyInProgress, InvalidInput
 from config.ids import new_id
+from tenants.context import TenantContext
 from tenants.idempotency import Call, Claim, IdempotencyStore, Result
 from tenants.identity import Identity
 
@@ -147,7 +148,7 @@ def _call(request: Request, key: str, body: bytes) -> Call:
         route = f"{request.method} sha256:{hashlib.sha256(route.encode()).hexdigest()}"
     # The caller's bounds belong to the request: what one key was shown must not be replayed to one that sees less.
     kind = request.headers.get("content-type", "")
-    bounds = () if tenant is None else (_listed(tenant.collections), _listed(tenant.labels))
+    bounds = () if tenant is None else (_listed(tenant.collections), _listed(tenant.labels), *_subject(tenant))
     return Call(
         owner=f"operator:{identity.principal.id}" if tenant is None else tenant.tenant_id,
         tenant_id=None if tenant is None else tenant.tenant_id,
@@ -160,6 +161,10 @@ def _call(request: Request, key: str, body: bytes) -> Call:
 def _conditions(request: Request) -> list[bytes]:
     """Another precondition makes another request."""
     return [f"{name}: {request.headers[name]}".encode() for name in ("if-match", "if-none-match") if name in request.headers]
+
+
+def _subject(tenant: TenantContext) -> tuple[bytes, ...]:
+    return () if tenant.subject is None else (b"subject", tenant.subject.encode())
 
 
 def _listed(bounds: frozenset[str] | None) -> bytes:

@@ -60,8 +60,9 @@ class ScopedRoute(APIRoute):
 
         async def handler(request: Request) -> Response:
             if needed != "none":
-                reads = request.method in ("GET", "HEAD") or bool(extra.get(RETRIEVAL_KEY))
-                require(request.state.identity, Scope(needed), reads=reads)
+                reads = request.method in ("GET", "HEAD") or extra.get(RETRIEVAL_KEY)
+                reads = reads or (extra.get(DRY_RUN_KEY) and is_dry_run(request))
+                require(request.state.identity, Scope(needed), reads=bool(reads))
                 if changes:  # what dies with its process leaves an entry too; a stream leaves its own as it goes
                     event = event_of(request.scope, 0, {})
                     request.state.audit_intent = await in_thread(request.app.state.services.audit.begin, event)
@@ -102,10 +103,12 @@ def _answered(inner: Handler) -> Handler:
 
 
 def require(identity: Identity, needed: Scope, *, reads: bool = False) -> None:
-    """`reads`: whether the request only reads, as a suspended tenant may be left to."""
+    """`reads`: whether the request only reads, as a suspended tenant may be left to, and a read-only key always is."""
     identity.standing.require(reads=reads)
     if needed not in identity.principal.scopes:
         raise Forbidden(f"This needs the scope `{needed}`.")
+    if identity.principal.read_only and not reads:
+        raise Forbidden("The key is read-only.")
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -158,4 +161,4 @@ in_thread = to_thread.run_sync
 def meter_of(services: ApiServices, tenant: TenantContext, collections: Sequence[str]) -> TenantMeter:
     """Who pays for a question: its key, and its collection if it is one."""
     collection = collections[0] if len(collections) == 1 else ""
-    return services.core.ledger.for_tenant(tenant, "query", key=tenant.principal.key, collection=collection)
+    return services.core.ledger.for_tenant(tenant, "query", key=tenant.principal.key_id, collection=collection)

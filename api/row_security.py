@@ -26,6 +26,7 @@ OTHERS: dict[str, tuple[str | None, str | None]] = {
     "api_keys": (None, "tenant_id"),  # reached through FIND_KEY alone
     "instances": (None, None),
     "tenant_deletions": (None, "tenant_id"),
+    "rate_buckets": (None, None),
     "spaces": ("SELECT", None),
 }
 LEAST_VERSION = 16  # of PostgreSQL: the first in which a membership may be used without being inherited

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from api.collection_schemas import ChunkingOut, Duplicates
 from api.job_schemas import AfterPolicy, JobOut
@@ -17,6 +17,7 @@ from ingestion.job_rows import MAX_AFTER
 from ingestion.jobs import MAX_RETRIED
 from rag.attributes import MAX_DECLARED
 from tenants.context import Scope
+from tenants.keys import MAX_OVERLAP_S
 from tenants.tables import ApiKey
 
 T = TypeVar("T")
@@ -127,10 +128,30 @@ class KeyIn(Input):
     scopes: list[Scope] = Field(examples=[["query", "ingest"]])
     collections: list[Text] | None = Field(None, description="Names the key is confined to; none is all.")
     labels: list[Text] | None = Field(None, description="Labels the key holds; none is all.")
+    read_only: bool = Field(False, description="Whatever its scopes, the key changes nothing.")
+    expires_at: AwareDatetime | None = Field(None, description="From then on the key is refused; none is never.")
+    allowed_addresses: list[Text] | None = Field(
+        None, description="Addresses and networks it may be used from; none is any.", examples=[["192.0.2.0/24"]]
+    )
+
+
+class RotateIn(Input):
+    overlap_seconds: int = Field(24 * 3600, ge=0, le=MAX_OVERLAP_S, description="How long the old key stays valid.")
 
 
 class TokenIn(Input):
     scopes: list[Scope]
+    lifetime_seconds: int = Field(900, ge=1, le=3600)
+
+
+class SubjectTokenIn(Input):
+    """Everything is within what the key has that asks."""
+
+    subject: Text = Field(description="Your name for the end user; what belongs to another is out of the token's reach.")
+    scopes: list[Scope] = Field(default_factory=lambda: [Scope.QUERY])
+    collections: list[Text] | None = Field(None, description="Names the token is confined to; none is all of the key's.")
+    labels: list[Text] | None = Field(None, description="Labels the token holds; none is all of the key's.")
+    read_only: bool = False
     lifetime_seconds: int = Field(900, ge=1, le=3600)
 
 
@@ -213,16 +234,19 @@ class KeyOut(BaseModel):
     scopes: list[str]
     collections: list[str] | None
     labels: list[str] | None
+    read_only: bool
+    allowed_addresses: list[str] | None
+    replaces: str | None = Field(description="The key that it was made for by rotation.")
     created_at: str
+    expires_at: str | None
     revoked_at: str | None
+    last_used_at: str | None = Field(description="To the minute.")
 
     @classmethod
     def fields_of(cls, key: ApiKey) -> dict[str, Any]:
-        times = {
-            "created_at": isoformat(key.created_at),
-            "revoked_at": None if key.revoked_at is None else isoformat(key.revoked_at),
-        }
-        return {**key.model_dump(exclude={"secret_sha256"}), **times}
+        moments = {name: getattr(key, name) for name in ("created_at", "expires_at", "revoked_at", "last_used_at")}
+        times = {name: None if at is None else isoformat(at) for name, at in moments.items()}
+        return {**key.model_dump(exclude={"secret_sha256", "changed_at"}), **times}
 
     @classmethod
     def of(cls, key: ApiKey) -> KeyOut:
@@ -237,6 +261,10 @@ class TokenOut(BaseModel):
     token: str
     expires_at: str
     scopes: list[str]
+
+
+class SubjectTokenOut(TokenOut):
+    subject: str
 
 
 class Part(BaseModel):

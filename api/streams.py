@@ -26,8 +26,8 @@ from ingestion.tables import Job
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
+LEAST_S = 0.05  # between two checks of a reader
 HEARTBEAT_S = 15.0  # below the minute after which proxies cut off what is silent
-CHECK_S = 1.0  # how long a revoked key, or a suspended tenant, goes on reading
 LONGEST_S = 30 * 60.0
 MAX_STREAMS, MAX_STREAMS_OF_ONE = 64, 8
 RETRY_AFTER_S = 5
@@ -35,6 +35,8 @@ RECONNECT_MS = 1000  # what browsers are told to wait before they connect again
 
 Key = tuple[str, str]
 Read = Callable[[], Job | None]
+#: Raises CarrelError once the reader may no longer; else says for how many seconds it may, before it is asked again.
+Check = Callable[[], float]
 
 
 class JobStreams:
@@ -45,8 +47,8 @@ class JobStreams:
         self._pollers: dict[Key, _Poller] = {}
         self._open: Counter[str] = Counter()
 
-    def follow(self, key: Key, read: Read, *, principal: str, check: Callable[[], None]) -> Stream:
-        """`check` raises CarrelError once the reader may no longer. Raise RateLimited or Unavailable; else `close` it."""
+    def follow(self, key: Key, read: Read, *, principal: str, check: Check) -> Stream:
+        """Raise RateLimited or Unavailable; else `close` it."""
         if self.draining.is_set():
             raise Unavailable("The service is stopping.", retry_after_s=RETRY_AFTER_S)
         for count, most, whose in (
@@ -107,19 +109,19 @@ class _Poller:
 class Stream:
     """What one reader is sent. `close` it in any case, once."""
 
-    def __init__(self, poller: _Poller, clock: Clock, check: Callable[[], None], close: Callable[[], None]) -> None:
+    def __init__(self, poller: _Poller, clock: Clock, check: Check, close: Callable[[], None]) -> None:
         self._poller, self._clock, self._check, self.close = poller, clock, check, close
 
     async def frames(self) -> AsyncIterator[str]:
         yield f"retry: {RECONNECT_MS}\n\n"
-        begun = spoke = checked = time.monotonic()
+        begun = spoke = permitted_until = time.monotonic()
         sent: Job | None = None
         while not self._poller.ended and (now := time.monotonic()) - begun < LONGEST_S:
             job, changed = self._poller.job, self._poller.changed
-            if now - checked >= CHECK_S:
-                if not await to_thread.run_sync(self._permitted):
+            if now >= permitted_until:
+                if (permitted_s := await to_thread.run_sync(self._permitted_s)) is None:
                     return
-                checked = now
+                permitted_until = now + permitted_s
             if job is not None and job is not sent:
                 sent, spoke = job, now
                 yield self._frame("progress", job)
@@ -129,14 +131,13 @@ class Stream:
             elif now - spoke >= HEARTBEAT_S:
                 spoke = now
                 yield ": still there\n\n"
-            await _wait(changed, min(checked + CHECK_S, spoke + HEARTBEAT_S, begun + LONGEST_S) - time.monotonic())
+            await _wait(changed, min(permitted_until, spoke + HEARTBEAT_S, begun + LONGEST_S) - time.monotonic())
 
-    def _permitted(self) -> bool:
+    def _permitted_s(self) -> float | None:
         try:
-            self._check()
+            return max(self._check(), LEAST_S)
         except (CarrelError, SQLAlchemyError):  # whoever connects again is told why
-            return False
-        return True
+            return None
 
     def _frame(self, event: str, job: Job) -> str:
         data = JobOut.of(job, self._clock()).model_dump_json()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from api.bulk import BulkTurns
 from api.cursors import CursorSeal
+from api.gates import LIMITS_FRESH_MS, build_gates, build_upkeep
+from api.middleware import Gates
 from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
+from api.upkeep import Upkeep
 from api.wiring import (
     REQUEST_PATIENCE,
     Core,
@@ -61,7 +64,7 @@ from tenants.importing import TenantImport
 from tenants.keys import KeyRing
 from tenants.ledger.policy import BudgetPolicy
 from tenants.overrides import Overrides
-from tenants.rates import RateLimiter
+from tenants.plans import LimitsInForce
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
 from tenants.webhooks import Webhooks
@@ -80,11 +83,12 @@ class ApiServices:
     overrides: Overrides
     tenant_import: TenantImport
     deletions: Deletions
+    gates: Gates
+    upkeep: Upkeep
     usage: UsageReader
     budgets: BudgetPolicy
     audit: AuditLog
     oversight: Oversight
-    rates: RateLimiter
     collections: Collections
     removal: Removal
     question_sets: QuestionSets
@@ -125,9 +129,11 @@ class ApiServices:
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
+    core = replace(core, limits=LimitsInForce(core.database, core.clock, core.limits.plans, fresh_ms=LIMITS_FRESH_MS))
     keys = KeyRing(core.database, core.clock)
     keys.ensure_operator(operator_key(settings))
     tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
+    gates = build_gates(core, keys, tokens)
     embedding = build_embedding(settings)
     core = priced(core, embedding)
     collections = open_collections(core, embedding)
@@ -146,7 +152,9 @@ def build_api(settings: Settings) -> ApiServices:
         cursors=CursorSeal(core.vault.derive("cursors")),
         keys=keys,
         tokens=tokens,
-        identifier=Identifier(core.database, keys, tokens),
+        identifier=gates.identifier,
+        gates=gates,
+        upkeep=build_upkeep(core, gates, keys),
         overrides=Overrides(core.database, core.clock, core.limits),
         tenant_import=TenantImport(core.registry, core.limits.plans, monthly_tokens=settings.monthly_tokens),
         deletions=Deletions(core.database, core.clock),
@@ -154,7 +162,6 @@ def build_api(settings: Settings) -> ApiServices:
         budgets=BudgetPolicy(core.database, core.clock, core.limits),
         audit=audit,
         oversight=_oversight(core, audit, retriever),
-        rates=RateLimiter(settings.requests_per_second),
         collections=collections,
         removal=Removal(core.database, collections),
         question_sets=QuestionSets(core.database, core.clock, collections),

@@ -110,13 +110,14 @@ def fairness(
     small: Annotated[int, typer.Option(min=1, help="Documents of each of the two others.")] = 5,
     chunks_per_document: Annotated[int, typer.Option(min=1)] = 20,
     alone: Annotated[int, typer.Option(min=1, help="Documents of a tenant that has the service for itself.")] = 40,
+    queries: Annotated[int, typer.Option(min=20, help="Questions of one side in one round, of the limits' figures.")] = 100,
     repeats: Repeats = 3,
     runtime: Runtime = MODEL,
     seed: Seed = 1,
     json_file: JsonFile = None,
 ) -> None:
-    """A few documents beside another tenant's flood, against a fair share; and what taking turns costs one alone."""
-    plan = fairness_benchmark.Plan(flood, small, chunks_per_document, alone, repeats, runtime, seed)
+    """A tenant's documents and questions beside another's flood; what taking turns and the way in cost one alone."""
+    plan = fairness_benchmark.Plan(flood, small, chunks_per_document, alone, repeats, runtime, seed, queries)
     finish(fairness_benchmark.run(plan), json_file)
 
 

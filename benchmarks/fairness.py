@@ -16,6 +16,8 @@ from api.local import local_service
 from benchmarks.corpus import Text, Writer
 from benchmarks.harness import BenchmarkError, alternate, in_parallel, median, pairwise, shown
 from benchmarks.report import Figures, Report
+from benchmarks.way_in import Plan as Questions
+from benchmarks.way_in import run as asked
 from benchmarks.workload import IN_FLIGHT, SERVICE, tokenizer_of
 from carrel_client import Carrel
 from carrel_client.documents import Submitted
@@ -38,6 +40,7 @@ class Plan:
     repeats: int
     runtime: str
     seed: int
+    queries: int = 100  #: of one side in one round
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def run(plan: Plan) -> Report:
         sides = {name: _side(stack, plan, tokenizer, name) for name in ("on", "off")}
         rounds = [flooded(sides["on"]) for _ in shown(range(plan.repeats), "flooded", plan.repeats)]
         speeds = alternate({name: side.chunks_per_s for name, side in sides.items()}, plan.repeats)
-    return Report("fairness", figures(plan, rounds, speeds))
+    way_in = Questions(plan.queries, plan.repeats, plan.runtime, plan.seed)
+    return Report("fairness", figures(plan, rounds, speeds) | asked(way_in))
 
 
 def _side(stack: ExitStack, plan: Plan, tokenizer: str, fairness: str) -> Side:

@@ -3,13 +3,15 @@
 CarrelError
 ├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
 │   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
-│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded
+│   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded, Shedding
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
 │   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
 │                              ├── QuotaExceeded (403), NotInPlan (403), TenantSuspended (403)
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
 ├── RateLimited (429)          ├── IdempotencyInProgress (409, retryable)
+│   └── Busy                   │
 ├── QueueFull (429)            ├── StorageFull (507, retryable)
+├── TenantSuspended (403)      │
 ├── TooSlow (408, retryable)   ├── DocumentParked, DependencyFailed (422, a job's)
 ├── ProviderRefused (502)      └── VersionConflict (412)
 """
@@ -135,6 +137,12 @@ class RateLimited(CarrelError):
     status, code, title, retryable = 429, "rate_limited", "Too many requests", True
 
 
+class Busy(RateLimited):
+    """So many requests of the tenant are worked on and wait that this one does not join them."""
+
+    code, title = "busy", "Too many requests at once"
+
+
 class QueueFull(CarrelError):
     """So many of the tenant's jobs wait that it may add none; `retry_after_s` is reckoned from the pace."""
 
@@ -193,6 +201,12 @@ class Overloaded(Unavailable):
     """So many jobs of all tenants wait that nobody may add one."""
 
     code, title = "overloaded", "Too many jobs wait"
+
+
+class Shedding(Unavailable):
+    """So many requests of all tenants wait that this one, of the lowest priority, is let go."""
+
+    code, title = "shedding_load", "Too many requests wait"
 
 
 class SiteUnavailable(Unavailable):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from config.settings_types import MAX_TOKENS
+from config.settings_types import MAX_TOKENS, ClassRates
 
 
 class LimitSettings(BaseModel):
@@ -39,4 +40,34 @@ class LimitSettings(BaseModel):
         le=3650,
         description="Days that the content of a failed or cancelled document is kept for a retry.",
     )
-    requests_per_second: int = Field(200, ge=1, description="Requests a second allowed to one key.")
+    requests_per_second: int = Field(
+        200, ge=1, description="Requests a second allowed to one key; five seconds' worth may come at once."
+    )
+    class_requests_per_second: ClassRates = Field(
+        {},
+        description='Requests a second of one tenant by class, as a JSON object, such as `{"ingest": 20}`. '
+        "Classes are `query`, `read`, `ingest` and `admin`.",
+    )
+    rate_tokens: int = Field(
+        1000,
+        ge=1,
+        description="Tokens that weigh as much as one request more: those embedded for it, or a quarter of its bytes.",
+    )
+    rate_sharing: Literal["process", "database"] = Field(
+        "process",
+        description="`database`: several API processes hold the rate limits together, telling each other twice a second.",
+    )
+    bad_keys_per_minute: int = Field(
+        20, ge=1, le=10**6, description="Wrong keys of one address that are answered 401; beyond that it gets 429."
+    )
+    concurrent_queries: int = Field(32, ge=1, le=1024, description="Questions that an API process works on at once.")
+    concurrent_ingests: int = Field(16, ge=1, le=1024, description="The same of requests that change something.")
+    concurrent_reads: int = Field(16, ge=1, le=1024, description="The same of requests that read.")
+    concurrent_admin: int = Field(8, ge=1, le=1024, description="The same of the operator's requests.")
+    waiting_requests: int = Field(
+        1000,
+        ge=0,
+        le=100_000,
+        description="Requests of an API process that may wait for a place, a quarter of them one tenant's.",
+    )
+    waiting_seconds: float = Field(10.0, gt=0, le=300, description="Longest wait for a place.")

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
 
+from config.settings_types import Networks
+
 
 class ServiceSettings(BaseModel):
     data_dir: Path = Field(Path("data"), description="Where the database, vectors, blobs, caches and keys live.")
@@ -33,5 +35,10 @@ class ServiceSettings(BaseModel):
     secret_key_file: Path | None = Field(None, description="File that holds the master key, instead of CARREL_SECRET_KEY.")
     previous_secret_keys: SecretStr | None = Field(
         None, description="Former master keys, separated by commas: they open what they sealed and seal nothing new."
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` says where a request "
+        "came from. Without any, it is the peer's address.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from typing import Annotated
 
@@ -34,6 +35,27 @@ def _from_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+class _ClassRates(dict[str, float]):
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+
+#: Requests a second by class of operation, as a JSON object.
+ClassRates = Annotated[
+    dict[Annotated[str, Field(pattern="^(admin|query|read|ingest)$")], Annotated[float, Field(gt=0, le=1e6)]],
+    NoDecode,
+    BeforeValidator(_from_json),
+    AfterValidator(_ClassRates),
+]
+
+
 #: Written as text between commas.
 Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode, BeforeValidator(_from_list)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_from_list)]
+
+
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(ipaddress.ip_network(network, strict=False)) for network in value)
+
+
+Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks), BeforeValidator(_from_list)]

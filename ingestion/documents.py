@@ -224,7 +224,7 @@ class TenantDocuments(TenantCatalogue):
         session.flush()
         version.document_id, version.number = document.id, document.last_number
         session.add(version)
-        clock, queue, key = self._parts.clock, self._parts.queue, self._context.principal.key
+        clock, queue, key = self._parts.clock, self._parts.queue, self._context.principal.key_id
         rank, after = given.priority, given.after
         job = add_job(session, clock, queue, "ingest", document, version, priority=rank, after=after, key=key)
         follow(session, document, self._parts.limits.quotas)

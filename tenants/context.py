@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from config.errors import Forbidden
+
 
 class Scope(enum.StrEnum):
     QUERY = "query"  #: search, and read documents and jobs
@@ -28,20 +30,16 @@ class Principal:
     kind: PrincipalKind
     id: str
     scopes: frozenset[Scope]
-
-    @property
-    def key(self) -> str:
-        """The key that what it does is booked on: its own, or the one that its token was issued by; empty for jobs."""
-        if self.kind is PrincipalKind.TOKEN:
-            return self.id.rpartition(" ")[2]
-        return "" if self.kind is PrincipalKind.JOB else self.id
+    key_id: str = ""  #: the key that all of this goes back to: of a token the one that asked for it
+    read_only: bool = False  #: whatever its scopes, it changes nothing
 
 
 @dataclass(frozen=True, slots=True)
 class TenantContext:
     """Made by `tenants.identity` from a key or token, or by a durable job from its own record; nowhere else.
 
-    `collections` and `labels` bound what the principal sees; None is everything of the tenant.
+    `collections` and `labels` bound what the principal sees; None is everything of the tenant. `subject` is the end user
+    for whom a token was made: what belongs to a subject is reached by that one alone. None acts for nobody in particular.
     """
 
     tenant_id: str
@@ -49,3 +47,10 @@ class TenantContext:
     principal: Principal
     collections: frozenset[str] | None = None
     labels: frozenset[str] | None = None
+    subject: str | None = None
+
+    def speaking_for(self, named: str | None) -> str | None:
+        """The subject of what this principal says or asks for. Raise Forbidden for another than its own."""
+        if self.subject is not None and named not in (None, self.subject):
+            raise Forbidden("The token speaks for its own subject only.")
+        return self.subject or named

@@ -1,22 +1,34 @@
-"""A bearer credential becomes a principal, and for tenants a context. The one place where requests get either."""
+"""A bearer credential becomes a principal, and for tenants a context. The one place where requests get either.
+
+What the database says of a key and its tenant is kept in memory, so that a request runs no SQL here. It is trusted for
+`tenants.changes.TRUST_S` after a look at what changed, of which there is one for all requests of that time; without such a
+look the database is asked, and where that does not answer nobody is let in.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlmodel import col, select
 
+from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import Unauthenticated
+from tenants.changes import Changes
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
-from tenants.keys import KeyRing
+from tenants.keys import KeyRing, is_genuine, key_id_of
 from tenants.standing import ACTIVE, Standing, standing_of
 from tenants.tables import ApiKey, Tenant
-from tenants.tokens import TokenSigner
+from tenants.tokens import Claims, TokenSigner, within
 
-_TENANT = select(col(Tenant.cache_salt), col(Tenant.suspended_at), col(Tenant.suspended_reads)).where(
-    col(Tenant.id) == sa.bindparam("id"), col(Tenant.deleted_at).is_(None)
+MAX_KEPT = 10_000  #: keys; 2 kB each
+REFUSED = "Send a valid key as `Authorization: Bearer <key>`."
+_STANDING = select(col(Tenant.cache_salt), col(Tenant.suspended_at), col(Tenant.suspended_reads), col(Tenant.deleted_at)).where(
+    col(Tenant.id) == sa.bindparam("id")
 )
 
 
@@ -36,31 +48,157 @@ class _Claimed:
     tenant_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is known of a key that is not revoked. `identity`: None for an operator's token only, which names the tenant."""
+
+    secret_sha256: bytes
+    expires_at: int | None
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] | None
+    identity: Identity
+
+    def lives(self, now: int) -> bool:
+        return self.expires_at is None or self.expires_at > now
+
+    def admits(self, address: str | None) -> bool:
+        """The key itself; tokens are made with it for those who are elsewhere."""
+        return self.networks is None or _is_in(self.networks, address)
+
+
 class Identifier:
-    def __init__(self, database: Database, keys: KeyRing, tokens: TokenSigner) -> None:
-        self._database, self._keys, self._tokens = database, keys, tokens
+    def __init__(self, database: Database, keys: KeyRing, tokens: TokenSigner, clock: Clock = system_clock) -> None:
+        self._database, self._keys, self._tokens, self._clock = database, keys, tokens, clock
+        self._kept: dict[str, _Kept] = {}  #: by the id of the key
+        self._acted_for: dict[str, Identity] = {}  #: tenants that operators' tokens name, by id
+        self._forgotten, self._lock = 0, threading.Lock()
+        self._used: dict[str, int] = {}
+        self._changes = Changes(database, clock, self._forget)
+        self.on_change: Callable[[str], None] = lambda _: None  #: told the id of each key and tenant that changed
 
-    def identify(self, credential: str) -> Identity:
-        """Raise Unauthenticated alike for what is missing, wrong, revoked or expired."""
-        if credential.startswith("carrel_") and (key := self._keys.find(credential)):
-            return self._of_key(key)
-        if credential.count(".") == 2 and (claims := self._tokens.verify(credential)):
-            principal = Principal(PrincipalKind.TOKEN, f"{claims.id} of {claims.issued_by}", claims.scopes)
-            return Identity(principal, *self._context(claims.tenant_id, principal))
-        raise Unauthenticated("Send a valid key as `Authorization: Bearer <key>`.")
+    def identify(self, credential: str, address: str | None = None) -> Identity:
+        """Raise Unauthenticated alike for what is missing, wrong, revoked, expired or not to be used from the address."""
+        self._changes.look()
+        identity = self._admitted(credential, address, look_up=True)
+        if identity is None:
+            raise Unauthenticated(REFUSED)
+        return identity
 
-    def _of_key(self, key: ApiKey) -> Identity:
+    def known(self, credential: str, address: str | None = None) -> Identity | None:
+        """The same from memory alone, at once; None: only `identify` can tell."""
+        return self._admitted(credential, address, look_up=False) if self._changes.trusted_for() > 0 else None
+
+    def trusted_for(self) -> float:
+        """Seconds after which whoever goes on with something must be identified again."""
+        return self._changes.trusted_for()
+
+    def distrust(self) -> None:
+        """What is kept is looked at again with the next request."""
+        self._changes.distrust()
+
+    def take_used(self) -> dict[str, int]:
+        """When keys were last used, of those that were since this was last asked."""
+        used, self._used = self._used, {}
+        return used
+
+    def _admitted(self, credential: str, address: str | None, *, look_up: bool) -> Identity | None:
+        claims: Claims | None = None
+        if credential.startswith("carrel_"):
+            key_id = key_id_of(credential)
+        elif credential.count(".") == 2 and (claims := self._tokens.verify(credential)):
+            key_id = claims.key_id
+        else:
+            return None
+        secret, kept = credential if claims is None else None, self._kept.get(key_id)
+        if kept is None or not _is_shown(kept.secret_sha256, secret):
+            # A wrong secret of a known key too: it must take as long as one of no key.
+            kept = self._look_up(key_id, secret) if look_up else None
+        now = self._clock()
+        if kept is None or not kept.lives(now) or not (claims or kept.admits(address)):
+            return None
+        self._used[key_id] = now
+        return kept.identity if claims is None else self._of_token(kept.identity, claims, look_up)
+
+    def _of_token(self, issuer: Identity, claims: Claims, look_up: bool) -> Identity | None:
+        """What the token allows of what the key behind it allows now."""
+        if issuer.tenant is None:  # an operator acts for a tenant
+            base = self._acted_for.get(claims.tenant_id) or (self._act_for(claims.tenant_id) if look_up else None)
+        else:
+            base = issuer if issuer.tenant.tenant_id == claims.tenant_id else None
+        if base is None or base.tenant is None:
+            return None
+        principal = Principal(
+            PrincipalKind.TOKEN,
+            f"{claims.id} of {claims.key_id}",
+            claims.scopes if issuer.tenant is None else claims.scopes & issuer.principal.scopes,
+            claims.key_id,
+            claims.read_only or base.principal.read_only,
+        )
+        context = replace(
+            base.tenant,
+            principal=principal,
+            collections=within(base.tenant.collections, claims.collections),
+            labels=within(base.tenant.labels, claims.labels),
+            subject=claims.subject,
+        )
+        return Identity(principal, context, base.standing)
+
+    # --- what is kept
+
+    def _forget(self, changed: set[str] | None) -> None:
+        with self._lock:
+            self._forgotten += 1
+            if changed is None:
+                self._kept, self._acted_for = {}, {}
+                return
+            for key_id, kept in [*self._kept.items()]:
+                tenant = kept.identity.tenant
+                if key_id in changed or (tenant is not None and tenant.tenant_id in changed):
+                    del self._kept[key_id]
+            for one in changed:
+                self._acted_for.pop(one, None)
+        for one in changed:
+            self.on_change(one)
+
+    def _look_up(self, key_id: str, secret: str | None) -> _Kept | None:
+        """`secret`: None if a token shows that the key's holder agrees."""
+        before = self._forgotten
+        row = self._keys.row(key_id)
+        shown = _is_shown(None if row is None else row.secret_sha256, secret)
+        identity = None if row is None or row.revoked_at is not None or not shown else self._of_key(row)
+        if row is None or identity is None:
+            return None
+        networks = row.allowed_addresses
+        kept = _Kept(
+            row.secret_sha256,
+            row.expires_at,
+            None if networks is None else tuple(map(ipaddress.ip_network, networks)),
+            identity,
+        )
+        with self._lock:
+            if before == self._forgotten:  # else it may be from before a change that everybody else was told of
+                _keep(self._kept, key_id, kept)
+        return kept
+
+    def _of_key(self, key: ApiKey) -> Identity | None:
         scopes = frozenset(Scope(scope) for scope in key.scopes)
         if key.tenant_id is None:
-            return Identity(Principal(PrincipalKind.OPERATOR, key.id, scopes), None)
-        principal = Principal(PrincipalKind.KEY, key.id, scopes)
-        return Identity(principal, *self._context(key.tenant_id, principal, key))
+            return Identity(Principal(PrincipalKind.OPERATOR, key.id, scopes, key.id, key.read_only), None)
+        principal = Principal(PrincipalKind.KEY, key.id, scopes, key.id, key.read_only)
+        return self._of_tenant(key.tenant_id, principal, key)
 
-    def _context(self, tenant_id: str, principal: Principal, key: ApiKey | None = None) -> tuple[TenantContext, Standing]:
+    def _act_for(self, tenant_id: str) -> Identity | None:
+        before = self._forgotten
+        identity = self._of_tenant(tenant_id, Principal(PrincipalKind.TOKEN, "", frozenset()))
+        with self._lock:
+            if identity is not None and before == self._forgotten:
+                _keep(self._acted_for, tenant_id, identity)
+        return identity
+
+    def _of_tenant(self, tenant_id: str, principal: Principal, key: ApiKey | None = None) -> Identity | None:
         with self._database.read(_Claimed(tenant_id)) as session:
-            found = session.execute(_TENANT, {"id": tenant_id}).first()
-        if found is None:
-            raise Unauthenticated("Send a valid key as `Authorization: Bearer <key>`.")
+            found = session.execute(_STANDING, {"id": tenant_id}).first()
+        if found is None or found.deleted_at is not None:
+            return None
         context = TenantContext(
             tenant_id,
             found.cache_salt,
@@ -68,4 +206,24 @@ class Identifier:
             collections=None if key is None or key.collections is None else frozenset(key.collections),
             labels=None if key is None or key.labels is None else frozenset(key.labels),
         )
-        return context, standing_of(found.suspended_at, found.suspended_reads)
+        return Identity(principal, context, standing_of(found.suspended_at, found.suspended_reads))
+
+
+def _is_shown(stored: bytes | None, secret: str | None) -> bool:
+    return secret is None or is_genuine(stored, secret)
+
+
+def _keep(kept: dict[str, object] | dict[str, _Kept] | dict[str, Identity], name: str, value: object) -> None:
+    """The oldest gives way: a key that is still used is soon back."""
+    if len(kept) >= MAX_KEPT:
+        del kept[next(iter(kept))]
+    kept[name] = value  # type: ignore[assignment]
+
+
+def _is_in(networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], address: str | None) -> bool:
+    try:
+        where = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    plain = getattr(where, "ipv4_mapped", None) or where  # as a socket for both protocols names callers by IPv4
+    return any(plain in network for network in networks)

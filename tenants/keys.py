@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import InvalidInput, NotFound, storable
+from config.errors import Conflict, InvalidInput, NotFound, storable
 from config.ids import new_id
 from tenants.context import TENANT_SCOPES, Scope
 from tenants.events import emit
@@ -25,6 +26,8 @@ from tenants.tables import ApiKey
 FIND_KEY = "carrel_find_key"  #: PostgreSQL's function that looks a key up before its tenant is known
 SECRET_BYTES = 32  # 256 random bits: guessing is hopeless, and a plain hash is enough to store
 MAX_NAME_CHARS, MAX_BOUNDS, MAX_BOUND_CHARS = 100, 100, 100
+MAX_OVERLAP_S = 30 * 24 * 3600
+NOTED_AT_ONCE = 500  #: keys whose last use one transaction writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class KeyRing:
         scopes: Sequence[Scope],
         collections: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
+        read_only: bool = False,
+        allowed_addresses: Sequence[str] | None = None,
+        expires_at: int | None = None,
         secret: str | None = None,
         record: Callable[[Session, NewKey], None] | None = None,
     ) -> NewKey:
@@ -53,6 +59,9 @@ class KeyRing:
         `record` writes something of the new key in its transaction, last.
         """
         _check(tenant_id, name, scopes, collections, labels)
+        now = self._clock()
+        if expires_at is not None and expires_at <= now:
+            raise InvalidInput("A key expires in the future.", field="expires_at")
         key_id = new_id("key") if secret is None else key_id_of(secret)
         secret = secret or make_secret(key_id)
         row = ApiKey(
@@ -63,7 +72,10 @@ class KeyRing:
             scopes=[str(scope) for scope in scopes],
             collections=None if collections is None else list(collections),
             labels=None if labels is None else list(labels),
-            created_at=self._clock(),
+            read_only=read_only,
+            allowed_addresses=None if allowed_addresses is None else _networks(allowed_addresses),
+            created_at=now,
+            expires_at=expires_at,
         )
         new = NewKey(row, secret)
         with self._database.system_write() as session:
@@ -73,13 +85,20 @@ class KeyRing:
                 record(session, new)
         return new
 
-    def find(self, secret: str) -> ApiKey | None:
-        """The unrevoked key of this secret. Compares in constant time, against a dummy where there is no such key."""
+    def row(self, key_id: str) -> ApiKey | None:
+        """As it is, revoked and expired ones too. For finding out who asks."""
         with self._database.lookup() as session:
-            row = _by_id(session, key_id_of(secret))
-        stored = row.secret_sha256 if row is not None else bytes(32)
-        genuine = hmac.compare_digest(stored, _hash(secret))
-        return row if row is not None and genuine and row.revoked_at is None else None
+            return _by_id(session, key_id)
+
+    def find(self, secret: str) -> ApiKey | None:
+        """The key of this secret, unless it is revoked or expired."""
+        row = self.row(key_id_of(secret))
+        genuine = is_genuine(None if row is None else row.secret_sha256, secret)
+        return row if row is not None and genuine and is_alive(row, self._clock()) else None
+
+    def get(self, key_id: str) -> ApiKey:
+        with self._database.system_read() as session:
+            return _require(session.get(ApiKey, key_id), None)
 
     def list(self, tenant_id: str | None, *, after: str | None, limit: int) -> list[ApiKey]:
         statement = select(ApiKey).where(col(ApiKey.tenant_id) == tenant_id).order_by(col(ApiKey.id)).limit(limit)
@@ -89,21 +108,45 @@ class KeyRing:
             return [*session.scalars(statement)]
 
     def revoke(self, key_id: str, *, tenant_id: str | None = None) -> ApiKey:
-        """Takes effect at the next request. `tenant_id` bounds it to one tenant's keys."""
+        """Holds from the next request on in this process, within a second in others. `tenant_id` bounds it to one tenant's."""
         with self._database.system_write() as session:
-            row = session.get(ApiKey, key_id)
-            if row is None or (tenant_id is not None and row.tenant_id != tenant_id):
-                raise NotFound("There is no such key.")
+            row = _require(session.get(ApiKey, key_id), tenant_id)
             if row.revoked_at is None:
-                row.revoked_at = self._clock()
+                row.revoked_at = row.changed_at = self._clock()
                 self._emit(session, "revoked", row)
             session.add(row)
         return row
 
-    def _emit(self, session: Session, verb: str, row: ApiKey) -> None:
+    def rotate(self, key_id: str, *, overlap_s: int, record: Callable[[Session, NewKey], None] | None = None) -> NewKey:
+        """A new key with the same terms; the old one is valid for the overlap, or until it expires anyway.
+
+        A key that was made to expire gets a successor with the same span of life. Raise Conflict for a key that is revoked,
+        expired or rotated already, and for the operator's, which comes from its file.
+        """
+        with self._database.system_write() as session:
+            old, now = _require(session.get(ApiKey, key_id, with_for_update=True), None), self._clock()
+            _check_rotation(session, old, now, overlap_s)
+            end = now + overlap_s * 1000
+            old.expires_at, span = min(old.expires_at or end, end), old.expires_at and old.expires_at - old.created_at
+            old.changed_at = now
+            new = _successor(old, now, None if span is None else now + span)
+            session.add_all([old, new.row])
+            self._emit(session, "rotated", new.row, replaces=old.id)
+            if record is not None:
+                record(session, new)
+        return new
+
+    def note_used(self, used: Mapping[str, int]) -> None:
+        """When each key was last used, by id."""
+        rows = [{"key": key_id, "at": at} for key_id, at in used.items()]
+        for start in range(0, len(rows), NOTED_AT_ONCE):
+            with self._database.system_write() as session:
+                session.execute(_USED, rows[start : start + NOTED_AT_ONCE])
+
+    def _emit(self, session: Session, verb: str, row: ApiKey, **more: str) -> None:
         """Operator keys have no tenant whose event it could be."""
         if row.tenant_id is not None:
-            emit(session, self._clock, row.tenant_id, f"key.{verb}", row.id, scopes=row.scopes)
+            emit(session, self._clock, row.tenant_id, f"key.{verb}", row.id, scopes=row.scopes, **more)
 
     def ensure_operator(self, secret: str) -> None:
         """Make the key that was written into the data directory known to the database."""
@@ -125,6 +168,53 @@ def _by_id(session: Session, key_id: str) -> ApiKey | None:
     return session.scalars(select(ApiKey).from_statement(sa.select(found))).first()
 
 
+_KEYS = ApiKey.__table__  # type: ignore[attr-defined]
+_USED = (
+    sa.update(_KEYS)
+    .where(
+        _KEYS.c.id == sa.bindparam("key"),
+        sa.or_(_KEYS.c.last_used_at.is_(None), _KEYS.c.last_used_at < sa.bindparam("at", type_=sa.BigInteger())),
+    )
+    .values(last_used_at=sa.bindparam("at", type_=sa.BigInteger()))
+)
+
+
+def _require(row: ApiKey | None, tenant_id: str | None) -> ApiKey:
+    if row is None or (tenant_id is not None and row.tenant_id != tenant_id):
+        raise NotFound("There is no such key.")
+    return row
+
+
+def is_genuine(stored: bytes | None, secret: str) -> bool:
+    """In constant time, against a dummy where there is no such key."""
+    return hmac.compare_digest(stored or bytes(32), _hash(secret)) and stored is not None
+
+
+def is_alive(row: ApiKey, now: int) -> bool:
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
+
+
+def _check_rotation(session: Session, old: ApiKey, now: int, overlap_s: int) -> None:
+    if not 0 <= overlap_s <= MAX_OVERLAP_S:
+        raise InvalidInput(f"0 to {MAX_OVERLAP_S} seconds.", field="overlap_seconds", limit=MAX_OVERLAP_S)
+    if old.tenant_id is None:
+        raise Conflict("The operator's key comes from its file: remove that and start the service again.")
+    if not is_alive(old, now):
+        raise Conflict("The key is revoked or expired: make another one.")
+    if session.scalar(sa.select(sa.exists().where(col(ApiKey.replaces) == old.id, col(ApiKey.tenant_id) == old.tenant_id))):
+        raise Conflict("The key was rotated already: rotate the one that replaces it.")
+
+
+def _successor(old: ApiKey, now: int, expires_at: int | None) -> NewKey:
+    key_id = new_id("key")
+    secret = make_secret(key_id)
+    fields = old.model_dump(include={"tenant_id", "name", "scopes", "collections", "labels", "read_only", "allowed_addresses"})
+    row = ApiKey(
+        **fields, id=key_id, secret_sha256=_hash(secret), replaces=old.id, created_at=now, expires_at=expires_at, changed_at=0
+    )
+    return NewKey(row, secret)
+
+
 def make_secret(key_id: str) -> str:
     return f"carrel_{key_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
 
@@ -137,6 +227,17 @@ def key_id_of(secret: str) -> str:
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
+
+
+def _networks(given: Sequence[str]) -> list[str]:
+    """Addresses and networks, each as a network is written."""
+    if len(given) > MAX_BOUNDS:
+        raise InvalidInput(f"At most {MAX_BOUNDS} networks.", field="allowed_addresses", limit=MAX_BOUNDS)
+    try:
+        return [str(ipaddress.ip_network(network, strict=False)) for network in given]
+    except ValueError:
+        detail = "Addresses or networks, such as 192.0.2.7 or 2001:db8::/32."
+        raise InvalidInput(detail, field="allowed_addresses") from None
 
 
 def _check(

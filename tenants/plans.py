@@ -125,10 +125,9 @@ class LimitsInForce:
 
     def of(self, tenant_id: str, session: Session | None = None) -> Limits:
         """Raise NotFound for no tenant. `session`: one that is open already, so that none is opened beside it."""
+        if (known := self.kept(tenant_id)) is not None:
+            return known
         now = self._clock()
-        kept = self._kept.get(tenant_id)
-        if kept is not None and now < kept[0] <= now + self.fresh_ms:  # a clock that went back must not keep it longer
-            return kept[1]
         with nullcontext(session) if session else self._database.read(_Of(tenant_id)) as asked:
             found = self.plans.in_force(asked, tenant_id, now)
         until = now + self.fresh_ms
@@ -137,6 +136,12 @@ class LimitsInForce:
                 self._kept.clear()
             self._kept[tenant_id] = (until if found.until is None else min(until, found.until), found.limits)
         return found.limits
+
+    def kept(self, tenant_id: str) -> Limits | None:
+        """From memory alone."""
+        now, kept = self._clock(), self._kept.get(tenant_id)
+        # a clock that went back must not keep it longer
+        return kept[1] if kept is not None and now < kept[0] <= now + self.fresh_ms else None
 
     def forget(self, tenant_id: str) -> None:
         self._kept.pop(tenant_id, None)

@@ -83,8 +83,24 @@ class ApiKey(SQLModel, table=True):
     scopes: list[str] = Field(sa_type=sa.JSON)
     collections: list[str] | None = Field(default=None, sa_type=sa.JSON)
     labels: list[str] | None = Field(default=None, sa_type=sa.JSON)
+    read_only: bool = False  #: whatever its scopes, it changes nothing
+    allowed_addresses: list[str] | None = Field(default=None, sa_type=sa.JSON)  #: networks it may be used from; None: any
+    replaces: str | None = None  #: the key that it was made for by rotation
     created_at: int = Field(sa_type=sa.BigInteger)
+    expires_at: int | None = Field(default=None, sa_type=sa.BigInteger)
     revoked_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+    last_used_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: written late: `tenants.last_used`
+    #: When it was last made to allow less. Who keeps what it allows looks here.
+    changed_at: int = Field(default=0, sa_type=sa.BigInteger, index=True)
+
+
+class RateBucket(SQLModel, table=True):
+    """How far ahead of the clock a rate limit's bucket is, of all api processes together: `tenants.shared_rates`."""
+
+    __tablename__ = "rate_buckets"
+
+    id: str = Field(primary_key=True)
+    ahead_until: int = Field(sa_type=sa.BigInteger, index=True)  #: Unix ms at which the bucket is whole again
 
 
 class BudgetWindow(TenantOwned, table=True):

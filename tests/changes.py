@@ -26,6 +26,7 @@ class Change:
     effects: Callable[[Database, str], list[int]]  #: of one request with this name: a list of ones
     operator: bool = False
     status: int = 201
+    prepare: Callable[[Database, str, str], None] = lambda _database, _tenant, _name: None  #: what must be there; repeatable
 
 
 def _count(table: type[SQLModel], column: Any) -> Callable[[Database, str], list[int]]:
@@ -54,6 +55,18 @@ def _form(name: str) -> Options:
 
 def _key(tenant: str, name: str) -> tuple[str, Options]:
     return "/v1/admin/keys", {"json": {"tenant": tenant, "name": name, "scopes": ["query"]}}
+
+
+def _make_key(database: Database, tenant: str, name: str) -> None:
+    with database.system_write() as session:
+        if session.get(ApiKey, f"key_{name}") is None:
+            owner = session.scalars(select(col(Tenant.id)).where(col(Tenant.name) == tenant)).one()
+            given = {"id": f"key_{name}", "tenant_id": owner, "name": "old", "scopes": ["query"], "created_at": 0}
+            session.add(ApiKey(**given, secret_sha256=name.encode()))
+
+
+def _replacing(database: Database, name: str) -> list[int]:
+    return _count(ApiKey, col(ApiKey.replaces))(database, f"key_{name}")
 
 
 def _question_set(_tenant: str, name: str) -> tuple[str, Options]:
@@ -87,6 +100,13 @@ CHANGES = {
         operator=True,
     ),
     "key": Change("/v1/admin/keys", _key, _count(ApiKey, col(ApiKey.name)), operator=True),
+    "rotation": Change(
+        "/v1/admin/keys/{key_id}/rotate",
+        lambda _, name: (f"/v1/admin/keys/key_{name}/rotate", {"json": {"overlap_seconds": 60}}),
+        _replacing,
+        operator=True,
+        prepare=_make_key,
+    ),
     "token": Change(
         "/v1/admin/tenants/{tenant}/tokens",
         lambda tenant, _: (f"/v1/admin/tenants/{tenant}/tokens", {"json": {"scopes": ["query"]}}),

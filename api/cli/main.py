@@ -17,7 +17,6 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
     )
 
 from api.cli import (
-    admin,
     audit,
     collections,
     context,
@@ -29,6 +28,7 @@ from api.cli import (
     feedback,
     ingest,
     jobs,
+    keys,
     oversight,
     processes,
     questions,
@@ -51,7 +51,7 @@ app = typer.Typer(
 )
 app.add_typer(tenants.tenants, name="tenant")
 app.add_typer(tenants.plans, name="plan")
-app.add_typer(admin.keys, name="key")
+app.add_typer(keys.keys, name="key")
 app.add_typer(collections.collections, name="collection")
 app.add_typer(document.documents, name="document")
 app.add_typer(jobs.jobs, name="job")

@@ -8,10 +8,11 @@ from api.collection_schemas import PlacementIn, PlacementOut
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
 from api.routing import Caller, Services, in_thread, router, scope
-from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, Text, TokenIn, TokenOut
+from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, RotateIn, Text, TokenIn, TokenOut
 from config.clock import isoformat
 from tenants.context import Scope, TenantContext
 from tenants.keys import NewKey
+from tenants.tokens import Wish
 
 routes = router("Administration")
 
@@ -25,7 +26,8 @@ routes = router("Administration")
 )
 async def create_tenant_token(tenant: Text, body: TokenIn, services: Services, caller: Caller, request: Request) -> TokenOut:
     found = await in_thread(services.core.registry.get, tenant)
-    token, claims = services.tokens.issue(found.id, issued_by=caller.id, scopes=body.scopes, lifetime_s=body.lifetime_seconds)
+    wish = Wish(body.scopes, body.lifetime_seconds)
+    token, claims = services.tokens.issue(found.id, key_id=caller.key_id, wish=wish)
     request.state.audit = {"tenant": found.id, "token": claims.id, "scopes": sorted(claims.scopes)}
     return TokenOut(token=token, expires_at=isoformat(claims.expires_at), scopes=sorted(claims.scopes))
 
@@ -74,6 +76,9 @@ async def create_key(body: KeyIn, services: Services, request: Request, once: On
             scopes=body.scopes,
             collections=body.collections,
             labels=body.labels,
+            read_only=body.read_only,
+            allowed_addresses=body.allowed_addresses,
+            expires_at=None if body.expires_at is None else int(body.expires_at.timestamp() * 1000),
             record=once.records(_new_key, status=201),
         )
     )
@@ -92,10 +97,29 @@ async def list_keys(services: Services, tenant: Text, cursor: Cursor, limit: Lim
     return Page(data=[KeyOut.of(row) for row in rows], next=cursor.next(rows[-1].id if len(rows) == limit else None))
 
 
+@routes.get("/v1/admin/keys/{key_id}", operation_id="get_key", summary="Show a key", **scope(Scope.OPERATE))
+async def get_key(key_id: Text, services: Services) -> KeyOut:
+    return KeyOut.of(await in_thread(services.keys.get, key_id))
+
+
+@routes.post(
+    "/v1/admin/keys/{key_id}/rotate",
+    operation_id="rotate_key",
+    summary="Replace a key by one with the same terms; the old one stays valid for a while",
+    status_code=201,
+    **scope(Scope.OPERATE),
+)
+async def rotate_key(key_id: Text, body: RotateIn, services: Services, request: Request, once: Once) -> NewKeyOut:
+    record = once.records(_new_key, status=201)
+    new = await in_thread(lambda: services.keys.rotate(key_id, overlap_s=body.overlap_seconds, record=record))
+    request.state.audit = {"tenant": new.row.tenant_id, "key": new.row.id, "replaces": key_id}
+    return _new_key(new)
+
+
 @routes.delete(
     "/v1/admin/keys/{key_id}",
     operation_id="revoke_key",
-    summary="Revoke a key: refused from the next request on",
+    summary="Revoke a key and the tokens made with it: refused within a second",
     **scope(Scope.OPERATE),
 )
 async def revoke_key(key_id: Text, services: Services) -> KeyOut:

@@ -35,12 +35,13 @@ async def create_context(
     question = body.question()
     retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, question.collections))
 
-    def ask() -> tuple[str, list[str]]:
+    def ask() -> tuple[str, list[str], int]:
         answer = retriever.query(question, charge_id=charge_id)
         packed = pack(answer.passages, body.max_tokens, counter(body.tokenizer, services.embedding.model))
-        return ContextOut.of(packed, answer, body).model_dump_json(), [cited.passage.id for cited in packed.citations]
+        passages = [cited.passage.id for cited in packed.citations]
+        return ContextOut.of(packed, answer, body).model_dump_json(), passages, answer.charged + answer.rerank_tokens
 
-    rendered, passages = await in_thread(ask)
+    rendered, passages, request.state.tokens = await in_thread(ask)
     request.state.audit = {"passages": passages}
     return Response(rendered, media_type="application/json")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import Request
 
 from api.cursors import Cursor, Limit
@@ -24,7 +26,8 @@ routes = router("Evaluation")
 async def give_feedback(
     body: FeedbackIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
 ) -> FeedbackOut:
-    handle, opinion = services.feedback.for_tenant(tenant), body.opinion()
+    handle = services.feedback.for_tenant(tenant)
+    opinion = replace(body.opinion(), subject=tenant.speaking_for(body.subject))
     given = await in_thread(lambda: handle.give(opinion, request=charge_id))
     request.state.audit = {"feedback": given.row.id, "document": given.row.document_id}
     return FeedbackOut.of(given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Query, Request
@@ -11,7 +10,7 @@ from api.cursors import Cursor, Limit
 from api.job_schemas import JobOut, JobState, RetriedOut
 from api.routing import Caller, Services, Tenant, in_thread, require, router, scope
 from api.schemas import Page, RetryIn, Text
-from api.streams import EventStream
+from api.streams import Check, EventStream
 from api.wiring_api import ApiServices
 from config.errors import Unauthenticated
 from ingestion.jobs import Wanted
@@ -80,16 +79,17 @@ async def watch_job(job_id: Text, request: Request, services: Services, tenant: 
     )
 
 
-def _permission(request: Request, services: ApiServices, job_id: str) -> Callable[[], None]:
-    """What raises once the credential, its scope or its bounds would not let this stream begin any more."""
+def _permission(request: Request, services: ApiServices, job_id: str) -> Check:
+    """Whether the credential, its scope and its bounds would still let this stream begin."""
     credential = request.headers["authorization"].partition(" ")[2].strip()
 
-    def check() -> None:
-        identity = services.identifier.identify(credential)
+    def check() -> float:
+        identity = services.identifier.identify(credential, request.state.address)
         require(identity, Scope.QUERY, reads=True)
         if identity.tenant is None:
             raise Unauthenticated("The credential has no tenant any more.")
         services.jobs.for_tenant(identity.tenant).get(job_id)
+        return services.identifier.trusted_for()
 
     return check
 

@@ -27,12 +27,13 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
     question = body.question()
     retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, question.collections))
 
-    def ask() -> tuple[str, list[str]]:
-        answer = QueryOut.of(retriever.query(question, charge_id=charge_id), grouped=body.group_by is not None)
-        return answer.model_dump_json(), [passage.id for passage in answer.passages]
+    def ask() -> tuple[str, list[str], int]:
+        found = retriever.query(question, charge_id=charge_id)
+        answer = QueryOut.of(found, grouped=body.group_by is not None)
+        return answer.model_dump_json(), [passage.id for passage in answer.passages], found.charged + found.rerank_tokens
 
     # Rendered here and in the thread: the framework would check and render it once more, on the event loop.
-    rendered, passages = await in_thread(ask)
+    rendered, passages, request.state.tokens = await in_thread(ask)
     request.state.audit = {"passages": passages}
     return Response(rendered, media_type="application/json")
 

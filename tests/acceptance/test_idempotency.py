@@ -41,6 +41,7 @@ class Stand:
         return post(self.service.url, credential, path, key, options)
 
     def change(self, change: Change, tenant: tuple[str, str], name: str, key: str) -> httpx2.Response:
+        change.prepare(self.database, tenant[0], name)
         path, options = change.send(tenant[0], name)
         return self.post(self.operator if change.operator else tenant[1], path, key, **options)
 
@@ -78,9 +79,9 @@ def test_the_same_key_with_another_body_is_refused_and_changes_nothing(stand: St
     change, tenant, name, key = CHANGES[kind], stand.tenant(), fresh(), fresh("key")
     assert stand.change(change, tenant, name, key).status_code == change.status
     other = fresh()
-    path, options = change.send(tenant[0], other)
-    if kind == "token":
-        options["json"]["scopes"] = ["ingest"]
+    path, options = change.send(tenant[0], name if kind == "rotation" else other)
+    if kind in ("token", "rotation"):
+        options["json"] |= {"scopes": ["ingest"]} if kind == "token" else {"overlap_seconds": 61}
     refused = stand.post(stand.operator if change.operator else tenant[1], path, key, **options)
     assert (refused.status_code, refused.json()["code"], refused.json()["field"]) == (
         422,

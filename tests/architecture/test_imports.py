@@ -39,7 +39,7 @@ VENDORS = {
     "openpyxl": {"ingestion/readers/xlsx.py"},
     "markdownify": {"ingestion/readers/html.py"},
     "jwt": {"tenants/tokens.py"},
-    "limits": {"api/middleware.py"},
+    "limits": {"api/middleware/audit.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
     "uvicorn": {"api/processes/api.py"},
     "httpcore2": {"ingestion/fetch/connections.py", "ingestion/fetch/fetcher.py"},
@@ -58,6 +58,8 @@ WITHOUT_A_TENANT = {
     "tenants/registry.py",
     "tenants/secrets.py",  # finding what a former master key sealed; each is changed in a session of its tenant
     "tenants/keys.py",
+    "tenants/changes.py",  # of keys and tenants, whoever's they are
+    "tenants/shared_rates.py",  # buckets of keys and tenants, told from process to process
     "tenants/idempotency.py",  # operators' requests, and deleting what is a day old
     "ingestion/statistics.py",  # sums over all tenants
     "tenants/audit.py",  # operators' requests

@@ -19,20 +19,23 @@ from starlette.testclient import TestClient
 
 from api.app import create_app, create_service
 from api.cursors import _cursor
+from api.gates import build_gates
 from api.idempotency import _recorder
-from api.middleware import PUBLIC, STREAMED
+from api.middleware import ASKING, PUBLIC, STREAMED, class_of
 from api.routing import RETRIEVAL_KEY, SCOPE_KEY, STREAMED_KEY, ScopedRoute
 from api.schemas import Page
+from api.wiring import Core
 from api.wiring_api import ApiServices
 from config.clock import system_clock
 from config.database import Database
+from config.plans import BUILT_IN, UNLIMITED
 from config.settings import Settings
 from tenants.audit import AuditLog
 from tenants.audit_tables import AuditEntry
 from tenants.context import TENANT_SCOPES, Scope
-from tenants.identity import Identifier
 from tenants.keys import KeyRing, make_secret
-from tenants.rates import RateLimiter
+from tenants.plans import LimitsInForce, Plans
+from tenants.rates import OperationClass
 from tenants.registry import TenantRegistry
 from tenants.tokens import TokenSigner
 from tests.changes import CHANGES
@@ -71,6 +74,7 @@ WITHOUT_AN_EFFECT = {
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
     "/v1/context": "the same",
     "/v1/admin/search": "changes nothing",
+    "/v1/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",
     "/v1/jobs/retry": "each job has one successor at most; repeated, it retries what is left",
@@ -95,9 +99,7 @@ def test_every_post_has_its_effect_and_its_answer_in_one_transaction_or_a_reason
 
 
 def test_what_is_not_kept_for_repetitions_changes_nothing() -> None:
-    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == {
-        *("/v1/query", "/v1/context", "/v1/admin/search"),
-    }
+    assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(RETRIEVAL_KEY)} == ASKING
 
 
 def test_every_post_but_streams_offers_the_key() -> None:
@@ -109,6 +111,16 @@ def test_every_post_but_streams_offers_the_key() -> None:
 
 def test_what_is_streamed_is_so_for_the_middleware_and_the_routes() -> None:
     assert {route.path for route in ROUTES if (route.openapi_extra or {}).get(STREAMED_KEY)} == STREAMED
+
+
+def test_the_class_of_a_request_is_that_of_its_route() -> None:
+    for (method, path), scope in _scopes().items():
+        if scope == "none":
+            continue
+        reads = OperationClass.QUERY if path in ASKING else OperationClass.READ
+        asks = method == "GET" or path in ASKING
+        expected = OperationClass.ADMIN if scope == "operate" else reads if asks else OperationClass.INGEST
+        assert class_of(method, path) is expected, path
 
 
 class Reached(Exception):
@@ -132,12 +144,15 @@ class Stand:
         self.keys = {scope: keys.create(tenant.id, name="t", scopes=[scope]).secret for scope in TENANT_SCOPES}
         self.keys[Scope.OPERATE] = keys.create(None, name="o", scopes=[Scope.OPERATE]).secret
         beyond = Unreachable()
-        settings = Settings(max_document_bytes=1024)
+        settings = Settings(max_document_bytes=1024, requests_per_second=100_000, bad_keys_per_minute=1_000_000)
+        core = SimpleNamespace(settings=settings, registry=beyond, ledger=beyond, clock=system_clock, database=self.database)
+        core.limits = LimitsInForce(self.database, system_clock, Plans(BUILT_IN, UNLIMITED))
+        gates = build_gates(cast(Core, core), keys, tokens)
         known: dict[str, Any] = {
-            "core": SimpleNamespace(settings=settings, registry=beyond, ledger=beyond, clock=system_clock),
+            "core": core,
             "audit": AuditLog(self.database, system_clock),
-            "identifier": Identifier(self.database, keys, tokens),
-            "rates": RateLimiter(100_000),
+            "identifier": gates.identifier,
+            "gates": gates,
             "draining": threading.Event(),
         }
         self.draining = known["draining"]
@@ -191,7 +206,7 @@ def test_reading_never_needs_more_than_changing() -> None:
             path.startswith("/v1/")
             and not path.startswith("/v1/admin/")
             and not path.startswith("/v1/webhooks")
-            and path not in ("/v1/query", "/v1/context", "/v1/usage", "/v1/usage/export", "/v1/events", "/v1/feedback")
+            and path not in (*ASKING, "/v1/usage", "/v1/usage/export", "/v1/events", "/v1/feedback")
             and not path.startswith("/v1/audit")
         ):
             assert scope == ("query" if method == "GET" else "ingest"), path

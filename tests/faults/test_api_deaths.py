@@ -44,6 +44,7 @@ class Dying:
 
     def change(self, change: Change, secrets: dict[str, str], tenant: str, name: str) -> httpx2.Response:
         """The key is the name's kind: both tenants use the same."""
+        change.prepare(self.database, tenant, name)
         path, options = change.send(tenant, name)
         return self.post(self.operator if change.operator else secrets[tenant], path, name.partition("-")[0], options)
 

@@ -55,7 +55,8 @@ KINDS: Mapping[str, Kind] = {
     "path": Kind(None, malformed=None, like="document", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
-        kind: Kind(None, malformed=None) for kind in ("text", "title", "external id", "source", "label", "key name", "set name")
+        kind: Kind(None, malformed=None)
+        for kind in ("text", "title", "external id", "source", "label", "key name", "set name", "subject")
     },
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
 }
@@ -368,7 +369,7 @@ _DECLARED: tuple[Operation, ...] = (
         "POST /v1/feedback",
         "query",
         201,
-        {"body.query": "text", "body.passage_id": "passage", "body.comment": "title", "body.subject": "source"},
+        {"body.query": "text", "body.passage_id": "passage", "body.comment": "title", "body.subject": "subject"},
         {"body": {"useful": True, "rating": 4}},
     ),
     Operation(
@@ -540,6 +541,18 @@ _DECLARED: tuple[Operation, ...] = (
     ),
     Operation("GET /v1/admin/statistics", "operate", 200, parts={"query": {"hours": "24"}}),
     Operation("GET /v1/admin/noisiest", "operate", 200, parts={"query": {"by": "failed", "hours": "24", "top": "3"}}),
+    Operation(
+        "POST /v1/tokens",
+        "query",
+        201,
+        {"body.subject": "subject", "body.collections.0": "bound", "body.labels.0": "label"},
+        {"body": {"scopes": ["query"], "collections": [""], "labels": [""], "read_only": False, "lifetime_seconds": 9}},
+        # A token is made with a key, and allows nothing that the key does not.
+        but={
+            **dict.fromkeys((BY_COLLECTION, BY_LABELS, "subject token", "token of another tenant"), 403),
+            **dict.fromkeys(("query token", "full token"), 403),
+        },
+    ),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),
     Operation("GET /v1/admin/tenants/{tenant}", "operate", 200, _TENANT),
     Operation(
@@ -569,9 +582,22 @@ _DECLARED: tuple[Operation, ...] = (
         "operate",
         201,
         {"body.tenant": "tenant", "body.name": "key name", "body.collections.0": "bound", "body.labels.0": "label"},
-        {"body": {"scopes": ["query"], "collections": [""], "labels": [""]}},
+        {
+            "body": {
+                **{"scopes": ["query"], "collections": [""], "labels": [""], "read_only": True},
+                **{"expires_at": "2099-01-01T00:00:00Z", "allowed_addresses": ["192.0.2.0/24"]},
+            }
+        },
     ),
     Operation("GET /v1/admin/keys", "operate", 200, {"query.tenant": "tenant", **_PAGED}),
+    Operation("GET /v1/admin/keys/{key_id}", "operate", 200, {"path.key_id": "key"}),
+    Operation(
+        "POST /v1/admin/keys/{key_id}/rotate",
+        "operate",
+        201,
+        {"path.key_id": "key"},
+        {"body": {"overlap_seconds": 3600}},
+    ),
     Operation("DELETE /v1/admin/keys/{key_id}", "operate", 200, {"path.key_id": "key"}),
 )
 

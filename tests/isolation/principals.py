@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from api.middleware import ASKING
 from tenants.context import TENANT_SCOPES, Scope
 from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, Operation, kind_of
 from tests.isolation.world import World
@@ -52,7 +53,17 @@ def _nobody(name: str, credential: Callable[[World], str | None]) -> Kind:
 
 
 def _of(name: str, expected: Expected, tenant: int | None = 0) -> Kind:
-    return Kind(name, lambda world: world.members[tenant or 0].credentials[name], expected, tenant)
+    return Kind(name, lambda world: world.members[tenant or 0].credentials[name], _excepted(name, expected), tenant)
+
+
+def _excepted(name: str, expected: Expected) -> Expected:
+    return lambda operation: operation.but.get(name, expected(operation))
+
+
+def reading(operation: Operation) -> int:
+    """Of a key with all scopes that is read-only."""
+    reads = operation.name.startswith("GET ") or operation.name.partition(" ")[2] in ASKING or "dry" in operation.variant
+    return with_scopes(*TENANT_SCOPES)(operation) if reads or operation.scope == "none" else 403
 
 
 KINDS: tuple[Kind, ...] = (
@@ -74,6 +85,8 @@ KINDS: tuple[Kind, ...] = (
     _nobody("unknown key", lambda world: world.unknown_key()),
     _nobody("known key, wrong secret", lambda world: world.wrong_secret(world.members[0])),
     _nobody("revoked key", lambda world: world.members[0].credentials["revoked key"]),
+    _nobody("expired key", lambda world: world.members[0].credentials["expired key"]),
+    _nobody("key from elsewhere", lambda world: world.members[0].credentials["key from elsewhere"]),
     _nobody("expired token", lambda world: world.token(world.members[0].tenant_id, hours_ago=2)),
     _nobody("token of another signer", lambda world: world.token(world.members[0].tenant_id, genuine=False)),
     _nobody("token of no tenant", lambda world: world.token("ten_" + "0" * 26)),
@@ -83,7 +96,14 @@ KINDS: tuple[Kind, ...] = (
     _of("full token", with_scopes(*TENANT_SCOPES)),
     Kind("operator", lambda world: world.operator, with_scopes(Scope.OPERATE)),
     Kind("key of another tenant", lambda world: world.members[1].credentials["full key"], stranger, tenant=1),
-    Kind("token of another tenant", lambda world: world.members[1].credentials["full token"], stranger, tenant=1),
+    Kind(
+        "token of another tenant",
+        lambda world: world.members[1].credentials["full token"],
+        _excepted("token of another tenant", stranger),
+        tenant=1,
+    ),
+    _of("subject token", with_scopes(*TENANT_SCOPES)),
+    _of("read-only key", reading),
     _of(BY_COLLECTION, bounded(BY_COLLECTION)),
     _of(BY_LABELS, bounded(BY_LABELS)),
 )

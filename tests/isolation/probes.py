@@ -15,6 +15,7 @@ from tests.isolation.world import SHAPE, Member, Values, World, filled
 
 PROBED = "<probed>"
 _NEW_ID = re.compile(r"\b[a-z]{2,6}_[0-9a-hjkmnp-tv-z]{26}\b")
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _SECRET = re.compile(r"\bwhsec_[A-Za-z0-9+/=]{44}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=\"at\": )\d{13}")
 #: What no error tells: statements, places in the code or on the disk, classes.
@@ -64,6 +65,7 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
         quoted = json.dumps(value)[1:-1]  # an etag has quotation marks, which errors that name it escape
         body, headers = body.replace(quoted, PROBED).replace(value, PROBED), headers.replace(value, PROBED)
     if answer.status < 300:
+        body = _TOKEN.sub("<token>", body)
         body = _TIME.sub("<time>", _SECRET.sub("<secret>", _NEW_ID.sub("<id>", _calm(body))))
         headers = _NEW_ID.sub("<id>", re.sub(r'\["content-length", "\d+"\]', "", headers))
     return answer.status, headers, body, answer.read

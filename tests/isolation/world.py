@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlmodel import SQLModel
+from sqlmodel import SQLModel, col
 
 from api import wiring, wiring_api, wiring_worker
 from api.wiring import operator_key
@@ -31,8 +31,9 @@ from config.settings import Settings
 from ingestion.tables import Instance
 from rag.lexical.counting import TermStatistics
 from tenants.context import TENANT_SCOPES
-from tenants.keys import make_secret
-from tenants.tokens import TokenSigner
+from tenants.keys import key_id_of, make_secret
+from tenants.tables import ApiKey
+from tenants.tokens import TokenSigner, Wish
 from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, OPERATIONS, Operation, kind_of
 from tests.isolation.doors import Answer, HttpDoor
 from tests.isolation.stand_ins import InlineQueue, InlineWorker, Lines, RewoundCache
@@ -175,6 +176,8 @@ class World:
             "tenant/name",
         ):
             own[kind] = self.word(kind.partition("/")[0])
+        # Of a chance of its own: words of documents may share letters and digits with a question, and stay as they are.
+        own["subject"] = "subject" + "".join(random.Random(f"subject {number}").choices(string.ascii_lowercase, k=SHAPE))
         tenant = self.ask("POST /v1/admin/tenants", self.operator, body={"name": own["tenant/name"]})
         member.tenant_id = own["tenant"] = tenant["id"]
         gone = self.ask("POST /v1/admin/tenants", self.operator, body={"name": self.word("gone")})
@@ -199,6 +202,9 @@ class World:
         kinds: dict[str, dict[str, Any]] = {
             "full key": {},
             "revoked key": {},
+            "expired key": {"expires_at": "2099-01-01T00:00:00Z"},
+            "key from elsewhere": {"allowed_addresses": ["192.0.2.1"]},
+            "read-only key": {"read_only": True},
             BY_COLLECTION: {"collections": [own["collection name/other"]]},
             BY_LABELS: {"labels": [self.word("label")]},
             **{f"{scope} key": {"scopes": [scope]} for scope in scopes},
@@ -209,6 +215,12 @@ class World:
             own[f"key/{name}"], member.credentials[name] = key["id"], f"Bearer {key['secret']}"
         own["key"] = own["key/full key"]
         self.ask("DELETE /v1/admin/keys/{key_id}", self.operator, path={"key_id": own["key/revoked key"]})
+        with self.services.core.database.system_write() as session:
+            expired = sa.update(ApiKey).where(col(ApiKey.id) == own["key/expired key"]).values(expires_at=1)
+            session.execute(expired)
+        body = {"subject": own["subject"], "scopes": scopes}
+        issued = self.ask("POST /v1/tokens", member.credentials["full key"], body=body)
+        member.credentials["subject token"] = f"Bearer {issued['token']}"
         for name, held in {"full": scopes, **{scope: [scope] for scope in scopes}}.items():
             body = {"scopes": held, "lifetime_seconds": 3600}
             issued = self.ask(
@@ -351,7 +363,8 @@ class World:
     def token(self, tenant_id: str, *, hours_ago: int = 0, genuine: bool = True) -> str:
         signing_key = self.services.core.vault.derive("tokens") if genuine else bytes(32)
         signer = TokenSigner(signing_key, lambda: system_clock() - hours_ago * 3_600_000)
-        return f"Bearer {signer.issue(tenant_id, issued_by='test', scopes=TENANT_SCOPES, lifetime_s=3600)[0]}"
+        wish = Wish(TENANT_SCOPES, 3600)
+        return f"Bearer {signer.issue(tenant_id, key_id=key_id_of(_bare(self.operator)), wish=wish)[0]}"
 
 
 def _bare(credential: str) -> str:
@@ -392,6 +405,7 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
             data_dir=folder / "data",
             embedding_runtime="hash",
             requests_per_second=1_000_000,
+            bad_keys_per_minute=1_000_000,
             max_document_bytes=65_536,
             result_cache_mb=0,  # of two calls that ask the same the second runs fewer statements
         )

@@ -16,10 +16,11 @@ from config.errors import InvalidInput, Unauthenticated
 from tenants.context import TENANT_SCOPES, PrincipalKind, Scope
 from tenants.identity import Identifier, Identity
 from tenants.keys import KeyRing, make_secret
-from tenants.tokens import ALGORITHM, AUDIENCE, MAX_LIFETIME_S, TokenSigner
+from tenants.tokens import ALGORITHM, AUDIENCE, MAX_LIFETIME_S, TokenSigner, Wish
 from tests.unit.conftest import SetClock
 
 SIGNING_KEY = secrets.token_bytes(32)
+OPERATOR = "key_operator"
 
 
 @dataclass
@@ -33,7 +34,8 @@ class World:
         return self.keys.create(tenant, **{"name": "test", "scopes": [Scope.QUERY]} | options).secret
 
     def token(self, tenant: str = "a", lifetime_s: int = 60) -> str:
-        return self.tokens.issue(tenant, issued_by="key_op", scopes=[Scope.QUERY], lifetime_s=lifetime_s)[0]
+        """As an operator gets it."""
+        return self.tokens.issue(tenant, key_id=OPERATOR, wish=Wish([Scope.QUERY], lifetime_s))[0]
 
     def refuses(self, credential: str) -> str:
         with pytest.raises(Unauthenticated) as refused:
@@ -44,7 +46,8 @@ class World:
 @pytest.fixture
 def world(database: Database, clock: SetClock) -> World:
     keys, tokens = KeyRing(database, clock), TokenSigner(SIGNING_KEY, clock)
-    return World(keys, tokens, Identifier(database, keys, tokens), clock)
+    keys.ensure_operator(make_secret(OPERATOR))
+    return World(keys, tokens, Identifier(database, keys, tokens, clock), clock)
 
 
 def _tenant(identity: Identity) -> str | None:
@@ -98,13 +101,14 @@ def test_refusals_do_not_tell_why(world: World) -> None:
 
 
 def test_a_token_acts_for_one_tenant_and_names_who_asked(world: World) -> None:
-    token, claims = world.tokens.issue("b", issued_by="key_op", scopes=[Scope.INGEST], lifetime_s=60)
+    token, claims = world.tokens.issue("b", key_id=OPERATOR, wish=Wish([Scope.INGEST], 60))
     identity = world.identifier.identify(token)
     assert _tenant(identity) == "b"
     assert identity.principal.kind == PrincipalKind.TOKEN
     assert identity.principal.scopes == {Scope.INGEST}
     assert claims.id in identity.principal.id
-    assert "key_op" in identity.principal.id
+    assert OPERATOR in identity.principal.id
+    assert identity.principal.key_id == OPERATOR
 
 
 def test_a_token_ends_with_its_last_second(world: World) -> None:
@@ -116,7 +120,7 @@ def test_a_token_ends_with_its_last_second(world: World) -> None:
 
 
 def _payload(**changes: Any) -> dict[str, Any]:
-    claims = {"aud": AUDIENCE, "jti": "tok_x", "sub": "a", "act": "key_op", "scope": "query", "exp": 4_000_000_000}
+    claims = {"aud": AUDIENCE, "jti": "tok_x", "ten": "a", "act": OPERATOR, "scope": "query", "exp": 4_000_000_000}
     return {name: value for name, value in (claims | changes).items() if value is not None}
 
 
@@ -131,10 +135,11 @@ def test_the_forgeries_below_would_be_genuine_without_their_change(world: World)
         {"aud": "other"},
         {"exp": None},
         {"exp": "soon"},
-        {"sub": None},
-        {"sub": "unknown"},
+        {"ten": None},
+        {"ten": "unknown"},
         {"jti": None},
         {"act": None},
+        {"act": "key_nobodys"},
         {"scope": None},
         {"scope": "query everything"},
     ],
@@ -150,7 +155,7 @@ def _part(data: Any) -> str:
 def test_forged_tokens_are_refused(world: World) -> None:
     head, body, signature = world.token("a").split(".")
     forged = [
-        f"{head}.{_part(_payload(sub='b'))}.{signature}",
+        f"{head}.{_part(_payload(ten='b'))}.{signature}",
         f"{head}.{body}.",
         f"{head}.{body}.{signature[:-4]}AAAA",
         f"{_part({'alg': 'none', 'typ': 'JWT'})}.{body}.",
@@ -173,5 +178,5 @@ def test_no_token_lives_longer_than_the_limit(world: World, lifetime: int) -> No
 @pytest.mark.parametrize("scopes", [[], [Scope.OPERATE], [*TENANT_SCOPES, Scope.OPERATE]])
 def test_no_token_opens_administration(world: World, scopes: list[Scope]) -> None:
     with pytest.raises(InvalidInput) as refused:
-        world.tokens.issue("a", issued_by="key_op", scopes=scopes, lifetime_s=60)
+        world.tokens.issue("a", key_id=OPERATOR, wish=Wish(scopes, 60))
     assert refused.value.field == "scopes"

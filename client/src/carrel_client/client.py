@@ -22,6 +22,7 @@ from carrel_client.jobs import Events, Jobs
 from carrel_client.models import (
     Key,
     NewKey,
+    Token,
     Usage,
 )
 from carrel_client.tenants import Tenants
@@ -58,6 +59,27 @@ class Carrel(Asking):
         self.webhooks = Webhooks(self._transport)
         self.audit = Audit(self._transport)
         self.admin = Admin(self._transport)
+
+    def token(
+        self,
+        *,
+        subject: str,
+        scopes: Sequence[str] = ("query",),
+        collections: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+        read_only: bool = False,
+        lifetime_seconds: int = 900,
+    ) -> Token:
+        """A short-lived credential for an end user of yours, within what this key allows. It dies with the key."""
+        body = {
+            "subject": subject,
+            "scopes": list(scopes),
+            "collections": None if collections is None else list(collections),
+            "labels": None if labels is None else list(labels),
+            "read_only": read_only,
+            "lifetime_seconds": lifetime_seconds,
+        }
+        return Token.parse(self._transport.call("POST", "/v1/tokens", json=body).json())
 
     def usage(self, *, first: str | None = None, last: str | None = None, group_by: Sequence[str] = ()) -> Usage:
         """Budgets as they stand; tokens and money by day and operation, of this month or from `first` to `last`.
@@ -109,21 +131,35 @@ class Keys:
         scopes: Sequence[str],
         collections: Sequence[str] | None = None,
         labels: Sequence[str] | None = None,
+        read_only: bool = False,
+        expires_at: str | None = None,
+        allowed_addresses: Sequence[str] | None = None,
         idempotency_key: str | None = None,
     ) -> NewKey:
-        """The answer's `secret` is shown this once."""
+        """The answer's `secret` is shown this once. `expires_at` is RFC 3339, as `2027-01-31T00:00:00Z`."""
         body = {
             "tenant": tenant,
             "name": name,
             "scopes": list(scopes),
             "collections": None if collections is None else list(collections),
             "labels": None if labels is None else list(labels),
+            "read_only": read_only,
+            "expires_at": expires_at,
+            "allowed_addresses": None if allowed_addresses is None else list(allowed_addresses),
         }
         return NewKey.parse(self._transport.call("POST", "/v1/admin/keys", json=body, idempotency_key=idempotency_key).json())
 
     def list(self, *, tenant: str, page_size: int = 100) -> Iterator[Key]:
         for item in _pages(self._transport, "/v1/admin/keys", page_size, tenant=tenant):
             yield Key.parse(item)
+
+    def get(self, key_id: str) -> Key:
+        return Key.parse(self._transport.call("GET", _path("/v1/admin/keys", key_id)).json())
+
+    def rotate(self, key_id: str, *, overlap_seconds: int = 24 * 3600, idempotency_key: str | None = None) -> NewKey:
+        """A key with the same terms in its place; the old one stays valid for the overlap."""
+        path, body = _path("/v1/admin/keys", key_id, "rotate"), {"overlap_seconds": overlap_seconds}
+        return NewKey.parse(self._transport.call("POST", path, json=body, idempotency_key=idempotency_key).json())
 
     def revoke(self, key_id: str) -> Key:
         return Key.parse(self._transport.call("DELETE", _path("/v1/admin/keys", key_id), repeatable=True).json())

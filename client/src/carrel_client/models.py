@@ -299,6 +299,11 @@ class Key(Model):
     labels: list[str] | None
     created_at: str
     revoked_at: str | None
+    read_only: bool = False
+    allowed_addresses: list[str] | None = None  #: networks it may be used from; None is any
+    replaces: str | None = None  #: the key that it was made for by rotation
+    expires_at: str | None = None
+    last_used_at: str | None = None  #: to the minute
 
 
 @dataclass(frozen=True)
@@ -311,3 +316,4 @@ class Token(Model):
     token: str
     expires_at: str
     scopes: list[str]
+    subject: str | None = None  #: the end user it was made for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from api.bulk import BulkTurns
@@ -64,7 +64,6 @@ from tenants.importing import TenantImport
 from tenants.keys import KeyRing
 from tenants.ledger.policy import BudgetPolicy
 from tenants.overrides import Overrides
-from tenants.plans import LimitsInForce
 from tenants.tokens import TokenSigner
 from tenants.usage import UsageReader
 from tenants.webhooks import Webhooks
@@ -129,7 +128,7 @@ class ApiServices:
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
-    core = replace(core, limits=LimitsInForce(core.database, core.clock, core.limits.plans, fresh_ms=LIMITS_FRESH_MS))
+    core.limits.fresh_ms = LIMITS_FRESH_MS
     keys = KeyRing(core.database, core.clock)
     keys.ensure_operator(operator_key(settings))
     tokens = TokenSigner(core.vault.derive("tokens"), core.clock)

@@ -73,26 +73,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenancy:
+    """What the operator does with tenants, and what tenants used."""
+
+    overrides: Overrides
+    imports: TenantImport
+    deletions: Deletions
+    usage: UsageReader
+    budgets: BudgetPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluating:
+    """What answers are measured by, and fitted to."""
+
+    question_sets: QuestionSets
+    feedback: FeedbackStore
+    tunings: TuningStore
+
+
+@dataclass(frozen=True, slots=True)
 class ApiServices:
     core: Core
     cursors: CursorSeal
     keys: KeyRing
     tokens: TokenSigner
-    identifier: Identifier
-    overrides: Overrides
-    tenant_import: TenantImport
-    deletions: Deletions
     gates: Gates
     upkeep: Upkeep
-    usage: UsageReader
-    budgets: BudgetPolicy
     audit: AuditLog
     oversight: Oversight
+    tenancy: Tenancy
+    evaluation: Evaluating
     collections: Collections
     removal: Removal
-    question_sets: QuestionSets
-    feedback: FeedbackStore
-    tunings: TuningStore
     placements: Placements
     documents: Documents
     bulk: BulkDocuments
@@ -112,6 +125,10 @@ class ApiServices:
     queue: DurableQueue
     instances: Instances
     readiness: Readiness
+
+    @property
+    def identifier(self) -> Identifier:
+        return self.gates.identifier
 
     def close(self) -> None:
         self.readiness.close()
@@ -141,9 +158,7 @@ def build_api(settings: Settings) -> ApiServices:
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
-    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings), core.quotas)
-    parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
-    documents = Documents(*parts)
+    documents, bulk = _documents(core, collections, blobs, queue)
     audit = AuditLog(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     return ApiServices(
@@ -151,24 +166,17 @@ def build_api(settings: Settings) -> ApiServices:
         cursors=CursorSeal(core.vault.derive("cursors")),
         keys=keys,
         tokens=tokens,
-        identifier=gates.identifier,
         gates=gates,
         upkeep=build_upkeep(core, gates, keys),
-        overrides=Overrides(core.database, core.clock, core.limits),
-        tenant_import=TenantImport(core.registry, core.limits.plans, monthly_tokens=settings.monthly_tokens),
-        deletions=Deletions(core.database, core.clock),
-        usage=UsageReader(core.database, core.clock, core.limits),
-        budgets=BudgetPolicy(core.database, core.clock, core.limits),
+        tenancy=_tenancy(core),
         audit=audit,
         oversight=_oversight(core, audit, retriever),
         collections=collections,
         removal=Removal(core.database, collections),
-        question_sets=QuestionSets(core.database, core.clock, collections),
-        feedback=FeedbackStore(core.database, core.clock, collections),
-        tunings=TuningStore(core.database, core.clock, collections),
+        evaluation=_evaluating(core, collections),
         placements=Placements(core.database, collections, store, embedding.space, core.quotas),
         documents=documents,
-        bulk=BulkDocuments(*parts),
+        bulk=bulk,
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
@@ -199,6 +207,28 @@ def _retriever(
     results = ResultCache(core.settings.result_cache_mb * MIB)
     parts = core.database, collections, store, embedding
     return Retriever(*parts, clock=core.clock, reranking=reranking, rewriting=rewriting, results=results)
+
+
+def _tenancy(core: Core) -> Tenancy:
+    return Tenancy(
+        overrides=Overrides(core.database, core.clock, core.limits),
+        imports=TenantImport(core.registry, core.limits.plans, monthly_tokens=core.settings.monthly_tokens),
+        deletions=Deletions(core.database, core.clock),
+        usage=UsageReader(core.database, core.clock, core.limits),
+        budgets=BudgetPolicy(core.database, core.clock, core.limits),
+    )
+
+
+def _evaluating(core: Core, collections: Collections) -> Evaluating:
+    parts = core.database, core.clock, collections
+    return Evaluating(QuestionSets(*parts), FeedbackStore(*parts), TuningStore(*parts))
+
+
+def _documents(core: Core, collections: Collections, blobs: BlobStore, queue: DurableQueue) -> tuple[Documents, BulkDocuments]:
+    settings = core.settings
+    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings), core.quotas)
+    parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
+    return Documents(*parts), BulkDocuments(*parts)
 
 
 def _oversight(core: Core, audit: AuditLog, retriever: Retriever) -> Oversight:

@@ -22,7 +22,7 @@ routes = router("Evaluation")
     **scope(Scope.INGEST),
 )
 async def create_question_set(body: QuestionSetIn, services: Services, tenant: Tenant, once: Once) -> QuestionSetOut:
-    handle, record = services.question_sets.for_tenant(tenant), once.records(QuestionSetOut.of, status=201)
+    handle, record = services.evaluation.question_sets.for_tenant(tenant), once.records(QuestionSetOut.of, status=201)
     questions = [each.model_dump() for each in body.questions]
     made = await in_thread(lambda: handle.create(body.name, body.collection, questions, record=record))
     return QuestionSetOut.of(made)
@@ -37,7 +37,7 @@ async def create_question_set(body: QuestionSetIn, services: Services, tenant: T
 async def list_question_sets(
     services: Services, tenant: Tenant, cursor: Cursor, collection: Text | None = None, limit: Limit = 20
 ) -> Page[QuestionSetOut]:
-    handle = services.question_sets.for_tenant(tenant)
+    handle = services.evaluation.question_sets.for_tenant(tenant)
     rows = await in_thread(lambda: handle.list(collection, after=cursor.position, limit=limit))
     return Page(data=[*map(QuestionSetOut.of, rows)], next=cursor.next(rows[-1].row.id if len(rows) == limit else None))
 
@@ -49,7 +49,7 @@ async def list_question_sets(
     **scope(Scope.QUERY),
 )
 async def get_question_set(set_id: Text, services: Services, tenant: Tenant) -> FullQuestionSetOut:
-    handle = services.question_sets.for_tenant(tenant)
+    handle = services.evaluation.question_sets.for_tenant(tenant)
     return FullQuestionSetOut.of(await in_thread(lambda: handle.get(set_id)))
 
 
@@ -60,7 +60,7 @@ async def get_question_set(set_id: Text, services: Services, tenant: Tenant) -> 
     **scope(Scope.INGEST),
 )
 async def delete_question_set(set_id: Text, request: Request, services: Services, tenant: Tenant) -> QuestionSetOut:
-    handle = services.question_sets.for_tenant(tenant)
+    handle = services.evaluation.question_sets.for_tenant(tenant)
     deleted = await in_thread(lambda: handle.delete(set_id))
     request.state.audit = {"question_set": deleted.row.id}
     return QuestionSetOut.of(deleted)

@@ -26,7 +26,7 @@ routes = router("Evaluation")
 async def give_feedback(
     body: FeedbackIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
 ) -> FeedbackOut:
-    handle = services.feedback.for_tenant(tenant)
+    handle = services.evaluation.feedback.for_tenant(tenant)
     opinion = replace(body.opinion(), subject=tenant.speaking_for(body.subject))
     given = await in_thread(lambda: handle.give(opinion, request=charge_id))
     request.state.audit = {"feedback": given.row.id, "document": given.row.document_id}
@@ -37,6 +37,6 @@ async def give_feedback(
 async def list_feedback(
     services: Services, tenant: Tenant, cursor: Cursor, collection: Text | None = None, limit: Limit = 20
 ) -> Page[FeedbackOut]:
-    handle = services.feedback.for_tenant(tenant)
+    handle = services.evaluation.feedback.for_tenant(tenant)
     rows = await in_thread(lambda: handle.list(collection, after=cursor.position, limit=limit))
     return Page(data=[*map(FeedbackOut.of, rows)], next=cursor.next(rows[-1].row.id if len(rows) == limit else None))

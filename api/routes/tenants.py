@@ -55,7 +55,7 @@ async def create_tenant(body: TenantIn, services: Services, once: Once) -> Tenan
     **scope(Scope.OPERATE),
 )
 async def import_tenants(body: ImportIn, services: Services, request: Request) -> ImportOut:
-    done = [ImportedOut.of(one) for one in await in_thread(services.tenant_import.run, body.csv)]
+    done = [ImportedOut.of(one) for one in await in_thread(services.tenancy.imports.run, body.csv)]
     request.state.audit = {"tenants": [one.tenant_id for one in done if one.status in ("created", "updated")]}
     return ImportOut(data=done)
 
@@ -122,7 +122,7 @@ async def resume_tenant(tenant: Text, services: Services, request: Request) -> T
 )
 async def list_limits(tenant: Text, services: Services) -> LimitsOut:
     found = await in_thread(services.core.registry.get, tenant)
-    return LimitsOut.of(await in_thread(services.overrides.show, found))
+    return LimitsOut.of(await in_thread(services.tenancy.overrides.show, found))
 
 
 @routes.put(
@@ -135,7 +135,7 @@ async def override_limit(tenant: Text, limit: Text, body: OverrideIn, services: 
     found = await _found(tenant, services, request)
     until = None if body.expires_at is None else int(body.expires_at.timestamp() * 1000)
     request.state.audit |= {"limit": limit[:64], "value": body.value}
-    await in_thread(lambda: services.overrides.put(found.id, limit, body.value, until=until, reason=body.reason))
+    await in_thread(lambda: services.tenancy.overrides.put(found.id, limit, body.value, until=until, reason=body.reason))
     return await _limit(found, limit, services)
 
 
@@ -148,7 +148,7 @@ async def override_limit(tenant: Text, limit: Text, body: OverrideIn, services: 
 async def restore_limit(tenant: Text, limit: Text, services: Services, request: Request) -> LimitOut:
     found = await _found(tenant, services, request)
     request.state.audit |= {"limit": limit[:64]}
-    await in_thread(services.overrides.remove, found.id, limit)
+    await in_thread(services.tenancy.overrides.remove, found.id, limit)
     return await _limit(found, limit, services)
 
 
@@ -161,14 +161,14 @@ async def restore_limit(tenant: Text, limit: Text, services: Services, request: 
 )
 async def delete_tenant(tenant: Text, services: Services, request: Request) -> DeletionOut:
     found = await _found(tenant, services, request)
-    deletion = await in_thread(services.deletions.request, found.id)
+    deletion = await in_thread(services.tenancy.deletions.request, found.id)
     request.state.audit |= {"deletion": deletion.id}
     return DeletionOut.of(deletion)
 
 
 @routes.get("/v1/admin/deletions", operation_id="list_deletions", summary="List deletions of tenants", **scope(Scope.OPERATE))
 async def list_deletions(services: Services, cursor: Cursor, limit: Limit = 20) -> Page[DeletionOut]:
-    rows = await in_thread(lambda: services.deletions.list(after=cursor.position, limit=limit))
+    rows = await in_thread(lambda: services.tenancy.deletions.list(after=cursor.position, limit=limit))
     return Page(data=[*map(DeletionOut.of, rows)], next=cursor.next(rows[-1].id if len(rows) == limit else None))
 
 
@@ -179,7 +179,7 @@ async def list_deletions(services: Services, cursor: Cursor, limit: Limit = 20) 
     **scope(Scope.OPERATE),
 )
 async def get_deletion(deletion_id: Text, services: Services) -> DeletionOut:
-    return DeletionOut.of(await in_thread(services.deletions.get, deletion_id))
+    return DeletionOut.of(await in_thread(services.tenancy.deletions.get, deletion_id))
 
 
 @routes.get("/v1/admin/plans", operation_id="list_plans", summary="List the plans of this service", **scope(Scope.OPERATE))
@@ -195,7 +195,7 @@ async def _found(tenant: str, services: ApiServices, request: Request) -> Tenant
 
 
 async def _limit(tenant: Tenant, name: str, services: ApiServices) -> LimitOut:
-    shown = await in_thread(services.overrides.show, tenant)
+    shown = await in_thread(services.tenancy.overrides.show, tenant)
     for limit in shown.limits:
         if limit.name == name:
             return LimitOut.of(limit)

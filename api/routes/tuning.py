@@ -17,13 +17,13 @@ PATH = "/v1/collections/{name}/tuning"
 
 @routes.get(PATH, operation_id="get_tuning", summary="What a collection is and was tuned to", **scope(Scope.QUERY))
 async def get_tuning(name: Text, services: Services, tenant: Tenant) -> TuningsOut:
-    handle = services.tunings.for_tenant(tenant)
+    handle = services.evaluation.tunings.for_tenant(tenant)
     return TuningsOut.of(await in_thread(lambda: handle.get(name)))
 
 
 @routes.put(PATH, operation_id="apply_tuning", summary="Tune a collection from now on", **scope(Scope.INGEST))
 async def apply_tuning(name: Text, body: TuningIn, request: Request, services: Services, tenant: Tenant) -> TuningsOut:
-    handle, parameters = services.tunings.for_tenant(tenant), body.parameters.parameters()
+    handle, parameters = services.evaluation.tunings.for_tenant(tenant), body.parameters.parameters()
     figures = body.figures.model_dump() if body.figures else {}
     tunings = await in_thread(lambda: handle.apply(name, parameters, figures, replaces=body.replaces))
     request.state.audit = {"tuning": tunings.active}
@@ -40,7 +40,7 @@ async def roll_back_tuning(
     services: Services,
     tenant: Tenant,
 ) -> TuningsOut:
-    handle = services.tunings.for_tenant(tenant)
+    handle = services.evaluation.tunings.for_tenant(tenant)
     tunings = await in_thread(lambda: handle.roll_back(name, version))
     request.state.audit = {"tuning": tunings.active}
     return TuningsOut.of(tunings)

@@ -34,7 +34,8 @@ async def get_usage(
     wanted = None if first is None and last is None else Range(first or last or "", last or first or "")
 
     def look() -> UsageOut:
-        usage, overrides = services.usage.of(tenant, wanted, group_by or ()), services.budgets.overrides(tenant.tenant_id)
+        usage = services.tenancy.usage.of(tenant, wanted, group_by or ())
+        overrides = services.tenancy.budgets.overrides(tenant.tenant_id)
         return UsageOut.of(usage, overrides, services.embedding.holdings(tenant))
 
     return await in_thread(look)
@@ -60,7 +61,7 @@ async def export_usage(
     format: Annotated[Format, Query(description="`csv` or `json`.")] = "csv",
 ) -> StreamingResponse:
     _unconfined(tenant)
-    invoice = Invoice(Range.of_month(month).first[:7], services.usage.lines(tenant, month))
+    invoice = Invoice(Range.of_month(month).first[:7], services.tenancy.usage.lines(tenant, month))
     named = {"content-disposition": f'attachment; filename="usage-{month}.{format}"'}
     pieces = invoice.csv() if format == "csv" else invoice.json()
     return StreamingResponse(pieces, media_type=MEDIA_TYPES[format], headers=named)
@@ -94,7 +95,7 @@ async def set_budget(tenant: Text, kind: Kind, span: Span, body: BudgetIn, servi
 
     def change() -> BudgetsOut:
         until, reason = body.until_ms(), body.reason
-        services.budgets.change(context.tenant_id, kind, span, values, soft=body.soft, until=until, reason=reason)
+        services.tenancy.budgets.change(context.tenant_id, kind, span, values, soft=body.soft, until=until, reason=reason)
         return _budgets(services, context)
 
     return await in_thread(change)
@@ -107,5 +108,5 @@ async def _of(tenant: str, services: ApiServices, request: Request) -> TenantCon
 
 
 def _budgets(services: ApiServices, context: TenantContext) -> BudgetsOut:
-    overrides = services.budgets.overrides(context.tenant_id)
-    return BudgetsOut(data=[BudgetOut.of(budget, overrides) for budget in services.usage.of(context).budgets])
+    overrides = services.tenancy.budgets.overrides(context.tenant_id)
+    return BudgetsOut(data=[BudgetOut.of(budget, overrides) for budget in services.tenancy.usage.of(context).budgets])

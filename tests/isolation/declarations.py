@@ -289,7 +289,8 @@ _DECLARED: tuple[Operation, ...] = (
                 "rewrite": {"mode": "none"},
                 "min_relevance": None,
                 "dense_weight": 0.5,
-                **{"tuned": True, "mode": "lexical", "explain": True, "as_of": None},
+                # By words, which passages there are depends on the question.
+                **{"tuned": True, "mode": "hybrid", "explain": True, "as_of": None},
             }
         },
         variant="arranged",

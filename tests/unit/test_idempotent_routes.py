@@ -30,6 +30,7 @@ from config.errors import (
     RateLimited,
 )
 from config.vault import Vault
+from tenants.audit import AuditLog
 from tenants.budget import Ledger
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tenants.idempotency import IdempotencyStore
@@ -58,7 +59,8 @@ class Stand:
         self.registry = TenantRegistry(database, clock)
         self.app = FastAPI()
         self.app.state.services = SimpleNamespace(
-            core=SimpleNamespace(idempotency=IdempotencyStore(database, clock, Vault([bytes(32)])))
+            core=SimpleNamespace(idempotency=IdempotencyStore(database, clock, Vault([bytes(32)]))),
+            audit=AuditLog(database, clock),
         )
         routes = router("Test")
 
@@ -78,7 +80,7 @@ class Stand:
         return Out(value=f"run {self.runs}")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        scope.setdefault("state", {})["identity"] = self.identity
+        scope.setdefault("state", {}).update(identity=self.identity, request_id="req_test")
         await self.app(scope, receive, send)
 
     async def post(self, key: str | None = "k", *, path: str = "/v1/act", **options: Any) -> httpx2.Response:

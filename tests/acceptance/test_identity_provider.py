@@ -33,6 +33,7 @@ def served(provider: Provider, tmp_path: Path) -> Iterator[Service]:
         oidc_issuer=provider.issuer,
         oidc_audience=AUDIENCE,
         oidc_labels_claim="groups",
+        oidc_collections_claim="rooms",
         oidc_default_collections="*",
     ) as running:
         yield running
@@ -59,6 +60,12 @@ def test_users_see_their_tenant_and_labels_until_it_ends(served: Service, provid
     found = next(iter(other.documents.list()))
     with pytest.raises(NotFoundError):
         user.documents.get(found.id)
+
+    nothing = served.client(provider.token(tenant=name, rooms=[]))
+    assert [*user.jobs.list()] != []
+    assert [*nothing.documents.list()] + [*nothing.jobs.list()] + [*nothing.collections.list()] == []
+    with pytest.raises(NotFoundError):
+        nothing.query("oak")
 
     with served.admin as admin:
         admin.admin.tenants.suspend(name)

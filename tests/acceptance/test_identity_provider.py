@@ -63,7 +63,7 @@ def test_users_see_their_tenant_and_labels_until_it_ends(served: Service, provid
 
     nothing = served.client(provider.token(tenant=name, rooms=[]))
     assert [*user.jobs.list()] != []
-    assert [*nothing.documents.list()] + [*nothing.jobs.list()] + [*nothing.collections.list()] == []
+    assert [*nothing.documents.list(), *nothing.jobs.list(), *nothing.collections.list()] == []
     with pytest.raises(NotFoundError):
         nothing.query("oak")
 

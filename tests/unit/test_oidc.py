@@ -15,7 +15,8 @@ from typing import Any, cast
 import jwt
 import pytest
 import sqlalchemy as sa
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding
 from sqlmodel import col
 
 from api.gates import _users
@@ -86,7 +87,15 @@ def _claims(**claims: Any) -> Callable[[Provider], str]:
 
 
 def _signed_header(**header: Any) -> Callable[[Provider], str]:
-    return lambda provider: provider.sign(provider.claims(tenant="a"), provider.signer, **header)
+    """Signed as it is, past what the library would not write."""
+
+    def token(provider: Provider) -> str:
+        signed = joined(
+            json.dumps({"alg": "RS256", "kid": "one", **header}).encode(), json.dumps(provider.claims(tenant="a")).encode()
+        )
+        return f"{signed}.{joined(provider.signer.private.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+    return token
 
 
 def _now() -> int:
@@ -115,6 +124,7 @@ HOSTILE: dict[str, Callable[[Provider], str]] = {
     "kid with NUL": lambda p: _with_header(p, kid="one\0"),
     "huge kid": lambda p: _with_header(p, kid="1" * 10_000),
     "critical header": _signed_header(crit=["b64"], b64=True),
+    "unknown critical header": _signed_header(crit=["exp"], exp=1),
     "detached": lambda p: _with_header(p, b64=False, crit=["b64"]),
     "header too deep": lambda p: joined(b"[" * 9000, *segments(p.token(tenant="a"))[1:]),
     "header no JSON": lambda p: joined(b"{", *segments(p.token(tenant="a"))[1:]),
@@ -142,6 +152,7 @@ HOSTILE: dict[str, Callable[[Provider], str]] = {
     "expiry true": _claims(exp=True),
     "not yet": lambda p: p.token(tenant="a", nbf=_now() + LEEWAY_S + 60),
     "not before, as text": _claims(nbf="0"),
+    "not before, as true": _claims(nbf=True),
     "issued in future": lambda p: p.token(tenant="a", iat=_now() + LEEWAY_S + 60),
     "issued long ago": lambda p: p.token(tenant="a", iat=_now() - 86_400 - LEEWAY_S - 1),
     "never issued": _claims(iat=None),
@@ -182,6 +193,7 @@ def test_a_token_that_is_wrong_in_one_thing_lets_nobody_in(provider: Provider, c
 
 def test_a_token_that_is_right_in_all_is_taken_for_its_time(provider: Provider, clock: SetClock) -> None:
     users, issued = build_users(_core(provider, clock)), clock.now // 1000
+    assert users.verify(_signed_header()(provider), ask=True) is not None
     several = provider.token(tenant="a", aud=[AUDIENCE, "https://other.example"], nbf=issued, jti="x", exp=issued + 10.5)
     for later_s, taken in ((0, True), (10 + LEEWAY_S, True), (11 + LEEWAY_S, False), (-LEEWAY_S, True), (-LEEWAY_S - 1, False)):
         clock.now = (issued + later_s) * 1000
@@ -487,7 +499,7 @@ def test_a_private_key_that_was_published_is_kept_as_a_public_one() -> None:
 
 ANSWERS: dict[str, Callable[[Provider], bytes]] = {
     "redirect": lambda p: redirect(p.site.url("/keys")),
-    "error": lambda _: page(b"{}", "application/json", status="500 Oops"),
+    "error": lambda p: page(json.dumps({"keys": p.keys}).encode(), "application/json", status="404 Not Found"),
     "too long": lambda p: page(json.dumps({"keys": p.keys, "filler": "x" * 300_000}).encode(), "application/json"),
     "packed": lambda _: page(b"\x1f\x8b", "application/json", "Content-Encoding: gzip"),
     "no HTTP": lambda _: b"SSH-2.0-x\r\n\r\n",

@@ -8,9 +8,11 @@ from api.middleware.bulkheads import Bulkheads
 from api.middleware.limit_rate import RatesInForce
 from api.upkeep import Task, Upkeep
 from api.wiring import Core
+from config.errors import SetupError
 from tenants.guesses import Guesses
 from tenants.identity import Identifier
 from tenants.keys import KeyRing
+from tenants.oidc import OidcUsers
 from tenants.rates import OperationClass, Rates
 from tenants.shared_rates import EXCHANGE_S, RateExchange
 from tenants.tokens import TokenSigner
@@ -21,7 +23,7 @@ NOTE_USED_S = 60.0
 
 def build_gates(core: Core, keys: KeyRing, tokens: TokenSigner) -> Gates:
     settings = core.settings
-    identifier = Identifier(core.database, keys, tokens, core.clock)
+    identifier = Identifier(core.database, keys, tokens, core.clock, _users(core))
     identifier.on_change = core.limits.forget
     places = {
         OperationClass.ADMIN: settings.concurrent_admin,
@@ -38,6 +40,17 @@ def build_gates(core: Core, keys: KeyRing, tokens: TokenSigner) -> Gates:
         ),
         Bulkheads(places, room=settings.waiting_requests, wait_s=settings.waiting_seconds),
     )
+
+
+def _users(core: Core) -> OidcUsers | None:
+    """None without CARREL_OIDC_ISSUER."""
+    if core.settings.oidc_issuer is None:
+        if core.settings.oidc_audience is not None or core.settings.oidc_jwks_url is not None:
+            raise SetupError("CARREL_OIDC_AUDIENCE or _JWKS_URL is set: set CARREL_OIDC_ISSUER to whose tokens are meant.")
+        return None
+    from api.identity_provider import build_users  # noqa: PLC0415  a client of HTTP, for those who use it only
+
+    return build_users(core)
 
 
 def build_upkeep(core: Core, gates: Gates, keys: KeyRing) -> Upkeep:

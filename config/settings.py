@@ -1,6 +1,7 @@
 """The only reader of the environment. Everything else receives this frozen object.
 
-Its fields stand in groups by concern, one module each: `settings_service`, `_models`, `_store`, `_work`, `_limits`.
+Its fields stand in groups by concern, one module each: `settings_service`, `_models`, `_store`, `_work`, `_limits`,
+`_oidc`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.settings_limits import LimitSettings
 from config.settings_models import ModelSettings
+from config.settings_oidc import OidcSettings
 from config.settings_service import ServiceSettings
 from config.settings_store import StoreSettings
 from config.settings_types import MAX_TOKENS, MIB
@@ -22,7 +24,7 @@ from config.settings_work import WorkSettings
 __all__ = ["MAX_TOKENS", "MIB", "Settings"]
 
 
-class Settings(LimitSettings, WorkSettings, StoreSettings, ModelSettings, ServiceSettings, BaseSettings):
+class Settings(OidcSettings, LimitSettings, WorkSettings, StoreSettings, ModelSettings, ServiceSettings, BaseSettings):
     """Settings of the service, each read from `CARREL_<NAME>`. The groups are listed last first: so they are documented."""
 
     model_config = SettingsConfigDict(env_prefix="CARREL_", frozen=True, extra="ignore")

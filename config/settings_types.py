@@ -31,7 +31,7 @@ class _Prices(dict[str, int]):
 Prices = Annotated[dict[str, Price], NoDecode, BeforeValidator(_from_json), AfterValidator(_Prices)]
 
 
-def _from_list(value: object) -> object:
+def from_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -50,12 +50,12 @@ ClassRates = Annotated[
 
 
 #: Written as text between commas.
-Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode, BeforeValidator(_from_list)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_from_list)]
+Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode, BeforeValidator(from_list)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(from_list)]
 
 
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(ipaddress.ip_network(network, strict=False)) for network in value)
 
 
-Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks), BeforeValidator(_from_list)]
+Networks = Annotated[tuple[str, ...], NoDecode, AfterValidator(_networks), BeforeValidator(from_list)]

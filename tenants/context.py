@@ -22,6 +22,7 @@ class PrincipalKind(enum.StrEnum):
     OPERATOR = "operator"
     KEY = "key"
     TOKEN = "token"  # noqa: S105
+    USER = "user"  #: of the operator's identity provider
     JOB = "job"
 
 
@@ -30,13 +31,13 @@ class Principal:
     kind: PrincipalKind
     id: str
     scopes: frozenset[Scope]
-    key_id: str = ""  #: the key that all of this goes back to: of a token the one that asked for it
+    key_id: str = ""  #: the key that all of this goes back to: of a token the one that asked for it, of a user its own id
     read_only: bool = False  #: whatever its scopes, it changes nothing
 
 
 @dataclass(frozen=True, slots=True)
 class TenantContext:
-    """Made by `tenants.identity` from a key or token, or by a durable job from its own record; nowhere else.
+    """Made by `tenants.identity` from a key, a token or a user's JWT, or by a durable job from its own record; nowhere else.
 
     `collections` and `labels` bound what the principal sees; None is everything of the tenant. `subject` is the end user
     for whom a token was made: what belongs to a subject is reached by that one alone. None acts for nobody in particular.

@@ -21,6 +21,7 @@ from config.errors import Unauthenticated
 from tenants.changes import Changes
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tenants.keys import KeyRing, is_genuine, key_id_of
+from tenants.oidc import OidcUsers
 from tenants.standing import ACTIVE, Standing, standing_of
 from tenants.tables import ApiKey, Tenant
 from tenants.tokens import Claims, TokenSigner, within
@@ -66,10 +67,19 @@ class _Kept:
 
 
 class Identifier:
-    def __init__(self, database: Database, keys: KeyRing, tokens: TokenSigner, clock: Clock = system_clock) -> None:
-        self._database, self._keys, self._tokens, self._clock = database, keys, tokens, clock
+    """`users`: of the operator's identity provider, if there is one."""
+
+    def __init__(
+        self,
+        database: Database,
+        keys: KeyRing,
+        tokens: TokenSigner,
+        clock: Clock = system_clock,
+        users: OidcUsers | None = None,
+    ) -> None:
+        self._database, self._keys, self._tokens, self._clock, self._users = database, keys, tokens, clock, users
         self._kept: dict[str, _Kept] = {}  #: by the id of the key
-        self._acted_for: dict[str, Identity] = {}  #: tenants that operators' tokens name, by id
+        self._named: dict[str, Identity] = {}  #: tenants by what operators' tokens (an id) and users' (or a name) call them
         self._forgotten, self._lock = 0, threading.Lock()
         self._used: dict[str, int] = {}
         self._changes = Changes(database, clock, self._forget)
@@ -104,10 +114,12 @@ class Identifier:
         claims: Claims | None = None
         if credential.startswith("carrel_"):
             key_id = key_id_of(credential)
-        elif credential.count(".") == 2 and (claims := self._tokens.verify(credential)):
+        elif credential.count(".") != 2:
+            return None
+        elif claims := self._tokens.verify(credential):
             key_id = claims.key_id
         else:
-            return None
+            return self._of_user(credential, look_up)
         secret, kept = credential if claims is None else None, self._kept.get(key_id)
         if kept is None or not _is_shown(kept.secret_sha256, secret):
             # A wrong secret of a known key too: it must take as long as one of no key.
@@ -121,7 +133,7 @@ class Identifier:
     def _of_token(self, issuer: Identity, claims: Claims, look_up: bool) -> Identity | None:
         """What the token allows of what the key behind it allows now."""
         if issuer.tenant is None:  # an operator acts for a tenant
-            base = self._acted_for.get(claims.tenant_id) or (self._act_for(claims.tenant_id) if look_up else None)
+            base = self._tenant(claims.tenant_id, claims.tenant_id, look_up)
         else:
             base = issuer if issuer.tenant.tenant_id == claims.tenant_id else None
         if base is None or base.tenant is None:
@@ -142,20 +154,35 @@ class Identifier:
         )
         return Identity(principal, context, base.standing)
 
+    def _of_user(self, credential: str, look_up: bool) -> Identity | None:
+        """Of a JWT that is none of this service's own."""
+        user = self._users.verify(credential, ask=look_up) if self._users is not None else None
+        if self._users is None or user is None:
+            return None
+        base = self._named.get(user.tenant)
+        if base is None and look_up and (tenant_id := self._users.tenant_id(user.tenant)):
+            base = self._tenant(user.tenant, tenant_id, look_up)
+        if base is None or base.tenant is None:
+            return None
+        context = replace(
+            base.tenant, principal=user.principal, collections=user.collections, labels=user.labels, subject=user.subject
+        )
+        return Identity(user.principal, context, base.standing)
+
     # --- what is kept
 
     def _forget(self, changed: set[str] | None) -> None:
         with self._lock:
             self._forgotten += 1
             if changed is None:
-                self._kept, self._acted_for = {}, {}
+                self._kept, self._named = {}, {}
                 return
             for key_id, kept in [*self._kept.items()]:
-                tenant = kept.identity.tenant
-                if key_id in changed or (tenant is not None and tenant.tenant_id in changed):
+                if key_id in changed or _tenant_id(kept.identity) in changed:
                     del self._kept[key_id]
-            for one in changed:
-                self._acted_for.pop(one, None)
+            for name, identity in [*self._named.items()]:
+                if _tenant_id(identity) in changed:
+                    del self._named[name]
         for one in changed:
             self.on_change(one)
 
@@ -186,12 +213,15 @@ class Identifier:
         principal = Principal(PrincipalKind.KEY, key.id, scopes, key.id, key.read_only)
         return self._of_tenant(key.tenant_id, principal, key)
 
-    def _act_for(self, tenant_id: str) -> Identity | None:
+    def _tenant(self, named: str, tenant_id: str, look_up: bool) -> Identity | None:
+        """A tenant that somebody acts for whose credential is none of its keys."""
+        if (kept := self._named.get(named)) is not None or not look_up:
+            return kept
         before = self._forgotten
         identity = self._of_tenant(tenant_id, Principal(PrincipalKind.TOKEN, "", frozenset()))
         with self._lock:
             if identity is not None and before == self._forgotten:
-                _keep(self._acted_for, tenant_id, identity)
+                _keep(self._named, named, identity)
         return identity
 
     def _of_tenant(self, tenant_id: str, principal: Principal, key: ApiKey | None = None) -> Identity | None:
@@ -207,6 +237,10 @@ class Identifier:
             labels=None if key is None or key.labels is None else frozenset(key.labels),
         )
         return Identity(principal, context, standing_of(found.suspended_at, found.suspended_reads))
+
+
+def _tenant_id(identity: Identity) -> str | None:
+    return None if identity.tenant is None else identity.tenant.tenant_id
 
 
 def _is_shown(stored: bytes | None, secret: str | None) -> bool:

@@ -45,7 +45,6 @@ from config.errors import CarrelError, SetupError
 app = typer.Typer(
     name="carrel",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Carrel: a private room of knowledge for every tenant. `carrel serve` starts it; settings are CARREL_* variables.",
 )
@@ -68,7 +67,7 @@ for module in (processes, doctor, ingest, documents, context, evaluation, tune, 
 def run() -> None:
     as_json = "--json" in sys.argv
     try:
-        app()
+        app(prog_name="carrel")
     except ValidationError as error:  # of the settings: nothing else is validated here
         wrong = [f"CARREL_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors()]
         fail(SetupError("; ".join(wrong)), as_json=as_json)

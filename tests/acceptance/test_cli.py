@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import Service, carrel
+from tests.support import Service, carrel, environment
 
 
 def last_line(text: str) -> Any:
@@ -144,3 +146,20 @@ def test_a_mistake_is_one_line_and_no_trace(service: Service, arguments: tuple[s
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("carrel: ")
+
+
+@pytest.mark.parametrize(("typed", "offered"), [(["tenant", "su"], {"suspend"}), (["query", "--te"], {"--tenant"})])
+def test_a_shell_completes_commands_and_options(tmp_path: Path, typed: list[str], offered: set[str]) -> None:
+    words = " ".join(("carrel", *typed))
+    asked = {"_CARREL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(typed))}
+    done = carrel(env={**environment(tmp_path / "none"), **asked})
+    assert (done.returncode, {*done.stdout.split()}) == (0, offered), done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_completion_of_the_shell_that_asks_is_shown(tmp_path: Path) -> None:
+    script = f"{sys.executable} -P -m api.cli.main --show-completion; true"  # not the last: bash would give way to it
+    env = environment(tmp_path / "none")
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True, timeout=60)
+    assert "_CARREL_COMPLETE=complete_bash" in done.stdout
+    assert done.stdout.rstrip().endswith(" carrel")

@@ -38,7 +38,7 @@ VENDORS = {
     "pptx": {"ingestion/readers/pptx.py"},
     "openpyxl": {"ingestion/readers/xlsx.py"},
     "markdownify": {"ingestion/readers/html.py"},
-    "jwt": {"tenants/tokens.py"},
+    "jwt": {"tenants/tokens.py", "tenants/oidc.py", "tenants/oidc_keys.py"},
     "limits": {"api/middleware/audit.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
     "uvicorn": {"api/processes/api.py"},

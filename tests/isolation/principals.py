@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from api.middleware import ASKING
 from tenants.context import TENANT_SCOPES, Scope
 from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, Operation, kind_of
-from tests.isolation.world import World
+from tests.isolation.world import USER_BY_COLLECTION, USER_BY_LABELS, World
 
 Expected = Callable[[Operation], int]
 MALFORMED = ("", "Bearer", "Bearer ", "Basic eDp5", "Bearer x", "Bearer a.b.c", "Bearer carrel_", "Bearer \xe9", "bearer\tx")
@@ -20,6 +20,7 @@ class Kind:
     credential: Callable[[World], str | None]  #: of the Authorization header
     expected: Expected  #: for a good call with the first tenant's own values
     tenant: int | None = 0  #: index of the tenant whose data it may see
+    like: str = ""  #: the kind whose exceptions hold for it too
 
 
 def nobody(operation: Operation) -> int:
@@ -52,8 +53,8 @@ def _nobody(name: str, credential: Callable[[World], str | None]) -> Kind:
     return Kind(name, credential, nobody, tenant=None)
 
 
-def _of(name: str, expected: Expected, tenant: int | None = 0) -> Kind:
-    return Kind(name, lambda world: world.members[tenant or 0].credentials[name], _excepted(name, expected), tenant)
+def _of(name: str, expected: Expected, like: str = "") -> Kind:
+    return Kind(name, lambda world: world.members[0].credentials[name], _excepted(like or name, expected), like=like)
 
 
 def _excepted(name: str, expected: Expected) -> Expected:
@@ -90,6 +91,9 @@ KINDS: tuple[Kind, ...] = (
     _nobody("expired token", lambda world: world.token(world.members[0].tenant_id, hours_ago=2)),
     _nobody("token of another signer", lambda world: world.token(world.members[0].tenant_id, genuine=False)),
     _nobody("token of no tenant", lambda world: world.token("ten_" + "0" * 26)),
+    _nobody("user of no tenant", lambda world: world.user(world.members[0], tenant="ten_" + "0" * 26)),
+    _nobody("user whose time is over", lambda world: world.user(world.members[0], exp=1)),
+    _nobody("user of another service", lambda world: world.user(world.members[0], aud="other")),
     *(_of(f"{scope} key", with_scopes(scope)) for scope in TENANT_SCOPES),
     *(_of(f"{scope} token", with_scopes(scope)) for scope in TENANT_SCOPES),
     _of("full key", with_scopes(*TENANT_SCOPES)),
@@ -103,6 +107,17 @@ KINDS: tuple[Kind, ...] = (
         tenant=1,
     ),
     _of("subject token", with_scopes(*TENANT_SCOPES)),
+    _of("user", with_scopes(*TENANT_SCOPES), like="subject token"),
+    _of("querying user", with_scopes(Scope.QUERY), like="query token"),
+    Kind(
+        "user of another tenant",
+        lambda world: world.user(world.members[1], sub=world.members[0].own["subject"]),
+        _excepted("token of another tenant", stranger),
+        tenant=1,
+        like="token of another tenant",
+    ),
+    _of(USER_BY_COLLECTION, bounded(BY_COLLECTION), like=BY_COLLECTION),
+    _of(USER_BY_LABELS, bounded(BY_LABELS), like=BY_LABELS),
     _of("read-only key", reading),
     _of(BY_COLLECTION, bounded(BY_COLLECTION)),
     _of(BY_LABELS, bounded(BY_LABELS)),

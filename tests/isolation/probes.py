@@ -40,7 +40,7 @@ EVERYWHERE: Mapping[str, str] = {
 }
 READERS = (
     *("full key", "full token", "query key", "ingest key", "manage key"),
-    *("query token", "ingest token", "manage token", "key of other collections", "key of other labels"),
+    *("query token", "ingest token", "manage token", "key of other collections", "key of other labels", "user"),
 )
 
 

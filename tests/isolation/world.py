@@ -34,6 +34,7 @@ from tenants.context import TENANT_SCOPES
 from tenants.keys import key_id_of, make_secret
 from tenants.tables import ApiKey
 from tenants.tokens import TokenSigner, Wish
+from tests.identity_provider import AUDIENCE, Provider, identity_provider
 from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, OPERATIONS, Operation, kind_of
 from tests.isolation.doors import Answer, HttpDoor
 from tests.isolation.stand_ins import InlineQueue, InlineWorker, Lines, RewoundCache
@@ -42,6 +43,9 @@ from tests.support import served_engine
 SHAPE = 12  #: characters at the end of a value that make it this one and no other
 SEED = 2026
 CONTENT = ("text", "title", "source", "attribute value")  #: each document has its own
+USER_BY_COLLECTION, USER_BY_LABELS = "user by collection", "user by labels"
+ALL_SCOPES = " ".join(f"carrel:{scope}" for scope in TENANT_SCOPES)
+FAR = 4_000_000_000  # Unix seconds
 Values = dict[str, Any]
 
 
@@ -61,9 +65,15 @@ class Member:
 
 class World:
     def __init__(
-        self, folder: Path, services: ApiServices, worker: InlineWorker, cache: RewoundCache, logged: list[str]
+        self,
+        folder: Path,
+        services: ApiServices,
+        worker: InlineWorker,
+        cache: RewoundCache,
+        logged: list[str],
+        provider: Provider,
     ) -> None:
-        self.logged = logged
+        self.logged, self._provider = logged, provider
         self.services, self._worker, self._cache, self._folder = services, worker, cache, folder
         services.core.limits.fresh_ms = 0  # or the statements of two calls would differ by when they were made
         self._random = random.Random(SEED)
@@ -227,6 +237,10 @@ class World:
                 "POST /v1/admin/tenants/{tenant}/tokens", self.operator, path={"tenant": member.tenant_id}, body=body
             )
             member.credentials[f"{name} token"] = f"Bearer {issued['token']}"
+        member.credentials["user"] = self.user(member)
+        member.credentials["querying user"] = self.user(member, scope=None)
+        member.credentials[USER_BY_COLLECTION] = self.user(member, rooms=[own["collection name/other"]])
+        member.credentials[USER_BY_LABELS] = self.user(member, groups=[self.word("label")])
 
     def _documents(self, member: Member) -> None:
         own = member.own
@@ -352,6 +366,11 @@ class World:
     def run_jobs(self) -> None:
         self._worker.run(self.services.documents.queue)  # type: ignore[arg-type]
 
+    def user(self, member: Member, **claims: Any) -> str:
+        """Of the identity provider; with all scopes, unless the claims say otherwise."""
+        said = {"tenant": member.own["tenant/name"], "sub": member.own["subject"], "scope": ALL_SCOPES, "exp": FAR, **claims}
+        return f"Bearer {self._provider.token(**said)}"
+
     # --- credentials that are none
 
     def unknown_key(self) -> str:
@@ -391,7 +410,7 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
     cache, log = RewoundCache(), Lines()
     logging.getLogger().addHandler(log)
     patch.setattr(logging.getLogger(), "level", logging.INFO)
-    with served_engine(folder) as engine:
+    with served_engine(folder) as engine, identity_provider() as provider:
         for name, stand_in in {
             "DurableQueue": InlineQueue,
             "DurableWorker": InlineWorker,
@@ -407,10 +426,17 @@ def made(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[World]:
             requests_per_second=1_000_000,
             bad_keys_per_minute=1_000_000,
             max_document_bytes=65_536,
+            oidc_issuer=provider.issuer,
+            oidc_audience=AUDIENCE,
+            oidc_scopes_claim="scope",
+            oidc_labels_claim="groups",
+            oidc_collections_claim="rooms",
+            oidc_default_labels=("*",),
+            oidc_default_collections=("*",),
             result_cache_mb=0,  # of two calls that ask the same the second runs fewer statements
         )
         services, worker = build_api(settings), build_worker(settings, "worker")
-        world = World(folder, services, worker.worker, cache, log.lines)  # type: ignore[arg-type]
+        world = World(folder, services, worker.worker, cache, log.lines, provider)  # type: ignore[arg-type]
         try:
             yield world
         finally:

@@ -24,7 +24,7 @@ NOTE_USED_S = 60.0
 def build_gates(core: Core, keys: KeyRing, tokens: TokenSigner) -> Gates:
     settings = core.settings
     identifier = Identifier(core.database, keys, tokens, core.clock, _users(core))
-    identifier.on_change = core.limits.forget
+    identifier.on_change, core.limits.fresh_ms = core.limits.forget, LIMITS_FRESH_MS
     places = {
         OperationClass.ADMIN: settings.concurrent_admin,
         OperationClass.QUERY: settings.concurrent_queries,

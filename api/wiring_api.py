@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from api.bulk import BulkTurns
 from api.cursors import CursorSeal
-from api.gates import LIMITS_FRESH_MS, build_gates, build_upkeep
+from api.gates import build_gates, build_upkeep
 from api.middleware import Gates
 from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
@@ -145,7 +145,6 @@ class ApiServices:
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
-    core.limits.fresh_ms = LIMITS_FRESH_MS
     keys = KeyRing(core.database, core.clock)
     keys.ensure_operator(operator_key(settings))
     tokens = TokenSigner(core.vault.derive("tokens"), core.clock)

@@ -14,7 +14,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput
 from tenants.events import emit
-from tenants.plans import LIMITS, LimitsInForce, check_override
+from tenants.plans import LIMITS, LimitsInForce, check_override, require_limit
 from tenants.quotas import COUNTED, used_of
 from tenants.registry import changeable
 from tenants.tables import LimitOverride, Tenant
@@ -80,7 +80,7 @@ class Overrides:
 
     def remove(self, tenant_id: str, name: str) -> None:
         """The plan's limit holds again; where it does already, nothing changes."""
-        check_override(name, None if name not in ("dedicated",) else True)
+        require_limit(name)
         owned = (col(LimitOverride.tenant_id) == tenant_id, col(LimitOverride.name) == name)
         with self._database.system_write() as session:
             if session.scalar(select(col(LimitOverride.name)).where(*owned)) is not None:

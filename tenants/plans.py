@@ -107,12 +107,16 @@ def _values(rows: Sequence[Any], now: int) -> dict[str, Any]:
 
 def check_override(name: str, value: Any) -> Any:
     """The value as a plan would have it, or InvalidInput."""
-    if name not in LIMITS:
-        raise InvalidInput(f"There is no limit {name!r}, only {', '.join(LIMITS)}.", field="limit")
+    require_limit(name)
     try:
         return Plan.model_validate({name: value}).model_dump(mode="json")[name]
     except ValidationError as error:
         raise InvalidInput(wrong_in(error), field="value") from None
+
+
+def require_limit(name: str) -> None:
+    if name not in LIMITS:
+        raise InvalidInput(f"There is no limit {name!r}, only {', '.join(LIMITS)}.", field="limit")
 
 
 class LimitsInForce:

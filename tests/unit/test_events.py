@@ -169,7 +169,7 @@ def test_tenants_and_their_budgets_tell_what_changed(database: Database, clock: 
     told, _ = log.for_tenant(FakeScope(tenant.id)).list(limit=10)
     assert [(event.type, event.data) for event in told] == [
         ("tenant.created", {"monthly_tokens": 5}),
-        ("tenant.updated", {"monthly_tokens": None}),
+        ("tenant.updated", {"monthly_tokens": None, "plan": None}),
         ("budget.changed", {"old": 5, "new": None}),
     ]
     assert {event.subject for event in told} == {tenant.id}

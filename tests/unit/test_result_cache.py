@@ -91,7 +91,7 @@ def test_labels_and_every_option_are_part_of_the_question(world: World) -> None:
     for fields in (
         {"top_k": 1},
         {"filter": parse({"key": "year", "op": "eq", "value": 1})},
-        {"filter": parse({"key": "year", "op": "eq", "value": True})},
+        {"filter": parse({"key": "year", "op": "eq", "value": 2})},
         {"wishes": Wishes(per_document=1)},
         {"others": ("loans",)},
         {"rerank": False},

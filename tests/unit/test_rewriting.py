@@ -27,6 +27,7 @@ from rag.llm.wording import MAX_REWRITE_CHARS, NotUnderstood, texts_of
 from rag.result_cache import ResultCache
 from rag.retrieval.question import MAX_PHRASINGS, Answer, Question
 from rag.store.memory import MemoryStore
+from tenants.tables import LimitOverride
 from tenants.usage import UsageReader
 from tests.llm import USED, WRONG, Llm, serving
 from tests.support import FreeMeter
@@ -279,8 +280,9 @@ def test_a_provider_cannot_charge_more_than_was_held(world: World, llm: Llm, rew
 
 
 def test_a_budget_that_does_not_cover_it_answers_without(world: World, llm: Llm, rewriting: Rewriting) -> None:
-    used = UsageReader(world.database, system_clock).of(world.contexts[ONE]).used
-    world.registry.set_monthly_tokens(world.contexts[ONE].tenant_id, used + 100)
+    override = {"tenant_id": world.contexts[ONE].tenant_id, "name": "llm_tokens_month", "value": "100"}
+    with world.database.system_write() as session:
+        session.add(LimitOverride(**override, reason="", created_at=0))
     answer = ask(world, ONE)
     assert (answer.degraded, answer.llm_tokens, llm.received) == (("rewrite",), 0, [])
     assert ask(world, TWO).degraded == ()

@@ -31,7 +31,7 @@ from tenants.plans import LIMITS, LimitsInForce, Plans
 from tenants.registry import MAX_DETAILS, TenantRegistry
 from tenants.standing import ACTIVE, Standing
 from tenants.tables import Event, Tenant, TenantDeletion
-from tenants.tokens import TokenSigner
+from tenants.tokens import TokenSigner, Wish
 from tests.unit.conftest import NOON, SetClock
 from tests.world import TENANTS, World
 
@@ -51,9 +51,10 @@ def test_a_suspended_tenant_is_refused_from_the_next_look_on_and_another_is_not(
     database: Database, clock: SetClock, registry: TenantRegistry
 ) -> None:
     keys, tokens = KeyRing(database, clock), TokenSigner(b"k" * 32, clock)
-    identifier = Identifier(database, keys, tokens)
+    identifier = Identifier(database, keys, tokens, clock)
     mine, other = (keys.create(name, name="x", scopes=[Scope.QUERY]).secret for name in "ab")
-    token = tokens.issue("a", issued_by="key", scopes=[Scope.QUERY], lifetime_s=60)[0]
+    operator = keys.create(None, name="operator", scopes=[Scope.OPERATE])
+    token = tokens.issue("a", key_id=operator.row.id, wish=Wish([Scope.QUERY], 60))[0]
     assert identifier.identify(mine).standing == ACTIVE
     registry.suspend("a", reads=True)
     for credential in (mine, token):
@@ -275,7 +276,8 @@ def test_a_tenant_that_is_being_deleted_is_let_in_nowhere(world: World) -> None:
     keys, tokens = KeyRing(world.database, system_clock), TokenSigner(b"k" * 32, system_clock)
     identifier, ash = Identifier(world.database, keys, tokens), world.contexts[ASH].tenant_id
     key = keys.create(ash, name="x", scopes=[Scope.QUERY]).secret
-    token = tokens.issue(ash, issued_by="key", scopes=[Scope.QUERY], lifetime_s=60)[0]
+    operator = keys.create(None, name="operator", scopes=[Scope.OPERATE])
+    token = tokens.issue(ash, key_id=operator.row.id, wish=Wish([Scope.QUERY], 60))[0]
     deletion = Deletions(world.database, system_clock).request(ash)
     for credential in (key, token):
         with pytest.raises(Unauthenticated):

@@ -44,7 +44,7 @@ class Answer:
 class Recorded:
     entries: list[Entry] = field(default_factory=list)
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: Entry, *, intent: str | None = None) -> None:
         self.entries.append(entry)
 
 

@@ -144,12 +144,13 @@ class DurableWorker:
         `executor_id`: the same after a restart; that is how a killed worker's jobs are found again.
         """
         self._database, self._executor_id, self._fair = database, executor_id, fair
+        self._engine = database.queue_engine()
         self._places = {DOCUMENTS: places, FETCHES: replace(places, count=FETCHES_AT_ONCE)}
         DBOS(
             config=DBOSConfig(
                 name=APPLICATION,
                 system_database_url=database.url,
-                system_database_engine=database.queue_engine(),
+                system_database_engine=self._engine,
                 application_version=APPLICATION_VERSION,
                 executor_id=executor_id,
                 serializer=JsonSerializer(),
@@ -178,6 +179,7 @@ class DurableWorker:
     def close(self) -> None:
         """Stop taking jobs, give running steps a moment; what is unfinished goes on at the next start."""
         DBOS.destroy(workflow_completion_timeout_sec=STOP_S)
+        self._engine.dispose()  # it was not made by the library, which leaves its connections open
 
     def owners(self) -> set[str]:
         """The executors that have jobs under way, dead ones included."""

@@ -62,10 +62,12 @@ def test_a_suspended_tenant_is_refused_from_the_next_look_on_and_another_is_not(
         standing.require(reads=True)
         with pytest.raises(TenantSuspended):
             standing.require(reads=False)
+    clock.now += 1
     registry.suspend("a", reads=False)
     with pytest.raises(TenantSuspended):
         identifier.identify(mine).standing.require(reads=True)
     assert identifier.identify(other).standing == ACTIVE
+    clock.now += 1
     registry.resume("a")
     assert identifier.identify(mine).standing == ACTIVE == Standing()
 

@@ -4,7 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-PYTEST_ARGS ?= -n auto --dist loadgroup
+# Tests wait for processes: half as many again as there are cores keep these at work.
+PYTEST_ARGS ?= -n $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 ))) --dist loadgroup
 
 .PHONY: help install run demo test test-full check docs bench clean
 

@@ -149,6 +149,7 @@ def test_requests_that_come_again_have_one_effect(stand: Stand) -> None:
         assert session.scalar(sa.select(sa.func.count()).select_from(Job)) == 1
 
 
+@pytest.mark.full
 def test_a_restart_and_a_killed_worker_lose_and_double_nothing(stand: Stand) -> None:
     names = [stand.service.tenant()[0] for _ in range(2)]
     keys = {name: stand.service.key(name) for name in names}

@@ -143,6 +143,7 @@ def test_doctor_finds_and_repairs_damage_while_the_service_runs(filled: Filled) 
     filled.check()
 
 
+@pytest.mark.full
 def test_what_cannot_be_repaired_is_told_and_fails(filled: Filled) -> None:
     texts = sorted((filled.service.data_dir / "blobs").glob("??/*"))
     texts[0].unlink()

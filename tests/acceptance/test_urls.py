@@ -158,6 +158,7 @@ def test_a_service_whose_operator_allows_nothing_reaches_nothing_inside(tmp_path
         assert listener.connections == 0
 
 
+@pytest.mark.full
 def test_nothing_is_fetched_where_it_is_switched_off(tmp_path: Path, pages: Site) -> None:
     with running_service(tmp_path, embedding_runtime="hash", url_fetch="off") as service:
         _, mine = service.tenant()

@@ -28,6 +28,15 @@ TABLES = (
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`POSTGRESQL_DAILY = False` in a module whose statements others run there each day: in the full suite only."""
+    for item in items:
+        daily = not isinstance(item, pytest.Function) or getattr(item.module, "POSTGRESQL_DAILY", True)
+        if not daily and "postgresql" in item.name:
+            item.add_marker(pytest.mark.full)
+
+
 @dataclass
 class SetClock:
     """A clock that stands still until it is set."""

@@ -24,6 +24,7 @@ from tenants.context import TenantContext
 from tests.support import FreeMeter
 from tests.world import TENANTS, World
 
+POSTGRESQL_DAILY = False
 ASH, ELM = TENANTS
 
 

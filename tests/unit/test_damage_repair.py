@@ -10,15 +10,9 @@ import pytest
 from config.database import Database
 from ingestion.repair.report import Report
 from rag.store.memory import MemoryStore
-from tests.postgresql import database_url
 from tests.world import DAMAGES, Damage, World
 
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.full)])
-def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Every day on SQLite alone: tests/properties/test_repair.py does sequences of these damages on PostgreSQL too."""
-    with database_url(request.param, tmp_path) as url:
-        yield url
+POSTGRESQL_DAILY = False  # tests/properties/test_repair.py does sequences of these damages there
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tenants.tables import LedgerEntry
 from tests.isolation.stand_ins import RewoundCache
 from tests.world import TENANTS, InProcessReader, World, text_of
 
+POSTGRESQL_DAILY = False
 MINE, OTHERS = TENANTS
 DEAD = Wanted(dead=True)
 

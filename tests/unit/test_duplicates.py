@@ -22,6 +22,7 @@ from rag.store.memory import MemoryStore
 from tenants.tables import Event, LedgerEntry
 from tests.world import TENANTS, World
 
+POSTGRESQL_DAILY = False
 MINE, OTHERS = TENANTS
 _CHANCE = random.Random(11)
 WORDS = _CHANCE.choices([f"oak{number}" for number in range(900)], k=600)

@@ -26,6 +26,7 @@ from rag.store.memory import MemoryStore
 from tests.sites import Site, page, redirect, says, site
 from tests.world import World, text_of
 
+POSTGRESQL_DAILY = False
 ASH, ELM = "ash", "elm"
 
 

@@ -21,6 +21,8 @@ from rag.embedding.hashing import HashRuntime
 from rag.store.memory import MemoryStore
 from tests.world import DAMAGES, World, text_of
 
+POSTGRESQL_DAILY = False
+
 
 @pytest.fixture
 def world(sql_url: str, tmp_path: Path) -> Iterator[World]:

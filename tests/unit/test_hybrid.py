@@ -27,6 +27,8 @@ from rag.store.shards import EdgeStore
 from tests.support import BuildsCopies, FreeMeter
 from tests.world import World
 
+POSTGRESQL_DAILY = False
+
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> Iterator[World]:

@@ -105,6 +105,7 @@ def test_what_is_prepared_says_how_near_it_comes_and_is_made_once(
     assert np.load(made / PROBE_FILE).shape == (len(PROBES), manifest.dimensions)
 
 
+@pytest.mark.full
 def test_a_model_too_far_from_its_original_is_not_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_model_too_far_from_its_original_is_not_kept(
     assert "OpenVINO is not used" in caplog.text
 
 
+@pytest.mark.full
 def test_a_failed_conversion_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

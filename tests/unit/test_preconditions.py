@@ -19,6 +19,7 @@ from rag.corpus import Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tests.world import TENANTS, World
 
+POSTGRESQL_DAILY = False
 MINE, OTHERS = TENANTS
 WRITERS = 64
 

@@ -23,6 +23,8 @@ from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow, UsageDay
 from tests.world import DAMAGES, LONG_AGO_S, World, old_blob, text_of
 
+POSTGRESQL_DAILY = False
+
 
 @pytest.fixture
 def world(database: Database, tmp_path: Path) -> Iterator[World]:

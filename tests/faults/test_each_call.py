@@ -22,7 +22,7 @@ from tests.world import TENANTS, World, text_of
 
 T = TypeVar("T")
 RESENDS = 3
-FEW = 12  #: of each way, every day
+FEW = 6  # of the calls, spread over all of them, every day
 WAYS = {
     "it fails": (False, False),
     "its answer is lost": (True, False),

@@ -36,6 +36,8 @@ class Rewriting:
         most = self.model.count_tokens([told, asked[0]]) + MAX_ANSWER_TOKENS
         # What the same request paid before is less than `most`, up to which holding it again would charge.
         paid = meter.charged(hold_id)
+        if not paid and meter.strained():  # near its end, the budget is for what cannot be done without
+            return Rewritten((), 0, False)
         try:
             held = not paid and meter.hold(hold_id, most, started=True)
         except BudgetExhausted:

@@ -288,6 +288,16 @@ def test_a_budget_that_does_not_cover_it_answers_without(world: World, llm: Llm,
     assert ask(world, TWO).degraded == ()
 
 
+def test_near_the_end_of_its_budget_it_is_left_out(world: World, llm: Llm, rewriting: Rewriting) -> None:
+    override = {"tenant_id": world.contexts[ONE].tenant_id, "name": "llm_tokens_month", "value": "100000"}
+    with world.database.system_write() as session:
+        session.add(LimitOverride(**override, reason="", created_at=0))
+    world.ledger.for_tenant(world.contexts[ONE], "llm").debit("before", 90_000)
+    answer = ask(world, ONE)
+    assert (answer.degraded, answer.llm_tokens, llm.received) == (("rewrite",), 0, [])
+    assert ask(world, TWO).degraded == ()
+
+
 def test_the_same_request_pays_once(world: World, llm: Llm, rewriting: Rewriting) -> None:
     assert ask(world, ONE).llm_tokens == ask(world, ONE).llm_tokens == USED
     assert spent(world, ONE)["llm"] == USED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     sources = b"".join(path.read_bytes() for path in sorted(Path("rag/embedding/local").glob("*.py")))
     os.environ["CARREL_MODELS_DIR"] = str(config.cache.mkdir(f"models-{hashlib.sha256(sources).hexdigest()[:12]}"))
     config.stash[GUARD] = begin_run()
+    # A shell lets what it starts in the background ignore Ctrl-C, and every process from there on would.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -52,7 +52,7 @@ class Overrides:
             force = plans.limits_of(session, tenant.id, now)
             rows = session.scalars(select(LimitOverride).where(col(LimitOverride.tenant_id) == tenant.id)).all()
             used = used_of(session, tenant.id)
-        overrides = {row.name: row for row in rows if row.until is None or row.until > now}
+        overrides = {row.name: row for row in rows if row.until is None or row.until > now or row.afterwards is not None}
         of_plan = plans.resolve(force.plan, {})
 
         def shown(name: str) -> LimitShown:
@@ -60,6 +60,7 @@ class Overrides:
             monthly = name == MONTHLY and tenant.monthly_tokens is not None
             source = "override" if row is not None else "monthly_tokens" if monthly else "plan"
             until, reason = (None, None) if row is None else (row.until, row.reason)
+            until = None if until is not None and until <= now else until
             count = getattr(used, name) if name in COUNTED else None
             return LimitShown(name, getattr(force, name), source, getattr(of_plan, name), count, until, reason)
 
@@ -74,8 +75,7 @@ class Overrides:
             raise InvalidInput(f"A reason has up to {MAX_REASON_CHARS} characters.", field="reason", limit=MAX_REASON_CHARS)
         with self._database.system_write() as session:
             self._changed(session, tenant_id, name, value=value, until=until)
-            owned = {"tenant_id": tenant_id, "name": name, "created_at": self._clock()}
-            session.merge(LimitOverride.model_validate({**owned, "value": json.dumps(value), "until": until, "reason": reason}))
+            write_override(session, tenant_id, name, value, now=self._clock(), until=until, reason=reason)
         self._limits.forget(tenant_id)
 
     def remove(self, tenant_id: str, name: str) -> None:
@@ -93,3 +93,22 @@ class Overrides:
         tenant.changed_at = self._clock()
         session.add(tenant)
         emit(session, self._clock, tenant_id, "tenant.limit_changed", tenant_id, limit=name, **told)
+
+
+def write_override(
+    session: Session, tenant_id: str, name: str, value: Any, *, now: int, until: int | None, reason: str
+) -> None:
+    """With `until` (Unix ms) the value holds to then, and after it what was set for good; without, it is set for good."""
+    said, row = json.dumps(value), session.get(LimitOverride, (tenant_id, name), with_for_update=True)
+    if row is not None and row.until is not None and row.until <= now:  # what it was is over; what follows it holds
+        row.until, row.value, row.afterwards = None, row.afterwards or "", None
+    if until is not None:
+        row = row or LimitOverride(tenant_id=tenant_id, name=name, value="", created_at=now)
+        row.afterwards = row.value or None if row.until is None else row.afterwards
+        row.value, row.until, row.reason = said, until, reason
+    elif row is not None and row.until is not None:  # under an override
+        row.afterwards = said
+    else:
+        row = row or LimitOverride(tenant_id=tenant_id, name=name, value=said, created_at=now)
+        row.value, row.reason = said, reason
+    session.add(row)

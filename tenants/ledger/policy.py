@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy.orm import Session
 from sqlmodel import select
@@ -14,6 +12,7 @@ from config.database import Database
 from config.errors import InvalidInput, NotFound
 from tenants.events import emit
 from tenants.ledger.bounds import KINDS, SPANS, limit_name
+from tenants.overrides import write_override
 from tenants.plans import LimitsInForce, check_override
 from tenants.tables import LimitOverride, Tenant
 
@@ -56,32 +55,16 @@ class BudgetPolicy:
                 if name == MONTHLY and until is None and wanted is not None:
                     self._set_monthly(session, tenant, wanted)
                 else:
-                    self._write(session, tenant, name, wanted, until, reason)
+                    write_override(session, tenant.id, name, wanted, now=now, until=until, reason=reason)
                 changed = {"limit": name, "old": getattr(old, name), "new": value, "until": until}
                 emit(session, self._clock, tenant_id, "budget.changed", tenant_id, **changed)
             if soft is not None:
                 mine = {limit_name(kind, unit, span) for unit in UNITS}
                 names = {*old.soft_budgets} | mine if soft else {*old.soft_budgets} - mine
-                self._write(session, tenant, SOFT, sorted(names), None, reason)
+                write_override(session, tenant.id, SOFT, sorted(names), now=now, until=None, reason=reason)
             tenant.changed_at = max(now, tenant.changed_at)
             session.add(tenant)
         self._limits.forget(tenant_id)
-
-    def _write(self, session: Session, tenant: Tenant, name: str, value: Any, until: int | None, reason: str) -> None:
-        now, said = self._clock(), json.dumps(value)
-        row = session.get(LimitOverride, (tenant.id, name), with_for_update=True)
-        if row is not None and row.until is not None and row.until <= now:  # what it was is over; what follows it holds
-            row.until, row.value, row.afterwards = None, row.afterwards or "", None
-        if until is not None:
-            row = row or LimitOverride(tenant_id=tenant.id, name=name, value="", created_at=now)
-            row.afterwards = row.value or None if row.until is None else row.afterwards
-            row.value, row.until, row.reason = said, until, reason
-        elif row is not None and row.until is not None:  # under an override
-            row.afterwards = said
-        else:
-            row = row or LimitOverride(tenant_id=tenant.id, name=name, value=said, created_at=now)
-            row.value, row.reason = said, reason
-        session.add(row)
 
     def _set_monthly(self, session: Session, tenant: Tenant, tokens: int) -> None:
         """Kept where `tenant update` changes it too: of two places, one would be passed over."""

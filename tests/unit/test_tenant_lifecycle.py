@@ -117,6 +117,12 @@ def test_an_override_holds_at_once_for_its_tenant_until_it_expires(
     assert limits.of("a").documents == 1_000
     overrides.put("a", "documents", None, until=None, reason="")
     assert limits.of("a").documents is None
+    overrides.put("a", "documents", 7, until=clock.now + 50, reason="for a while")
+    assert limits.of("a").documents == 7
+    clock.now += 50
+    [documents] = [limit for limit in overrides.show(registry.get("a")).limits if limit.name == "documents"]
+    assert limits.of("a").documents is None, "what was set for good holds again"
+    assert (documents.value, documents.source, documents.until) == (None, "override", None)
     overrides.remove("a", "documents")
     overrides.remove("a", "documents")
     assert limits.of("a").documents == 1_000

@@ -7,12 +7,15 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
+import numpy as np
 import pytest
 
 from carrel_client import Carrel
 from config.settings import Settings
 from rag.embedding.hashing import HashRuntime
+from rag.store.base import Point
 from rag.store.remote import EngineClient
 from tests.support import FakeScope, carrel, environment, start_service, wait_for
 
@@ -124,7 +127,12 @@ def test_doctor_finds_and_repairs_damage_while_the_service_runs(filled: Filled) 
     with filled.service.admin as admin:
         tenant_id = admin.admin.tenants.get(victim).id
     engine = EngineClient(Settings(data_dir=filled.service.data_dir).engine_socket, patience_s=10, timeout_s=10)
-    vectors = engine.for_tenant(FakeScope(tenant_id), HashRuntime.fingerprint.space)
+    space = HashRuntime.fingerprint.space
+    vectors, strays = (engine.for_tenant(FakeScope(tenant), space) for tenant in (tenant_id, "ten_nobody"))
+    # As many as will be lost: an engine with fewer points than SQL counts is filled by the service itself within 5 s.
+    strays.upsert(
+        [Point(str(UUID(int=n)), "doc_nobody", "col_nobody", np.ones(space.dimensions, np.float32)) for n in range(7)]
+    )
     lost = vectors.ids()[:7]
     vectors.delete_points(lost)
     looked = carrel("doctor", "--json", env=filled.env)
@@ -135,9 +143,11 @@ def test_doctor_finds_and_repairs_damage_while_the_service_runs(filled: Filled) 
     assert vectors.existing(lost) == set()
     found = _repair(filled, 0)
     assert {kind: (finding["tenant_id"], finding["count"]) for kind, finding in found.items()} == {
-        "chunk_without_point": (tenant_id, 7)
+        "chunk_without_point": (tenant_id, 7),
+        "points_of_unknown_tenant": ("ten_nobody", 7),
     }
     assert vectors.existing(lost) == {*lost}
+    assert strays.count() == 0
     engine.close()
     assert carrel("doctor", env=filled.env).returncode == 0
     filled.check()

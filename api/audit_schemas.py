@@ -116,14 +116,12 @@ class StatisticsOut(BaseModel):
     documents: int
     chunks: int
     bytes: int
-    counted_at: str | None = Field(description="How old the oldest count of documents, chunks and bytes is; null: none yet.")
     hours: int
     recent: SumsOut
 
     @classmethod
     def of(cls, found: Statistics) -> StatisticsOut:
-        counted = None if found.counted_at is None else isoformat(found.counted_at)
-        return cls.model_validate({**asdict(found), "counted_at": counted})
+        return cls.model_validate(asdict(found))
 
 
 class NoisyOut(SumsOut):

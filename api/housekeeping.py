@@ -64,7 +64,6 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("deleted tenants", services.removal.run_once, 0.0),
         Chore("audit chain", services.sealer.run_once, 0.0),
         Chore("old audit entries", services.sealer.purge, PURGE_EVERY_S),
-        Chore("figures", services.figures.count_all, PURGE_EVERY_S),
         Chore("placements", services.placer.run_once, PLACE_EVERY_S),
         Chore("finished jobs", services.worker.purge_finished, PURGE_EVERY_S),
         Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),

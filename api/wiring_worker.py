@@ -28,7 +28,6 @@ from ingestion.durable import DurableQueue, DurableWorker
 from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetch.poster import Poster
-from ingestion.figures import Figures
 from ingestion.instances import Instances
 from ingestion.pipeline import Pipeline
 from ingestion.placement import Placer
@@ -66,7 +65,6 @@ class WorkerServices:
     webhooks: WebhookSender
     removal: TenantRemoval
     sealer: Sealer
-    figures: Figures
 
     def close(self) -> None:
         self.webhooks.close()
@@ -105,7 +103,27 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         fetcher=_fetcher(settings),
         quotas=core.quotas,
     )
-    worker = DurableWorker(
+    points = settings.dedicated_points
+    return WorkerServices(
+        core=core,
+        worker=_durable(core, pipeline, executor),
+        sandbox=sandbox,
+        store=store,
+        embedding=embedding,
+        queue=queue,
+        instances=Instances(core.database, core.clock),
+        reconciler=build_reconciler(core, embedding, queue),
+        placer=Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas),
+        events=EventLog(core.database, core.clock),
+        webhooks=build_sender(core),
+        removal=TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector),
+        sealer=_sealer(core),
+    )
+
+
+def _durable(core: Core, pipeline: Pipeline, executor: str) -> DurableWorker:
+    settings = core.settings
+    return DurableWorker(
         core.database,
         pipeline,
         core.registry.context_of_job,
@@ -113,15 +131,6 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         fair=settings.worker_fairness == "on",
         executor_id=executor,
     )
-    reconciler = build_reconciler(core, embedding, queue)
-    instances = Instances(core.database, core.clock)
-    events = EventLog(core.database, core.clock)
-    removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
-    points = settings.dedicated_points
-    placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
-    last = placer, events, build_sender(core), removal, _sealer(core)
-    figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
 
 
 def build_sender(core: Core) -> WebhookSender:

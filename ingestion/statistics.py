@@ -12,14 +12,13 @@ from sqlmodel import SQLModel, col
 
 from config.clock import Clock, day
 from config.database import Database
-from ingestion.tables import TenantFigures
 from tenants.audit_tables import AuditHour
-from tenants.tables import Tenant, UsageDay
+from tenants.tables import QuotaUse, Tenant, UsageDay
 
 Measure = Literal["requests", "queries", "denied", "failed", "tokens"]
 HOUR_MS = 3_600_000
 _REQUESTS = ("requests", "queries", "denied", "failed")
-_FIGURES = ("documents", "chunks", "bytes")
+_HAD = ("documents", "chunks", "bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,6 @@ class Statistics:
     documents: int
     chunks: int
     bytes: int
-    counted_at: int | None  #: of the oldest of the counts that are summed; None: nothing was counted yet
     hours: int
     recent: Sums  #: of the last `hours`
 
@@ -54,14 +52,14 @@ class StatisticsReader:
         self._database, self._clock = database, clock
 
     def of_all(self, hours: int) -> Statistics:
-        figures: sa.Select[Any] = sa.select(*_summed(TenantFigures, _FIGURES), sa.func.min(col(TenantFigures.counted_at)))
+        had: sa.Select[Any] = sa.select(*_summed(QuotaUse, _HAD))
         requests: sa.Select[Any] = sa.select(*_summed(AuditHour, _REQUESTS)).where(self._hours(hours))
         used: sa.Select[Any] = sa.select(_tokens()).select_from(_USED).where(self._days(hours))
         with self._database.system_read() as session:
             tenants = session.scalar(sa.select(sa.func.count()).select_from(Tenant)) or 0
-            documents, chunks, size, counted_at = session.execute(figures).one()
+            documents, chunks, size = session.execute(had).one()
             recent, tokens = session.execute(requests).one(), session.execute(used).one()
-        return Statistics(tenants, int(documents), int(chunks), int(size), counted_at, hours, _sums(recent, tokens))
+        return Statistics(tenants, int(documents), int(chunks), int(size), hours, _sums(recent, tokens))
 
     def noisiest(self, by: Measure, hours: int, limit: int) -> list[Noisy]:
         """Tenants with the most of the measure in the last hours, most first; none that has nothing of it."""

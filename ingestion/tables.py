@@ -77,15 +77,3 @@ class Instance(SQLModel, table=True):
     executor: str | None = None  #: name under which a worker owns durable jobs
     started_at: int = Field(sa_type=sa.BigInteger)
     seen_at: int = Field(sa_type=sa.BigInteger)
-
-
-class TenantFigures(TenantOwned, table=True):
-    """What a tenant has, as it was last counted: for statistics over all tenants, which must not go through all their rows."""
-
-    __tablename__ = "tenant_figures"
-
-    tenant_id: str = Field(primary_key=True)
-    documents: int = Field(default=0, sa_type=sa.BigInteger)  #: that are live
-    chunks: int = Field(default=0, sa_type=sa.BigInteger)
-    bytes: int = Field(default=0, sa_type=sa.BigInteger)  #: of the live versions' contents
-    counted_at: int = Field(sa_type=sa.BigInteger)

@@ -64,19 +64,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f('ix_audit_hours_hour'), 'audit_hours', ['hour'], unique=False)
 
-    op.create_table(
-        'tenant_figures',
-        sa.Column('tenant_id', sa.String(), nullable=False),
-        sa.Column('documents', sa.BigInteger(), nullable=False),
-        sa.Column('chunks', sa.BigInteger(), nullable=False),
-        sa.Column('bytes', sa.BigInteger(), nullable=False),
-        sa.Column('counted_at', sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint('tenant_id', name=op.f('pk_tenant_figures')),
-    )
-
 
 def downgrade() -> None:
-    for table in ('tenant_figures', 'audit_hours', 'audit_checkpoints', 'audit_intents'):
+    for table in ('audit_hours', 'audit_checkpoints', 'audit_intents'):
         op.drop_table(table)
     for name in ('unsealed', 'chain', 'time'):
         op.drop_index(f'ix_audit_entries_{name}', table_name='audit_entries')

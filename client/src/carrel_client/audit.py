@@ -122,7 +122,6 @@ class Statistics(Model):
     documents: int
     chunks: int
     bytes: int
-    counted_at: str | None
     hours: int
     recent: RecentSums
 

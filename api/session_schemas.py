@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
@@ -21,6 +22,7 @@ MAX_TTL_S = 10 * 366 * 24 * 3600
 MAX_CONTENT_CHARS = 100_000
 MAX_TAGS, MAX_TAG_CHARS, MAX_TITLE_CHARS, MAX_NAME_CHARS = 32, 64, 300, 200
 MAX_METADATA_BYTES, MAX_CALLS_BYTES, MAX_KEY_CHARS = 16_384, 65_536, 255
+MAX_DEPTH = 32  # of metadata and tool calls
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 Role = Literal["user", "assistant", "system", "tool"]
@@ -30,13 +32,20 @@ Order = Literal["oldest", "newest"]
 
 
 def _kept(value: Any, most: int) -> Any:
-    try:
-        written = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    """What comes back as it was: readers of JSON go less deep than what writes it, and some numbers are none in it."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _inner(outer)]
+    if level:
+        raise ValueError(f"it is nested at most {MAX_DEPTH} deep")
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not storable(written) or len(written.encode()) > most:
         raise ValueError(f"it is at most {most} bytes of JSON, without lone surrogates")
     return value
+
+
+def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _distinct(tags: list[str]) -> list[str]:

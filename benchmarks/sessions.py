@@ -122,14 +122,17 @@ def _handles(pid: int) -> int:
 def _sweep(plan: Plan, service: LocalService, client: Carrel) -> Figures:
     """Questions while nothing expires, and while so many sessions do, that were let expire at one moment."""
     ids = _make(client, plan.sessions, turns=TURNS, ttl_s=10**6)
-    questions = Writer(plan.seed + 1, tokenizer_of(plan.runtime)).questions(plan.queries)
-    for question in questions[:WARM_UP]:
-        ask(client, question)
-    quiet = [ask(client, question).wall_ms for question in questions]
+    writer = Writer(plan.seed + 1, tokenizer_of(plan.runtime))
+
+    def asked(count: int) -> list[float]:
+        return [ask(client, question).wall_ms for question in writer.questions(count)]
+
+    asked(WARM_UP)
+    quiet = asked(plan.queries)
     _let_expire(service)
     began, swept = time.monotonic(), []
     while (left := _left(service, ids)) and time.monotonic() < began + LONGEST_S:
-        swept += [ask(client, f"{question} {left}").wall_ms for question in questions[: plan.queries // 4]]
+        swept += asked(plan.queries // 4)
     if left:
         raise BenchmarkError(f"{left} expired sessions were still there after {LONGEST_S:g} s.")
     took = time.monotonic() - began

@@ -18,7 +18,7 @@ _NO_SYNC = {"synchronize_session": False}
 def erase(session: Session, parts: SessionParts, scope: Speaker, *, session_ids: Collection[str]) -> int:
     """Remove sessions, their tags and turns; return how many sessions. What companions keep is theirs to remove, before."""
     counted = select(col(ChatSession.id)).where(col(ChatSession.id).in_(session_ids), col(ChatSession.state).not_in(GONE))
-    living = len(session.execute(counted.with_for_update()).all())
+    living = len(session.execute(counted.order_by(col(ChatSession.id)).with_for_update()).all())
     for table in (Turn, SessionTag):
         of_them = sa.delete(table).where(col(table.session_id).in_(session_ids))
         session.execute(of_them, execution_options=_NO_SYNC)

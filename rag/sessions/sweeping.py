@@ -15,8 +15,10 @@ from rag.sessions.parts import SessionParts
 from rag.sessions.tables import EXPIRED, GONE, ChatSession, SessionTag, Turn
 
 _NO_SYNC = {"synchronize_session": False}
-#: Sessions that become expired in one transaction, and rows that one removes: either holds SQLite's one lock for 5 ms.
-PAGE, ROWS = 50, 200
+#: Sessions that become expired in one transaction, and rows that one removes: either holds SQLite's one lock for some 5 ms,
+#: for which a question's audit entry has to wait.
+PAGE, ROWS = 20, 100
+REST = 2.0  # pauses are so many times as long as the work before them
 SLICE_S = 3.0  # of one call: others are looked after in between
 
 
@@ -46,7 +48,7 @@ class SessionSweeper:
                 if (more := work()) is None:
                     break
                 done += more
-                self._pause(time.monotonic() - began)  # as long as it worked: others come in between
+                self._pause(REST * (time.monotonic() - began))  # others come in between
         return done
 
     def _expire(self) -> int | None:

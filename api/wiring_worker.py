@@ -14,6 +14,7 @@ from api.wiring import (
     build_core,
     build_embedding,
     build_sandbox,
+    build_sessions,
     build_store,
     build_webhooks,
     open_collections,
@@ -39,6 +40,7 @@ from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
 from tenants.audit_archive import CheckpointArchive
 from tenants.audit_chain import PURPOSE, CheckpointSigner
@@ -65,6 +67,7 @@ class WorkerServices:
     webhooks: WebhookSender
     removal: TenantRemoval
     sealer: Sealer
+    sweeper: SessionSweeper
 
     def close(self) -> None:
         self.webhooks.close()
@@ -88,7 +91,46 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     store = build_store(settings, **JOB_PATIENCE)
     blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
     collector = _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue)
-    pipeline = Pipeline(
+    pipeline = _pipeline(core, blobs, sandbox, embedding, store, collector, queue)
+    worker = DurableWorker(
+        core.database,
+        pipeline,
+        core.registry.context_of_job,
+        places=Places(settings.jobs_in_flight, settings.worker_tenant_concurrency),
+        fair=settings.worker_fairness == "on",
+        executor_id=executor,
+    )
+    reconciler = build_reconciler(core, embedding, queue)
+    instances = Instances(core.database, core.clock)
+    events = EventLog(core.database, core.clock)
+    removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
+    points = settings.dedicated_points
+    placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
+    last = placer, events, build_sender(core), removal, _sealer(core)
+    return WorkerServices(
+        core,
+        worker,
+        sandbox,
+        store,
+        embedding,
+        queue,
+        instances,
+        reconciler,
+        *last,
+        SessionSweeper(build_sessions(core)),
+    )
+
+
+def _pipeline(
+    core: Core,
+    blobs: BlobStore,
+    sandbox: Sandbox,
+    embedding: EmbeddingService,
+    store: VectorStore,
+    collector: Collector,
+    queue: DurableQueue,
+) -> Pipeline:
+    return Pipeline(
         core.database,
         core.clock,
         blobs,
@@ -99,37 +141,9 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         core.ledger,
         collector,
         queue,
-        max_chunks=settings.max_chunks,
-        fetcher=_fetcher(settings),
+        max_chunks=core.settings.max_chunks,
+        fetcher=_fetcher(core.settings),
         quotas=core.quotas,
-    )
-    points = settings.dedicated_points
-    return WorkerServices(
-        core=core,
-        worker=_durable(core, pipeline, executor),
-        sandbox=sandbox,
-        store=store,
-        embedding=embedding,
-        queue=queue,
-        instances=Instances(core.database, core.clock),
-        reconciler=build_reconciler(core, embedding, queue),
-        placer=Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas),
-        events=EventLog(core.database, core.clock),
-        webhooks=build_sender(core),
-        removal=TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector),
-        sealer=_sealer(core),
-    )
-
-
-def _durable(core: Core, pipeline: Pipeline, executor: str) -> DurableWorker:
-    settings = core.settings
-    return DurableWorker(
-        core.database,
-        pipeline,
-        core.registry.context_of_job,
-        places=Places(settings.jobs_in_flight, settings.worker_tenant_concurrency),
-        fair=settings.worker_fairness == "on",
-        executor_id=executor,
     )
 
 

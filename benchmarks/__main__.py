@@ -15,6 +15,7 @@ from benchmarks import ingest as ingest_benchmark
 from benchmarks import quality as quality_benchmark
 from benchmarks import query as query_benchmark
 from benchmarks import reingest as reingest_benchmark
+from benchmarks import sessions as sessions_benchmark
 from benchmarks import startup as startup_benchmark
 from benchmarks import tenants as tenants_benchmark
 from benchmarks.report import Report
@@ -119,6 +120,19 @@ def fairness(
     """A tenant's documents and questions beside another's flood; what taking turns and the way in cost one alone."""
     plan = fairness_benchmark.Plan(flood, small, chunks_per_document, alone, repeats, runtime, seed, queries)
     finish(fairness_benchmark.run(plan), json_file)
+
+
+@app.command()
+def sessions(
+    appends: Annotated[int, typer.Option(min=10, help="Turns, one after the other.")] = 500,
+    sessions: Annotated[int, typer.Option(min=20, help="Sessions that are open; and as many again that expire.")] = 10_000,
+    queries: Annotated[int, typer.Option(min=40, help="Questions beside the sweep, and without it.")] = 400,
+    runtime: Runtime = MODEL,
+    seed: Seed = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """A turn's way to its acknowledgement, what open sessions hold, and what expired ones cost questions."""
+    finish(sessions_benchmark.run(sessions_benchmark.Plan(appends, sessions, queries, runtime, seed)), json_file)
 
 
 @app.command()

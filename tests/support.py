@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 
 from carrel_client import Carrel
+from config.errors import Forbidden
 from rag.store.base import Space
 from rag.store.build import BuildsHere
 from rag.store.engine import EngineServer
@@ -36,12 +37,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FakeScope:
-    """Satisfies rag.types.Reader by shape."""
+    """Satisfies rag.types.Reader and Speaker by shape."""
 
     tenant_id: str
     cache_salt: bytes = b"salt"
     collections: frozenset[str] | None = None
     labels: frozenset[str] | None = None
+    subject: str | None = None
+
+    def speaking_for(self, named: str | None) -> str | None:
+        if self.subject is not None and named not in (None, self.subject):
+            raise Forbidden("another subject")
+        return self.subject or named
 
 
 @dataclass
@@ -151,7 +158,7 @@ class Service:
         return Carrel(api_key=(self.data_dir / "operator.key").read_text().strip(), base_url=self.url)
 
     def key(self, tenant: str, *scopes: str, **bounds: list[str]) -> str:
-        chosen = scopes or ("query", "ingest", "manage")
+        chosen = scopes or ("query", "converse", "ingest", "manage")
         with self.admin as admin:
             return admin.admin.keys.create(tenant=tenant, name="test", scopes=chosen, **bounds).secret
 

@@ -288,6 +288,17 @@ def test_query_measures_a_small_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+def test_sessions_measures_appends_and_a_sweep(tmp_path: Path) -> None:
+    given = ("--appends", "20", "--sessions", "40", "--queries", "40", "--runtime", "hash")
+    figures = run(tmp_path, "sessions", *given)["figures"]
+    assert figures["sessions"] == 40
+    assert 0 < figures["bare_insert_p50_ms"] < figures["append_p50_ms"] <= figures["append_p99_ms"]
+    assert abs(figures["handles_growth"]) < 20
+    assert figures["queries_in_sweep"] >= 10
+    assert figures["query_p95_ratio_in_sweep"] > 0
+
+
+@pytest.mark.full
 def test_startup_measures_a_start(tmp_path: Path) -> None:
     figures = run(tmp_path, "startup", "--repeats", "1", "--runtime", "hash")["figures"]
     assert 0 < figures["ready_s"] < figures["first_vector_s"]

@@ -51,6 +51,8 @@ from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
 from rag.evaluation.tunings import TuningStore
 from rag.llm.rewriting import Rewriting
+from rag.recall.recall import Recall
+from rag.recall.resident import Residents
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
@@ -121,6 +123,7 @@ class ApiServices:
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
+    recall: Recall
     reranking: Reranking | None
     rewriting: Rewriting | None
     store: VectorStore
@@ -148,9 +151,8 @@ class ApiServices:
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
-    keys = KeyRing(core.database, core.clock)
+    keys, tokens = KeyRing(core.database, core.clock), TokenSigner(core.vault.derive("tokens"), core.clock)
     keys.ensure_operator(operator_key(settings))
-    tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
     gates = build_gates(core, keys, tokens)
     embedding = build_embedding(settings)
     core = priced(core, embedding)
@@ -188,6 +190,7 @@ def build_api(settings: Settings) -> ApiServices:
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
+        recall=_recall(core, embedding),
         reranking=reranking,
         rewriting=rewriting,
         store=store,
@@ -209,6 +212,11 @@ def _retriever(
     results = ResultCache(core.settings.result_cache_mb * MIB)
     parts = core.database, collections, store, embedding
     return Retriever(*parts, clock=core.clock, reranking=reranking, rewriting=rewriting, results=results)
+
+
+def _recall(core: Core, embedding: EmbeddingService) -> Recall:
+    residents = Residents(embedding.space.dimensions, core.settings.recall_index_mb * MIB)
+    return Recall(core.database, core.clock, embedding, residents)
 
 
 def _tenancy(core: Core) -> Tenancy:

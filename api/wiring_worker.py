@@ -36,6 +36,7 @@ from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
 from ingestion.tenant_removal import TenantRemoval
+from ingestion.turn_vectors import TurnEmbedding
 from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
@@ -67,6 +68,7 @@ class WorkerServices:
     webhooks: WebhookSender
     removal: TenantRemoval
     sealer: Sealer
+    turns: TurnEmbedding
     sweeper: SessionSweeper
 
     def close(self) -> None:
@@ -107,6 +109,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
+    turns = TurnEmbedding(core.database, core.clock, embedding, core.ledger, core.registry.context_of_job)
     return WorkerServices(
         core,
         worker,
@@ -117,6 +120,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         instances,
         reconciler,
         *last,
+        turns,
         SessionSweeper(build_sessions(core)),
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from api.local import LocalService, local_service
 from benchmarks.corpus import Writer
 from benchmarks.harness import BenchmarkError, in_parallel, median, percentile, shown
-from benchmarks.memory import PROC, pss_mb, tree
+from benchmarks.process_memory import PROC, pss_mb, tree
 from benchmarks.report import Figures, Report
 from benchmarks.workload import SERVICE, ask, fill, tokenizer_of
 from carrel_client import Carrel

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from api.remembering import build_memory_sweep
 from api.wiring import (
     COLLECTOR_PATIENCE,
     JOB_PATIENCE,
@@ -40,6 +41,7 @@ from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.memories.removal import MemorySweep
 from rag.store.base import VectorStore
 from tenants.audit_archive import CheckpointArchive
 from tenants.audit_chain import PURPOSE, CheckpointSigner
@@ -67,6 +69,7 @@ class WorkerServices:
     removal: TenantRemoval
     sealer: Sealer
     figures: Figures
+    memories: MemorySweep
 
     def close(self) -> None:
         self.webhooks.close()
@@ -114,14 +117,25 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         executor_id=executor,
     )
     reconciler = build_reconciler(core, embedding, queue)
-    instances = Instances(core.database, core.clock)
-    events = EventLog(core.database, core.clock)
+    instances, events = Instances(core.database, core.clock), EventLog(core.database, core.clock)
     removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
     figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
+    return WorkerServices(
+        core,
+        worker,
+        sandbox,
+        store,
+        embedding,
+        queue,
+        instances,
+        reconciler,
+        *last,
+        figures,
+        build_memory_sweep(core, embedding),
+    )
 
 
 def build_sender(core: Core) -> WebhookSender:

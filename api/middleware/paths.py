@@ -10,9 +10,14 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 #: Bodies of any length, which their routes read line by line and bound themselves.
 STREAMED = frozenset({"/v1/bulk"})
 #: POST routes that change nothing.
-ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"})
+ASKING = frozenset({"/v1/query", "/v1/context", "/v1/memories/search", "/v1/tokens", "/v1/admin/search"})
 #: Reads that are audited although they change nothing: they hand out content.
-RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export")
+RETRIEVALS = re.compile(
+    r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/memories(/[^/]+(/history)?)?|/v1/(admin/)?audit/export"
+)
+
+#: Somebody waits for the next turn of a conversation: its writes are no bulk work.
+CONVERSING = re.compile(r"/v1/memories(/.*)?")
 
 
 def class_of(method: str, path: str) -> OperationClass:
@@ -20,4 +25,5 @@ def class_of(method: str, path: str) -> OperationClass:
         return OperationClass.ADMIN
     if method in ("GET", "HEAD"):
         return OperationClass.READ
-    return OperationClass.QUERY if path in ASKING else OperationClass.INGEST
+    asks = path in ASKING or CONVERSING.fullmatch(path)
+    return OperationClass.QUERY if asks else OperationClass.INGEST

@@ -121,21 +121,9 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
-    last = placer, events, build_sender(core), removal, _sealer(core)
-    figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(
-        core,
-        worker,
-        sandbox,
-        store,
-        embedding,
-        queue,
-        instances,
-        reconciler,
-        *last,
-        figures,
-        build_memory_sweep(core, embedding),
-    )
+    rest = removal, _sealer(core), Figures(core.database, core.clock, core.registry), build_memory_sweep(core, embedding)
+    last = instances, reconciler, placer, events, build_sender(core), *rest
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, *last)
 
 
 def build_sender(core: Core) -> WebhookSender:

@@ -87,7 +87,7 @@ class Place:
             fits = fact.key in (None, other.key) or (other.key is None and not self.of_key(fact.key or ""))
             agrees = fits and fact.valid_to in (None, other.span.end) and other.span.holds(start)
             exactly = fact.text.split() == other.text.split()
-            if agrees and (exactly or is_same(said, other.said, embedded.cosine(other))):
+            if agrees and (exactly or (said == other.said and is_same(said, other.said, embedded.cosine(other)))):
                 return other
         return None
 

@@ -16,6 +16,8 @@ from rag.ranking import Fusion, Leg, fuse
 from rag.store.base import Hit, Vector
 
 FUSION = Fusion()
+LEAST_DEPTH = 100  # of each leg: 1,000 objects would take longer than all the arithmetic
+Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +53,36 @@ def unpack_vector(packed: bytes) -> Vector:
 
 def rank(candidates: Sequence[Candidate], question: str, vector: Vector | None, limit: int) -> list[Scored]:
     """Best first; without a vector by words alone, and then only what has one of them."""
-    legs = [_by_words(candidates, question)]
+    ordered, depth = sorted(candidates, key=lambda each: each.id), max(LEAST_DEPTH, 4 * limit)
+    words = _by_words(ordered, question)
+    legs, cosine = [_leg("lexical", ordered, words, depth, words > 0)], np.full(len(ordered), np.nan, np.float32)
     if vector is not None:
-        legs.append(_by_meaning(candidates, vector))
-    ranked = fuse(legs, FUSION, unspaced=has_unspaced(question))
+        known = [place for place, each in enumerate(ordered) if each.vector is not None]
+        cosine[known] = cosines([each.vector for each in ordered if each.vector is not None], vector)
+        legs.append(_leg("dense", ordered, cosine, depth, ~np.isnan(cosine)))
+    places = {each.id: place for place, each in enumerate(ordered)}
     return [
-        Scored(each.id, each.score, *(of.score if (of := each.places.get(leg)) else None for leg in ("dense", "lexical")))
-        for each in ranked[:limit]
+        Scored(each.id, each.score, _given(cosine[places[each.id]]), _given(words[places[each.id]] or np.nan))
+        for each in fuse(legs, FUSION, unspaced=has_unspaced(question))[:limit]
     ]
 
 
-def cosines(packed: Sequence[bytes], vector: Vector) -> npt.NDArray[np.float32]:
+def cosines(packed: Sequence[bytes], vector: Vector) -> Scores:
     """Of vectors of length 1."""
+    if not packed:
+        return np.empty(0, np.float32)
     rows = np.frombuffer(b"".join(packed), np.float16).reshape(len(packed), -1).astype(np.float32)
-    found: npt.NDArray[np.float32] = rows @ np.asarray(vector, np.float32)
+    found: Scores = rows @ np.asarray(vector, np.float32)
     return found
 
 
-def _by_meaning(candidates: Sequence[Candidate], vector: Vector) -> Leg:
-    known = [(each.id, each.vector) for each in candidates if each.vector is not None]
-    scores = cosines([packed for _, packed in known], vector).tolist() if known else []
-    # What has no vector counts as the last that has: as if it had been cut off.
-    return _leg("dense", [name for name, _ in known], scores, cut_off=len(known) < len(candidates))
-
-
-def _by_words(candidates: Sequence[Candidate], question: str) -> Leg:
+def _by_words(candidates: Sequence[Candidate], question: str) -> Scores:
+    """BM25 of each."""
     halves = [len(each.terms) // 2 for each in candidates]
     terms = [each.terms[:half] for each, half in zip(candidates, halves, strict=True)]
     query = encode_query(question, CollectionStatistics((Counts.of_chunks(terms),)))
     if not query.indices:
-        return Leg("lexical", [], cut_off=False)
+        return np.zeros(len(candidates), np.float32)
     features = np.frombuffer(b"".join(terms), "<u4")
     weights = np.frombuffer(b"".join(each.terms[half:] for each, half in zip(candidates, halves, strict=True)), "<f4")
     owners = np.repeat(np.arange(len(candidates)), [half // 4 for half in halves])
@@ -88,11 +90,18 @@ def _by_words(candidates: Sequence[Candidate], question: str) -> Leg:
     wanted, worth = np.array(query.indices, np.uint32)[order], np.array(query.values)[order]
     places = np.minimum(np.searchsorted(wanted, features), len(wanted) - 1)
     met = wanted[places] == features
-    scores = np.bincount(owners[met], weights[met] * worth[places[met]], minlength=len(candidates)).tolist()
-    found = [(each.id, score) for each, score in zip(candidates, scores, strict=True) if score > 0]
-    return _leg("lexical", [name for name, _ in found], [score for _, score in found], cut_off=False)
+    return np.bincount(owners[met], weights[met] * worth[places[met]], minlength=len(candidates)).astype(np.float32)
 
 
-def _leg(name: Literal["dense", "lexical"], ids: Sequence[str], scores: Sequence[float], *, cut_off: bool) -> Leg:
-    hits = sorted((Hit(each, score, "") for each, score in zip(ids, scores, strict=True)), key=lambda hit: (-hit.score, hit.id))
-    return Leg(name, hits, cut_off)
+def _leg(
+    name: Literal["dense", "lexical"], ordered: Sequence[Candidate], scores: Scores, depth: int, found: npt.NDArray[np.bool_]
+) -> Leg:
+    """The best so many, ties by id. What is beyond them, or has no vector, counts as the last of them."""
+    places = np.flatnonzero(found)
+    best = places[np.argsort(-scores[places], kind="stable")[:depth]]
+    hits = [Hit(ordered[place].id, float(scores[place]), "") for place in best]
+    return Leg(name, hits, cut_off=len(hits) < len(ordered) if name == "dense" else len(hits) < len(places))
+
+
+def _given(score: float) -> float | None:
+    return None if np.isnan(score) else float(score)

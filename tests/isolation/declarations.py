@@ -54,6 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "principal": Kind(None, malformed=None, like="key", optional=True),  # compared with the caller's own entries only
     "memory": Kind(404),
     "session": Kind(404),
+    "session's subject": Kind(404, like="subject"),  # another subject has no such session
     "path": Kind(None, malformed=None, like="document", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
@@ -126,7 +127,7 @@ _MEMORIES: tuple[Operation, ...] = (
         "converse",
         201,
         {
-            "body.subject": "subject",
+            "body.subject": "session's subject",
             "body.session_id": "session",
             "body.memories.0.text": "text",
             "body.memories.0.sources.0.session_id": "session",
@@ -138,7 +139,7 @@ _MEMORIES: tuple[Operation, ...] = (
         "POST /v1/memories",
         "converse",
         201,
-        {"body.subject": "subject", "body.messages.0.content": "text", "body.messages.0.session_id": "session"},
+        {"body.subject": "session's subject", "body.messages.0.content": "text", "body.messages.0.session_id": "session"},
         {"body": {"messages": [{"role": "user"}], "extract": "verbatim"}},
         variant="messages",
     ),

@@ -72,7 +72,9 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
 
 
 def _calm(body: str) -> str:
-    """A query's answer without its timings, scores and order: another question has others."""
+    """A query's answer, or what is found of memories, without its timings, scores and order: another question has others."""
+    if '"cosine"' in body:
+        return json.dumps(sorted(json.dumps(hit["memory"]) for hit in json.loads(body)["data"]))
     if '"timings_ms"' not in body:
         return body
     answer = json.loads(body)

@@ -297,6 +297,7 @@ class World:
             context = self.services.core.registry.context_of_job(member.tenant_id, "test")
             sessions = Sessions(self.services.core.database, self.services.core.clock).for_tenant(context)
             own["session"] = sessions.create(NewSession(own["subject"])).id
+        own["session's subject"] = own["subject"]
         for variant, place in (("", {}), ("", {}), ("/second", {}), ("/of session", {"session_id": own["session"]})):
             own.setdefault(f"fact{variant}", self.word("fact"))
             fact = {"text": own[f"fact{variant}"], "tags": [own["tag"]]}

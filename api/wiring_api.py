@@ -12,6 +12,7 @@ from api.gates import build_gates, build_upkeep
 from api.middleware import Gates
 from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
+from api.remembering import build_memories
 from api.streams import JobStreams
 from api.upkeep import Upkeep
 from api.wiring import (
@@ -51,6 +52,7 @@ from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
 from rag.evaluation.tunings import TuningStore
 from rag.llm.rewriting import Rewriting
+from rag.memories.memories import Memories
 from rag.recall.recall import Recall
 from rag.recall.resident import Residents
 from rag.rerank.stage import Reranking
@@ -118,6 +120,7 @@ class ApiServices:
     estimates: Estimates
     jobs: Jobs
     sessions: Sessions
+    memories: Memories
     events: EventLog
     webhooks: Webhooks
     streams: JobStreams
@@ -160,9 +163,9 @@ def build_api(settings: Settings) -> ApiServices:
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     rewriting = build_rewriting(settings, core.ledger)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
-    instances, blobs = Instances(core.database, core.clock), BlobStore(settings.data_dir / "blobs")
+    blobs = BlobStore(settings.data_dir / "blobs")
     documents, bulk = _documents(core, collections, blobs, queue)
-    audit = AuditLog(core.database, core.clock)
+    audit, instances = AuditLog(core.database, core.clock), Instances(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     return ApiServices(
         core=core,
@@ -185,6 +188,7 @@ def build_api(settings: Settings) -> ApiServices:
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
         sessions=build_sessions(core),
+        memories=build_memories(core, embedding, rewriting),
         events=EventLog(core.database, core.clock),
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from api.remembering import build_memory_sweep
 from api.wiring import (
     COLLECTOR_PATIENCE,
     JOB_PATIENCE,
@@ -41,6 +42,7 @@ from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.memories.removal import MemorySweep
 from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
 from tenants.audit_archive import CheckpointArchive
@@ -70,6 +72,7 @@ class WorkerServices:
     sealer: Sealer
     turns: TurnEmbedding
     sweeper: SessionSweeper
+    memories: MemorySweep
 
     def close(self) -> None:
         self.webhooks.close()
@@ -102,26 +105,24 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         fair=settings.worker_fairness == "on",
         executor_id=executor,
     )
-    reconciler = build_reconciler(core, embedding, queue)
-    instances = Instances(core.database, core.clock)
-    events = EventLog(core.database, core.clock)
-    removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
     points = settings.dedicated_points
-    placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
-    last = placer, events, build_sender(core), removal, _sealer(core)
-    turns = TurnEmbedding(core.database, core.clock, embedding, core.ledger, core.registry.context_of_job)
     return WorkerServices(
-        core,
-        worker,
-        sandbox,
-        store,
-        embedding,
-        queue,
-        instances,
-        reconciler,
-        *last,
-        turns,
-        SessionSweeper(build_sessions(core)),
+        core=core,
+        worker=worker,
+        sandbox=sandbox,
+        store=store,
+        embedding=embedding,
+        queue=queue,
+        instances=Instances(core.database, core.clock),
+        reconciler=build_reconciler(core, embedding, queue),
+        placer=Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas),
+        events=EventLog(core.database, core.clock),
+        webhooks=build_sender(core),
+        removal=TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector),
+        sealer=_sealer(core),
+        turns=TurnEmbedding(core.database, core.clock, embedding, core.ledger, core.registry.context_of_job),
+        sweeper=SessionSweeper(build_sessions(core)),
+        memories=build_memory_sweep(core, embedding),
     )
 
 

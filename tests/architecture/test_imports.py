@@ -75,6 +75,7 @@ WITHOUT_A_TENANT = {
     "tenants/ledger/policy.py",  # what the operator sets for a tenant
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
+    "rag/memories/removal.py",  # finding what is to be forgotten, whoever's it is; each tenant's goes in a session of its own
 }
 
 

@@ -75,6 +75,7 @@ WITHOUT_AN_EFFECT = {
     "/v1/context": "the same",
     "/v1/recall": "the same",
     "/v1/sessions/{session_id}/recall": "the same",
+    "/v1/memories/search": "the same",
     "/v1/admin/search": "changes nothing",
     "/v1/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",
@@ -215,7 +216,7 @@ def test_reading_never_needs_more_than_changing() -> None:
             and path not in (*ASKING, "/v1/usage", "/v1/usage/export", "/v1/events", "/v1/feedback")
             and not path.startswith("/v1/audit")
         ):
-            changing = "converse" if path.startswith("/v1/sessions") else "ingest"
+            changing = "converse" if path.startswith(("/v1/sessions", "/v1/memories")) else "ingest"
             assert scope == ("query" if method == "GET" else changing), path
 
 

@@ -56,11 +56,16 @@ KINDS: Mapping[str, Kind] = {
     "principal": Kind(None, malformed=None, like="key", optional=True),  # compared with the caller's own entries only
     "session": Kind(404, bounded=(BY_SUBJECT,)),
     "turn": Kind(404, bounded=(BY_SUBJECT,)),
+    "memory": Kind(404, bounded=(BY_SUBJECT,)),
+    "session's subject": Kind(404, like="subject", bounded=(BY_SUBJECT,)),  # another subject has no such session
     "path": Kind(None, malformed=None, like="document", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
         kind: Kind(None, malformed=None)
-        for kind in ("text", "title", "external id", "source", "label", "key name", "set name", "subject", "tag")
+        for kind in (
+            *("text", "title", "external id", "source", "label", "key name", "set name", "subject", "tag"),
+            "memory key",
+        )
     },
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
 }
@@ -178,6 +183,112 @@ _SESSIONS: tuple[Operation, ...] = (
     Operation("POST /v1/sessions/{session_id}/archive", "converse", 200, _SESSION),
     Operation("POST /v1/sessions/{session_id}/resume", "converse", 200, _SESSION),
     Operation("POST /v1/sessions/{session_id}/fork", "converse", 201, {**_SESSION, "body.turn_id": "turn"}),
+)
+
+_MEMORY = {"path.memory_id": "memory"}
+_TIMES = {"as_of": "2020-01-01T00:00:00Z", "valid_at": "2020-01-01T00:00:00Z"}
+_SPAN = {"valid_from": "2026-01-01T00:00:00Z", "valid_to": "2099-01-01T00:00:00Z", "expires_at": "2099-01-01T00:00:00Z"}
+_MEMORIES: tuple[Operation, ...] = (
+    Operation(
+        "POST /v1/memories",
+        "converse",
+        201,
+        {
+            "body.subject": "subject",
+            "body.agent": "title",
+            "body.memories.0.text": "text",
+            "body.memories.0.key": "memory key",
+            "body.memories.0.tags.0": "tag",
+            "body.memories.0.reason": "title",
+            "body.memories.0.sources.0.document_id": "document",
+        },
+        {"body": {"memories": [{"tags": [""], "metadata": {"a": 1}, "sources": [{}], **_SPAN}]}},
+        but=_ANOTHERS,
+    ),
+    Operation(
+        "POST /v1/memories",
+        "converse",
+        201,
+        {
+            "body.subject": "session's subject",
+            "body.session_id": "session",
+            "body.memories.0.text": "text",
+            "body.memories.0.sources.0.session_id": "session",
+        },
+        {"body": {"memories": [{"sources": [{}]}]}},
+        variant="of a session",
+        but=_ANOTHERS,
+    ),
+    Operation(
+        "POST /v1/memories",
+        "converse",
+        201,
+        {"body.subject": "session's subject", "body.messages.0.content": "text", "body.messages.0.session_id": "session"},
+        {"body": {"messages": [{"role": "user"}], "extract": "verbatim"}},
+        variant="messages",
+        but=_ANOTHERS,
+    ),
+    Operation(
+        "GET /v1/memories",
+        "query",
+        200,
+        {"query.subject": "subject", **_PAGED},
+        {"query": {"everything": "true", "valid_at": _TIMES["valid_at"]}},
+        but=_ANOTHERS,
+    ),
+    Operation(
+        "GET /v1/memories",
+        "query",
+        200,
+        {"query.agent": "title", "query.session_id": "bound", "query.key": "memory key", "query.tag": "tag"},
+        {"query": _TIMES},
+        variant="some",
+    ),
+    Operation(
+        "POST /v1/memories/search",
+        "query",
+        200,
+        {"body.query": "text", "body.subject": "subject"},
+        {"body": {"everything": True, "limit": 100}},
+        but=_ANOTHERS,
+    ),
+    Operation(
+        "POST /v1/memories/search",
+        "query",
+        200,
+        {
+            **{"body.query": "text", "body.subject": "subject", "body.agent": "title", "body.session_id": "bound"},
+            **{"body.key": "memory key", "body.tag": "tag"},
+        },
+        {"body": {**_TIMES, "everything": False}},
+        variant="some",
+        but=_ANOTHERS,
+    ),
+    Operation("GET /v1/memories/{memory_id}", "query", 200, _MEMORY),
+    Operation(
+        "GET /v1/memories/{memory_id}",
+        "query",
+        404,
+        _MEMORY,
+        {"query": {"as_of": _TIMES["as_of"]}},
+        variant="before it was known",
+    ),
+    Operation("GET /v1/memories/{memory_id}/history", "query", 200, {**_MEMORY, **_PAGED}),
+    Operation(
+        "PATCH /v1/memories/{memory_id}",
+        "converse",
+        200,
+        {
+            **_MEMORY,
+            "body.text": "text",
+            "body.key": "memory key",
+            "body.tags.0": "tag",
+            "body.reason": "title",
+            "body.sources.0.document_id": "document",
+        },
+        {"body": {"tags": [""], "metadata": {}, "sources": [{}], **_SPAN}},
+    ),
+    Operation("DELETE /v1/memories/{memory_id}", "converse", 200, {**_MEMORY, "query.reason": "title"}),
 )
 
 _AUDIT = {"query.principal": "principal", "query.target": "path"}
@@ -509,6 +620,7 @@ _DECLARED: tuple[Operation, ...] = (
     Operation("GET /v1/question-sets/{set_id}", "query", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
     Operation("DELETE /v1/question-sets/{set_id}", "ingest", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
     *_SESSIONS,
+    *_MEMORIES,
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),

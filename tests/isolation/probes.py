@@ -73,7 +73,10 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
 
 
 def _calm(body: str) -> str:
-    """A query's answer without its timings, scores and order: another question has others. And turns without their lengths."""
+    """A query's answer, or what is found of memories, without its timings, scores and order: another question has others. And
+    turns without their lengths."""
+    if '"cosine"' in body:
+        return json.dumps(sorted(json.dumps(hit["memory"]) for hit in json.loads(body)["data"]))
     if '"seq":' in body:
         body = _LENGTH.sub("0", body)
     if '"timings_ms"' not in body:

@@ -30,6 +30,8 @@ from config.ids import new_id
 from config.settings import Settings
 from ingestion.tables import Instance
 from rag.lexical.counting import TermStatistics
+from rag.sessions.sessions import Sessions
+from rag.sessions.values import NewSession
 from tenants.context import TENANT_SCOPES
 from tenants.keys import key_id_of, make_secret
 from tenants.tables import ApiKey
@@ -185,6 +187,8 @@ class World:
             "new set name",
             "set name",
             "set name/second",
+            "tag",
+            "memory key",
         ):
             own[kind] = self.word(kind.partition("/")[0])
         for kind in (
@@ -216,6 +220,7 @@ class World:
         self._documents(member)
         self._question_sets(member)
         self._opinions(member)
+        self._memories(member)
         self._webhook(member)
         self._sessions(member)
         self._found_in_sql(member)
@@ -312,6 +317,21 @@ class World:
         boost = {"filter": {"key": own["attribute key"], "op": "eq", "value": own["attribute value"]}, "weight": 0.1}
         path, body = {"name": own["collection name"]}, {"parameters": {"boosts": [boost]}, "replaces": 0}
         self.ask("PUT /v1/collections/{name}/tuning", key, path=path, body=body)
+
+    def _memories(self, member: Member) -> None:
+        """One of two versions, another, and one that goes with a session."""
+        own, key = member.own, member.credentials["full key"]
+        if "session" not in own:
+            context = self.services.core.registry.context_of_job(member.tenant_id, "test")
+            sessions = Sessions(self.services.core.database, self.services.core.clock).for_tenant(context)
+            own["session"] = sessions.create(NewSession(own["subject"])).id
+        own["session's subject"] = own["subject"]
+        for variant, place in (("", {}), ("", {}), ("/second", {}), ("/of session", {"session_id": own["session"]})):
+            own.setdefault(f"fact{variant}", self.word("fact"))
+            fact = {"text": own[f"fact{variant}"], "tags": [own["tag"]]}
+            body = {"subject": own["subject"], "memories": [fact], **place}
+            added = self.ask("POST /v1/memories", key, body=body)
+            own[f"memory{variant}"] = added["data"][0]["memory"]["id"]
 
     def _bring(self, member: Member, variant: str, **more: Any) -> None:
         own = member.own

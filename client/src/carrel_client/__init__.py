@@ -40,6 +40,7 @@ from carrel_client.errors import (
 )
 from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
 from carrel_client.jobs import Events, Jobs
+from carrel_client.memories import AddedMemories, FoundMemory, Memories, Memory, MemoryVersion, PlacedMemory
 from carrel_client.models import (
     Budget,
     BudgetLimit,
@@ -70,6 +71,7 @@ from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
 __all__ = [
     "APIError",
+    "AddedMemories",
     "Admin",
     "AdminAudit",
     "Appended",
@@ -98,6 +100,7 @@ __all__ = [
     "Events",
     "Feedback",
     "FeedbackOf",
+    "FoundMemory",
     "Group",
     "ImportedTenant",
     "InvalidRequestError",
@@ -108,6 +111,9 @@ __all__ = [
     "Keys",
     "Limit",
     "Limits",
+    "Memories",
+    "Memory",
+    "MemoryVersion",
     "NearDuplicate",
     "NewKey",
     "NewWebhook",
@@ -117,6 +123,7 @@ __all__ = [
     "Passage",
     "PassageView",
     "PermissionDeniedError",
+    "PlacedMemory",
     "Placement",
     "Plan",
     "Profile",

@@ -13,6 +13,7 @@ from api.middleware import Gates
 from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
+from api.tracing import Tracing, build_tracing
 from api.upkeep import Upkeep
 from api.wiring import (
     REQUEST_PATIENCE,
@@ -111,6 +112,7 @@ class ApiServices:
     bulk: BulkDocuments
     bulk_turns: BulkTurns
     passages: Passages
+    traces: Tracing
     estimates: Estimates
     jobs: Jobs
     events: EventLog
@@ -158,7 +160,7 @@ def build_api(settings: Settings) -> ApiServices:
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
     documents, bulk = _documents(core, collections, blobs, queue)
-    audit = AuditLog(core.database, core.clock)
+    audit, traces = AuditLog(core.database, core.clock), build_tracing(core, embedding)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     return ApiServices(
         core=core,
@@ -166,7 +168,7 @@ def build_api(settings: Settings) -> ApiServices:
         keys=keys,
         tokens=tokens,
         gates=gates,
-        upkeep=build_upkeep(core, gates, keys),
+        upkeep=build_upkeep(core, gates, keys, traces.tasks()),
         tenancy=_tenancy(core),
         audit=audit,
         oversight=_oversight(core, audit, retriever),
@@ -178,6 +180,7 @@ def build_api(settings: Settings) -> ApiServices:
         bulk=bulk,
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
+        traces=traces,
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
         events=EventLog(core.database, core.clock),

@@ -24,6 +24,7 @@ from api.routes import (
     oversight,
     tenants,
     tokens,
+    traces,
     tuning,
     usage,
     webhooks,
@@ -39,7 +40,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
 _ROUTES = (
-    *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
+    *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, traces, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )
 TAGS = [
@@ -47,6 +48,7 @@ TAGS = [
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
     {"name": "Knowledge", "description": "Ask questions; collections."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
+    {"name": "Traces", "description": "What questions left behind, and asking them again."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},
     {"name": "Usage", "description": "Tokens, money and budgets."},

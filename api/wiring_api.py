@@ -157,11 +157,11 @@ def build_api(settings: Settings) -> ApiServices:
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     rewriting = build_rewriting(settings, core.ledger)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
-    instances = Instances(core.database, core.clock)
-    blobs = BlobStore(settings.data_dir / "blobs")
+    instances, blobs = Instances(core.database, core.clock), BlobStore(settings.data_dir / "blobs")
     documents, bulk = _documents(core, collections, blobs, queue)
-    audit, traces = AuditLog(core.database, core.clock), build_tracing(core, embedding)
+    audit = AuditLog(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
+    traces = build_tracing(core, collections, retriever, draining)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),

@@ -10,9 +10,15 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 #: Bodies of any length, which their routes read line by line and bound themselves.
 STREAMED = frozenset({"/v1/bulk"})
 #: POST routes that change nothing.
-ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"})
+ASKING = frozenset(
+    {
+        *("/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"),
+        *("/v1/traces/replay", "/v1/traces/{trace_id}/replay"),
+    }
+)
+_ASKING = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in sorted(ASKING)))
 #: Reads that are audited although they change nothing: they hand out content.
-RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export")
+RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export|/v1/traces(/[^/]+)?")
 
 
 def class_of(method: str, path: str) -> OperationClass:
@@ -20,4 +26,4 @@ def class_of(method: str, path: str) -> OperationClass:
         return OperationClass.ADMIN
     if method in ("GET", "HEAD"):
         return OperationClass.READ
-    return OperationClass.QUERY if path in ASKING else OperationClass.INGEST
+    return OperationClass.QUERY if _ASKING.fullmatch(path) else OperationClass.INGEST

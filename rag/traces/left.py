@@ -174,3 +174,8 @@ def unpacked_vectors(data: bytes, count: int, dimensions: int) -> Matrix | None:
 
 def shown_passage(values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(PASSAGE, values, strict=True))
+
+
+def read_body(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(body)
+    return found

@@ -64,6 +64,7 @@ from carrel_client.models import (
     UsageGroup,
 )
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
+from carrel_client.traces import Replay, ReplayReport, ReplayRow, SkippedReplay, Trace, Traces
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
 __all__ = [
@@ -122,13 +123,19 @@ __all__ = [
     "QuestionSets",
     "RateLimitError",
     "RecentSums",
+    "Replay",
+    "ReplayReport",
+    "ReplayRow",
     "ServiceUnavailableError",
+    "SkippedReplay",
     "Statistics",
     "Tenant",
     "TenantDeletion",
     "TenantPassages",
     "Tenants",
     "Token",
+    "Trace",
+    "Traces",
     "TransportError",
     "TuningVersion",
     "Tunings",

@@ -26,6 +26,7 @@ from carrel_client.models import (
     Usage,
 )
 from carrel_client.tenants import Tenants
+from carrel_client.traces import Traces
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
 from carrel_client.transport import path_of as _path
@@ -58,6 +59,7 @@ class Carrel(Asking):
         self.question_sets = QuestionSets(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.audit = Audit(self._transport)
+        self.traces = Traces(self._transport)
         self.admin = Admin(self._transport)
 
     def token(

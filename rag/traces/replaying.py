@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from config.database import Database
-from config.errors import Conflict
+from config.errors import Conflict, NotFound, SpaceMismatch
 from rag.collections import Collections
 from rag.packing.counting import counter
 from rag.packing.packing import pack
@@ -108,7 +111,7 @@ class TenantReplayer:
         handle = self._parts.retriever.for_tenant(reader, self._meter)
         answer = handle.again(question, again, charge_id=f"{charge_id}:{trace.id}")
         then = [shown_passage(values) for values in body["passages"]]
-        known = self._known(reader, question, then, answer)
+        known = self._known(reader, body, question, then, answer)
         dense = answer.searched is not None and answer.searched.vectors is not None
         return Replayed(
             trace=trace,
@@ -136,18 +139,25 @@ class TenantReplayer:
         return unpacked_vectors(trace.vectors, len(question.phrasings), space.dimensions)
 
     def _known(
-        self, reader: Reader, question: Question, then: Sequence[Mapping[str, Any]], answer: Answer
+        self, reader: Reader, body: Mapping[str, Any], question: Question, then: Sequence[Mapping[str, Any]], answer: Answer
     ) -> dict[str, Passage]:
         """Today's passages, and those of then that are still there, by id."""
         known = {passage.id: passage for passage in answer.passages}
         gone = [Ranked(each["id"], each["score"], {}) for each in then if each["id"] not in known]
         if gone:
             with self._parts.database.read(reader) as session:
-                rows = self._parts.collections.for_tenant(reader).find_all(session, question.collections)
-                names = {row.id: row.name for row in rows}
+                names = self._names(session, reader, {*question.collections, *body["question"]["collections"]})
                 found = Hydrator(reader, names).passages(session, gone, Counter())
                 known |= {passage.id: passage for passage in with_parents(session, found)}
         return known
+
+    def _names(self, session: Session, reader: Reader, wanted: Iterable[str]) -> dict[str, str]:
+        """Of the collections that are still there, by id."""
+        handle, names = self._parts.collections.for_tenant(reader), {}
+        for name in wanted:
+            with suppress(NotFound, SpaceMismatch):
+                names[handle.find(session, name).id] = name
+        return names
 
     def _context(
         self, body: Mapping[str, Any], then: Sequence[Mapping[str, Any]], known: Mapping[str, Passage], answer: Answer

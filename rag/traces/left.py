@@ -73,6 +73,12 @@ class Left:
     words: Mapping[str, Any] = field(default_factory=dict)
 
 
+def bounds_of(asker: Reader) -> str | None:
+    """Of what an asker is confined to, equal for equal bounds; None: to nothing."""
+    bounds = [None if names is None else sorted(names) for names in (asker.collections, asker.labels)]
+    return None if bounds == [None, None] else blake2b(repr(bounds).encode(), digest_size=12).hexdigest()
+
+
 def is_sampled(tenant_id: str, request: str, sample: float) -> bool:
     """The same for every repetition of a request: it depends on nothing else."""
     if sample >= 1:

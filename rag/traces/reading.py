@@ -1,4 +1,6 @@
-"""Traces as they are listed and shown: to their own subject, or to a key that sees all of the tenant's."""
+"""Traces as they are listed and shown. Who speaks for a subject sees that subject's; who is confined to collections or labels
+sees those that were left within equal bounds, because any other may tell of what lies beyond.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 
 from config.database import Database
-from config.errors import Forbidden, NotFound
-from rag.traces.left import Asker
+from config.errors import NotFound
+from rag.traces.left import Asker, bounds_of
 from rag.traces.tables import Trace
 
 
@@ -30,10 +32,6 @@ class Traces:
         self.database = database
 
     def for_tenant(self, asker: Asker) -> TenantTraces:
-        """Raise Forbidden for an asker that is bound to collections or labels and speaks for nobody: traces are of all of
-        the tenant's questions, whatever these were asked of."""
-        if asker.subject is None and (asker.collections is not None or asker.labels is not None):
-            raise Forbidden("Traces tell of all questions; use a key that is not confined to collections or labels.")
         return TenantTraces(self.database, asker)
 
 
@@ -42,7 +40,7 @@ class TenantTraces:
         self._database, self._asker = database, asker
 
     def get(self, trace_id: str) -> Trace:
-        """Raise NotFound alike for what is missing, foreign, or another subject's."""
+        """Raise NotFound alike for what is missing, foreign, another subject's, or left within other bounds."""
         statement = select(Trace).where(col(Trace.id) == trace_id, *self._own())
         with self._database.read(self._asker) as session:
             found = session.scalars(statement).one_or_none()
@@ -66,7 +64,12 @@ class TenantTraces:
         return [*reversed(self.page(wanted, limit=count))]
 
     def _own(self) -> list[sa.ColumnElement[bool]]:
-        return [] if self._asker.subject is None else [col(Trace.subject) == self._asker.subject]
+        own, bounds = [], bounds_of(self._asker)
+        if self._asker.subject is not None:
+            own.append(col(Trace.subject) == self._asker.subject)
+        if bounds is not None:
+            own.append(col(Trace.bounds) == bounds)
+        return own
 
 
 def position(trace: Trace) -> str:

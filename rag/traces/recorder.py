@@ -18,7 +18,7 @@ from sqlmodel import select
 from config.clock import Clock
 from config.database import Database
 from config.ids import new_id
-from rag.traces.left import Asker, Left, TracePolicy, body_of, is_sampled, packed_vectors
+from rag.traces.left import Asker, Left, TracePolicy, body_of, bounds_of, is_sampled, packed_vectors
 from rag.traces.tables import Trace, TraceErasure
 
 FLUSH_S = 1.0  #: at most so much is lost when the process is killed
@@ -35,10 +35,13 @@ class _Waiting:
     id: str
     tenant_id: str
     at: int
-    subject: str | None
-    labels: frozenset[str] | None
+    asker: Asker
     policy: TracePolicy
     left: Left
+
+    @property
+    def subject(self) -> str | None:
+        return self.left.subject if self.asker.subject is None else self.asker.subject
 
 
 class Tracer:
@@ -55,8 +58,7 @@ class Tracer:
         policy = self._policy_of(tenant_id)
         if not is_sampled(tenant_id, request, policy.sample):
             return None
-        subject = asker.subject if asker.subject is not None else left.subject
-        waiting = _Waiting(new_id("trc"), tenant_id, self._clock(), subject, asker.labels, policy, left)
+        waiting = _Waiting(new_id("trc"), tenant_id, self._clock(), asker, policy, left)
         with self._lock:
             if self._count >= MAX_WAITING:
                 return None
@@ -102,8 +104,9 @@ class Tracer:
             "kind": left.kind,
             "subject": waiting.subject,
             "session_id": left.session_id,
+            "bounds": bounds_of(waiting.asker),
             "contents": contents,
-            "body": body_of(left, waiting.labels, contents),
+            "body": body_of(left, waiting.asker.labels, contents),
             "space": None if vectors is None else self._space,
             "vectors": vectors,
         }

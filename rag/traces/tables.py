@@ -26,6 +26,7 @@ class Trace(TenantOwned, table=True):
     kind: str  #: query, context or recall
     subject: str | None = None
     session_id: str | None = None
+    bounds: str | None = None  #: digest of the collections and labels that the asker was confined to; None: to none
     contents: str  #: what of it was kept: full, ids or none
     body: bytes  #: JSON: see `rag.traces.left`
     space: str | None = None  #: in which the vectors are

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column('kind', sa.String(), nullable=False),
         sa.Column('subject', sa.String(), nullable=True),
         sa.Column('session_id', sa.String(), nullable=True),
+        sa.Column('bounds', sa.String(), nullable=True),
         sa.Column('contents', sa.String(), nullable=False),
         sa.Column('body', sa.LargeBinary(), nullable=False),
         sa.Column('space', sa.String(), nullable=True),

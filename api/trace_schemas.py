@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -17,6 +18,15 @@ from rag.traces.replaying import ContextDifference, Otherwise, Replayed
 from rag.traces.tables import Trace
 
 
+class LegOut(BaseModel):
+    rank: int
+    score: float
+
+    @classmethod
+    def of(cls, place: Sequence[Any] | None) -> LegOut | None:
+        return None if place is None else cls(rank=place[0], score=place[1])
+
+
 class TracedPassageOut(BaseModel):
     id: str
     document_id: str
@@ -30,8 +40,30 @@ class TracedPassageOut(BaseModel):
     rerank_score: float | None
     neighbour_of: str | None
     fused: float | None = Field(description="Its score without the support of candidates near it.")
-    dense: tuple[int, float] | None = Field(description="Rank and score by meaning; null: not found so, or not known.")
-    lexical: tuple[int, float] | None = Field(description="Rank and score by words.")
+    dense: LegOut | None = Field(description="By meaning; null: not found so, or not known.")
+    lexical: LegOut | None = Field(description="By words.")
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> TracedPassageOut:
+        shown = shown_passage(values)
+        return cls(**shown | {leg: LegOut.of(shown[leg]) for leg in ("dense", "lexical")})
+
+
+class RecalledOut(BaseModel):
+    id: str
+    score: float
+
+
+class AskedOfOut(BaseModel):
+    """A collection as it was when it was asked."""
+
+    generation: int
+    profile: str
+    tuning: int = Field(description="The active version; 0: it was not tuned.")
+
+    @classmethod
+    def each(cls, collections: Mapping[str, Sequence[Any]]) -> dict[str, AskedOfOut]:
+        return {name: cls(generation=of[0], profile=of[1], tuning=of[2]) for name, of in collections.items()}
 
 
 class TraceOut(BaseModel):
@@ -53,12 +85,10 @@ class FullTraceOut(TraceOut):
     question: dict[str, Any] | None = Field(description="As it was asked; null unless `full`.")
     phrasings: list[str] | None = Field(description="By which it was searched, those of a language model among them.")
     vectors: bool = Field(description="Whether the vectors of the phrasings are kept: then a replay costs no tokens.")
-    collections: dict[str, tuple[int, str, int]] = Field(
-        description="What it was asked of: generation, profile and tuning version of each collection."
-    )
+    collections: dict[str, AskedOfOut]
     labels: list[str] | None = Field(description="That the caller held; null: all, or not kept.")
     passages: list[TracedPassageOut] | None = Field(description="Best first; null if not kept.")
-    recalled: list[tuple[str, float]] | None = Field(description="Ids of turns with their scores; null if not kept.")
+    recalled: list[RecalledOut] | None = Field(description="Turns that were recalled; null if not kept.")
     context: dict[str, Any] | None = Field(description="Of a packed text: budget, tokens, SHA-256, and which pieces it shows.")
     details: dict[str, Any]
     words: dict[str, Any] | None = Field(description="What else the user said; null unless `full`.")
@@ -75,11 +105,12 @@ class FullTraceOut(TraceOut):
         return cls(
             **_told(trace, body),
             **{name: body.get(name) for name in ("question", "labels", "context", "words", "similarity")},
-            **{name: body.get(name, {}) for name in ("collections", "details", "budget", "timings_ms")},
+            **{name: body.get(name, {}) for name in ("details", "budget", "timings_ms")},
+            collections=AskedOfOut.each(body.get("collections", {})),
             phrasings=searched.get("phrasings"),
             vectors=trace.vectors is not None,
-            passages=None if passages is None else [TracedPassageOut(**shown_passage(values)) for values in passages],
-            recalled=recalled if isinstance(recalled, list) else None,
+            passages=None if passages is None else [*map(TracedPassageOut.of, passages)],
+            recalled=[RecalledOut(id=of[0], score=of[1]) for of in recalled] if isinstance(recalled, list) else None,
             degraded=body.get("degraded", []),
             cached=body.get("cached", False),
         )
@@ -186,8 +217,8 @@ class ReplayOut(BaseModel):
     context: ContextDifferenceOut | None
     degraded_then: list[str]
     degraded_now: list[str]
-    collections_then: dict[str, tuple[int, str, int]] = Field(description="Generation, profile and tuning version of each.")
-    collections_now: dict[str, tuple[int, str, int]]
+    collections_then: dict[str, AskedOfOut]
+    collections_now: dict[str, AskedOfOut]
     vector: Literal["stored", "fresh", "none"]
     tokens: int = Field(description="Charged for it.")
     notes: list[str]
@@ -212,8 +243,8 @@ class ReplayOut(BaseModel):
             context=ContextDifferenceOut.made_of(replayed.context),
             degraded_then=body["degraded"],
             degraded_now=list(answer.degraded),
-            collections_then=body["collections"],
-            collections_now={each.name: (each.generation, each.profile, each.tuning) for each in asked_of},
+            collections_then=AskedOfOut.each(body["collections"]),
+            collections_now=AskedOfOut.each({each.name: (each.generation, each.profile, each.tuning) for each in asked_of}),
             vector=replayed.vector,
             tokens=answer.charged + answer.rerank_tokens,
             notes=list(replayed.notes),

@@ -12,10 +12,9 @@ from api.problems import problem_of
 from api.trace_schemas import ReplayOut, ReportOut, SkippedOut
 from api.upkeep import Task
 from api.wiring import Core
-from config.errors import BudgetExhausted, CarrelError, NotFound, RateLimited, Unavailable
+from config.errors import BudgetExhausted, CarrelError, RateLimited, Unavailable
 from rag.collections import Collections
 from rag.retrieval.retriever import Retriever
-from rag.traces.erasing import Sweeper
 from rag.traces.left import TracePolicy, read_body
 from rag.traces.reading import Traces
 from rag.traces.recorder import FLUSH_S, Tracer
@@ -97,13 +96,3 @@ def build_tracing(core: Core, collections: Collections, retriever: Retriever, dr
     tracer = Tracer(core.database, core.clock, policy_of, retriever.embedding.space.id)
     replayer = Replayer(core.database, collections, retriever)
     return Tracing(tracer, Traces(core.database), replayer, draining)
-
-
-def build_sweeper(core: Core) -> Sweeper:
-    def retention_of(tenant_id: str) -> int:
-        try:
-            return core.limits.of(tenant_id).trace_retention_days
-        except NotFound:  # left by a question that was under way when its tenant was deleted
-            return 0
-
-    return Sweeper(core.database, core.clock, retention_of)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from api.tracing import build_sweeper
 from api.wiring import (
     COLLECTOR_PATIENCE,
     JOB_PATIENCE,
@@ -22,6 +21,7 @@ from api.wiring import (
     url_policy,
     webhook_policy,
 )
+from config.errors import NotFound
 from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
@@ -123,7 +123,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
-    figures, sweeper = Figures(core.database, core.clock, core.registry), build_sweeper(core)
+    figures, sweeper = Figures(core.database, core.clock, core.registry), _sweeper(core)
     return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, sweeper)
 
 
@@ -141,6 +141,16 @@ def _sealer(core: Core) -> Sealer:
     archive = None if folder is None else CheckpointArchive(folder)
     signer = CheckpointSigner(core.vault.derive(PURPOSE))
     return Sealer(core.database, core.clock, signer, archive, keep_days=core.settings.audit_keep_days)
+
+
+def _sweeper(core: Core) -> Sweeper:
+    def retention_of(tenant_id: str) -> int:
+        try:
+            return core.limits.of(tenant_id).trace_retention_days
+        except NotFound:  # left by a question that was under way when its tenant was deleted
+            return 0
+
+    return Sweeper(core.database, core.clock, retention_of)
 
 
 def _fetcher(settings: Settings) -> Fetcher | None:

@@ -39,10 +39,10 @@ class Trace(Model):
     question: dict[str, Any] | None = None  #: this and what follows: None or empty in lists
     phrasings: list[str] | None = None
     vectors: bool = False
-    collections: dict[str, list[Any]] = field(default_factory=dict)  #: generation, profile and tuning version of each
+    collections: dict[str, dict[str, Any]] = field(default_factory=dict)  #: generation, profile and tuning version of each
     labels: list[str] | None = None
     passages: list[dict[str, Any]] | None = None
-    recalled: list[list[Any]] | None = None
+    recalled: list[dict[str, Any]] | None = None
     context: dict[str, Any] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     words: dict[str, Any] | None = None
@@ -87,8 +87,8 @@ class Replay(Model):
     context: dict[str, Any] | None  #: equal, tokens_then, tokens_now, of, diff
     degraded_then: list[str]
     degraded_now: list[str]
-    collections_then: dict[str, list[Any]]
-    collections_now: dict[str, list[Any]]
+    collections_then: dict[str, dict[str, Any]]
+    collections_now: dict[str, dict[str, Any]]
     vector: str  #: stored, fresh or none
     tokens: int  #: charged
     notes: list[str] = field(default_factory=list)

@@ -123,7 +123,7 @@ def a_question(chance: random.Random) -> Question:
     wishes = chance.choice(
         [
             Wishes(),
-            Wishes(recency=Recency(0.3, 1e-9), boosts=(Boost(north, 0.2),)),
+            Wishes(recency=Recency(0.3, 1e-4), boosts=(Boost(north, 0.2),)),
             Wishes(mmr=0.5, collapse=True, per_document=2),
             Wishes(before=1, after=1),
             Wishes(group=2),

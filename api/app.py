@@ -27,6 +27,7 @@ from api.routes import (
     sessions,
     tenants,
     tokens,
+    traces,
     tuning,
     usage,
     webhooks,
@@ -43,7 +44,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 
 _ROUTES = (
     *(documents, bulk, jobs, knowledge, context),
-    *(sessions, recall, memories),
+    *(sessions, recall, memories, traces),
     *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )
@@ -54,6 +55,7 @@ TAGS = [
     {"name": "Sessions", "description": "Conversations of an application's end users, turn by turn."},
     {"name": "Memories", "description": "What is known of an application's end users: facts, with their history."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
+    {"name": "Traces", "description": "What questions left behind, and asking them again."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},
     {"name": "Usage", "description": "Tokens, money and budgets."},

@@ -49,7 +49,7 @@ class ImportIn(Input):
 
 
 class OverrideIn(Input):
-    value: bool | int | float | list[Text] | None = Field(description="As a plan would say it; null is no limit.")
+    value: bool | int | float | Text | list[Text] | None = Field(description="As a plan would say it; null is no limit.")
     expires_at: AwareDatetime | None = Field(None, description="From then on the plan's limit holds again; none is never.")
     reason: Text = Field("", max_length=500)
 
@@ -91,9 +91,9 @@ class PlansOut(BaseModel):
 
 class LimitOut(BaseModel):
     name: str
-    value: bool | int | float | list[str] | None = Field(description="What holds; null is no limit.")
+    value: bool | int | float | str | list[str] | None = Field(description="What holds; null is no limit.")
     source: Literal["plan", "monthly_tokens", "override"]
-    of_plan: bool | int | float | list[str] | None = Field(description="What the plan says.")
+    of_plan: bool | int | float | str | list[str] | None = Field(description="What the plan says.")
     used: int | None = Field(description="Of what is counted.")
     expires_at: str | None
     reason: str | None

@@ -14,6 +14,7 @@ from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
 from api.remembering import build_memories
 from api.streams import JobStreams
+from api.tracing import Tracing, build_tracing
 from api.upkeep import Upkeep
 from api.wiring import (
     REQUEST_PATIENCE,
@@ -117,6 +118,7 @@ class ApiServices:
     bulk: BulkDocuments
     bulk_turns: BulkTurns
     passages: Passages
+    traces: Tracing
     estimates: Estimates
     jobs: Jobs
     sessions: Sessions
@@ -156,8 +158,7 @@ def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
     keys, tokens = KeyRing(core.database, core.clock), TokenSigner(core.vault.derive("tokens"), core.clock)
     keys.ensure_operator(operator_key(settings))
-    gates = build_gates(core, keys, tokens)
-    embedding = build_embedding(settings)
+    gates, embedding = build_gates(core, keys, tokens), build_embedding(settings)
     core = priced(core, embedding)
     collections = open_collections(core, embedding)
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
@@ -167,13 +168,14 @@ def build_api(settings: Settings) -> ApiServices:
     documents, bulk = _documents(core, collections, blobs, queue)
     audit, instances = AuditLog(core.database, core.clock), Instances(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
+    traces = build_tracing(core, collections, retriever, draining)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
         keys=keys,
         tokens=tokens,
         gates=gates,
-        upkeep=build_upkeep(core, gates, keys),
+        upkeep=build_upkeep(core, gates, keys, traces.tasks()),
         tenancy=_tenancy(core),
         audit=audit,
         oversight=_oversight(core, audit, retriever),
@@ -185,6 +187,7 @@ def build_api(settings: Settings) -> ApiServices:
         bulk=bulk,
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
+        traces=traces,
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
         sessions=build_sessions(core),

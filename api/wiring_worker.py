@@ -23,6 +23,7 @@ from api.wiring import (
     url_policy,
     webhook_policy,
 )
+from config.errors import NotFound
 from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
@@ -45,6 +46,7 @@ from rag.embedding.service import EmbeddingService
 from rag.memories.removal import MemorySweep
 from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
+from rag.traces.erasing import Sweeper
 from tenants.audit_archive import CheckpointArchive
 from tenants.audit_chain import PURPOSE, CheckpointSigner
 from tenants.audit_sealer import Sealer
@@ -73,6 +75,7 @@ class WorkerServices:
     turns: TurnEmbedding
     sweeper: SessionSweeper
     memories: MemorySweep
+    traces: Sweeper
 
     def close(self) -> None:
         self.webhooks.close()
@@ -123,6 +126,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         turns=TurnEmbedding(core.database, core.clock, embedding, core.ledger, core.registry.context_of_job),
         sweeper=SessionSweeper(build_sessions(core)),
         memories=build_memory_sweep(core, embedding),
+        traces=_sweeper(core),
     )
 
 
@@ -166,6 +170,16 @@ def _sealer(core: Core) -> Sealer:
     archive = None if folder is None else CheckpointArchive(folder)
     signer = CheckpointSigner(core.vault.derive(PURPOSE))
     return Sealer(core.database, core.clock, signer, archive, keep_days=core.settings.audit_keep_days)
+
+
+def _sweeper(core: Core) -> Sweeper:
+    def retention_of(tenant_id: str) -> int:
+        try:
+            return core.limits.of(tenant_id).trace_retention_days
+        except NotFound:  # left by a question that was under way when its tenant was deleted
+            return 0
+
+    return Sweeper(core.database, core.clock, retention_of)
 
 
 def _fetcher(settings: Settings) -> Fetcher | None:

@@ -33,6 +33,7 @@ from api.cli import (
     oversight,
     processes,
     questions,
+    replay,
     secrets,
     session,
     tenants,
@@ -64,7 +65,7 @@ app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(oversight.admin, name="admin")
-for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, usage, demo):
+for module in (processes, doctor, ingest, documents, context, evaluation, tune, replay, jobs, usage, demo):
     module.register(app)
 
 

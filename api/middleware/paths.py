@@ -14,12 +14,14 @@ ASKING = frozenset(
     {
         *("/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"),
         *("/v1/recall", "/v1/sessions/{session_id}/recall", "/v1/memories/search"),
+        *("/v1/traces/replay", "/v1/traces/{trace_id}/replay"),
     }
 )
+_ASKING = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in sorted(ASKING)))
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(
     r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/turns(/[^/]+)?|/v1/memories(/[^/]+(/history)?)?"
-    r"|/v1/(admin/)?audit/export"
+    r"|/v1/traces(/[^/]+)?|/v1/(admin/)?audit/export"
 )
 #: Somebody waits for the next turn of a conversation: its writes are no bulk work.
 CONVERSING = re.compile(r"/v1/(sessions|memories)(/.*)?")
@@ -30,5 +32,5 @@ def class_of(method: str, path: str) -> OperationClass:
         return OperationClass.ADMIN
     if method in ("GET", "HEAD"):
         return OperationClass.READ
-    asks = path in ASKING or CONVERSING.fullmatch(path)
+    asks = _ASKING.fullmatch(path) or CONVERSING.fullmatch(path)
     return OperationClass.QUERY if asks else OperationClass.INGEST

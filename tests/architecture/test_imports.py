@@ -28,7 +28,7 @@ VENDORS = {
     "diskcache": {"rag/embedding/cache_file.py"},
     "tree_sitter": {"rag/grammars.py"},
     "tiktoken": {"rag/tokens.py"},
-    "orjson": {"rag/store/wire.py", "config/database.py"},
+    "orjson": {"rag/store/wire.py", "config/database.py", "rag/traces/left.py"},
     "dbos": {"ingestion/durable.py"},
     "pypdfium2": {"ingestion/readers/pdf.py", "ingestion/readers/pdf_hidden.py"},
     "bs4": {"ingestion/readers/html.py", "ingestion/readers/page_parts.py"},
@@ -76,6 +76,7 @@ WITHOUT_A_TENANT = {
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
     "rag/memories/removal.py",  # finding what is to be forgotten, whoever's it is; each tenant's goes in a session of its own
+    "rag/traces/erasing.py",  # which tenants have traces; each one's are swept in a session of its own
 }
 
 

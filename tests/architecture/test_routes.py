@@ -76,6 +76,8 @@ WITHOUT_AN_EFFECT = {
     "/v1/recall": "the same",
     "/v1/sessions/{session_id}/recall": "the same",
     "/v1/memories/search": "the same",
+    "/v1/traces/replay": "the same",
+    "/v1/traces/{trace_id}/replay": "the same",
     "/v1/admin/search": "changes nothing",
     "/v1/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",

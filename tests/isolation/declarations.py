@@ -59,6 +59,9 @@ KINDS: Mapping[str, Kind] = {
     "memory": Kind(404, bounded=(BY_SUBJECT,)),
     "session's subject": Kind(404, like="subject", bounded=(BY_SUBJECT,)),  # another subject has no such session
     "path": Kind(None, malformed=None, like="document", optional=True),
+    "trace": Kind(404, bounded=(*_BOTH, BY_SUBJECT)),
+    "traced subject": Kind(None, malformed=None, like="subject", optional=True),  # of one's own traces only
+    "traced session": Kind(None, malformed=None, like="session", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
         kind: Kind(None, malformed=None)
@@ -291,6 +294,10 @@ _MEMORIES: tuple[Operation, ...] = (
     Operation("DELETE /v1/memories/{memory_id}", "converse", 200, {**_MEMORY, "query.reason": "title"}),
 )
 
+_TRACE = {"path.trace_id": "trace"}
+_TRACES = {"query.subject": "traced subject", "query.session_id": "traced session"}
+_LONG = {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
+_OTHERWISE = {"profile": "precise", "tuned": True, "as_of": None, "fresh_vector": False}
 _AUDIT = {"query.principal": "principal", "query.target": "path"}
 _AUDIT_PARTS = {
     "query": {
@@ -606,6 +613,22 @@ _DECLARED: tuple[Operation, ...] = (
         _COLLECTION,
         {"query": {"version": "1"}},
         but={BY_LABELS: 403},
+    ),
+    Operation("GET /v1/traces", "query", 200, {**_TRACES, **_PAGED}, {"query": {"kind": "query", **_LONG}}),
+    Operation("GET /v1/traces/{trace_id}", "query", 200, _TRACE),
+    Operation(
+        "POST /v1/traces/{trace_id}/replay",
+        "query",
+        200,
+        {**_TRACE, "body.collections.0": "collection name"},
+        {"body": {"collections": [""], **_OTHERWISE}},
+    ),
+    Operation(
+        "POST /v1/traces/replay",
+        "query",
+        200,
+        {"body.session_id": "traced session", "body.subject": "traced subject", "body.collections.0": "collection name"},
+        {"body": {"collections": [""], "last": 10, "kind": "query", **_OTHERWISE}},
     ),
     Operation("DELETE /v1/collections/{name}", "ingest", 200, {"path.name": "collection name/empty"}),
     Operation(

@@ -223,6 +223,7 @@ class World:
         self._memories(member)
         self._webhook(member)
         self._sessions(member)
+        self._traces(member)
         self._found_in_sql(member)
         return member
 
@@ -307,6 +308,15 @@ class World:
         made = self.ask("POST /v1/webhooks", key, body=body)
         own["webhook"], own["secret of webhook"] = made["id"], made["secret"]
         own["delivery"] = self.ask("POST /v1/webhooks/{webhook_id}/test", key, path={"webhook_id": made["id"]})["id"]
+
+    def _traces(self, member: Member) -> None:
+        """Of the subject's own questions, so that it and the tenant's keys can reach them."""
+        own, token = member.own, member.credentials["subject token"]
+        for trace in ("trace", "trace/second"):
+            asked = {"query": own["text"], "collections": [own["collection name"]]}
+            own[trace] = self.ask("POST /v1/query", token, body=asked)["trace_id"]
+        own["traced subject"], own["traced session"] = own["subject"], own["trace"]
+        self.services.traces.tracer.flush()
 
     def _opinions(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]

@@ -67,6 +67,7 @@ from carrel_client.models import (
 from carrel_client.recall import Recalled, RecalledTurn, RecallWishes, SaidTurn
 from carrel_client.sessions import Appended, AppendedTurn, Session, Sessions, Turn
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
+from carrel_client.traces import Replay, ReplayReport, ReplayRow, SkippedReplay, Trace, Traces
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
 __all__ = [
@@ -136,16 +137,22 @@ __all__ = [
     "Recalled",
     "RecalledTurn",
     "RecentSums",
+    "Replay",
+    "ReplayReport",
+    "ReplayRow",
     "SaidTurn",
     "ServiceUnavailableError",
     "Session",
     "Sessions",
+    "SkippedReplay",
     "Statistics",
     "Tenant",
     "TenantDeletion",
     "TenantPassages",
     "Tenants",
     "Token",
+    "Trace",
+    "Traces",
     "TransportError",
     "TuningVersion",
     "Tunings",

@@ -29,6 +29,7 @@ from carrel_client.models import (
 from carrel_client.recall import RecallsSubject
 from carrel_client.sessions import Sessions
 from carrel_client.tenants import Tenants
+from carrel_client.traces import Traces
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
 from carrel_client.transport import path_of as _path
@@ -63,6 +64,7 @@ class Carrel(Asking, RecallsSubject):
         self.question_sets = QuestionSets(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.audit = Audit(self._transport)
+        self.traces = Traces(self._transport)
         self.admin = Admin(self._transport)
 
     def token(

@@ -1,0 +1,130 @@
+"""`carrel replay`: questions asked again, and what is other than then."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.common import AsJson, TenantOption, print_json, table, tenant_client
+from carrel_client import Carrel, Replay, ReplayReport, ReplayRow, SkippedReplay
+from config.errors import InvalidInput
+from config.settings import Settings
+
+SESSION = "ses_"
+DEFAULT_LAST = 100
+COLUMNS = ["then", "now", "", "score then", "score now", "shared", "document", "text"]
+SIGNS = {"same": "=", "moved": "~", "overlaps": "≈", "came": "+", "gone": "-"}
+SHOWN = 72  # characters of a passage or a question
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(replay)
+
+
+def replay(
+    name: Annotated[str | None, typer.Argument(metavar="[TRACE|SESSION]", help="Id: trc_… or ses_…")] = None,
+    last: Annotated[int | None, typer.Option("--last", min=1, max=500, help="So many of the newest.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Search as this profile says.")] = None,
+    collection: Annotated[
+        list[str] | None, typer.Option("--collection", "-c", help="Ask this instead, as with other chunks; repeat it.")
+    ] = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="Answer as of then: ISO 8601 with its zone.")] = None,
+    tuned: Annotated[bool | None, typer.Option("--tuned/--untuned", help="Use what collections are tuned to, or not.")] = None,
+    fresh_vector: Annotated[bool, typer.Option("--fresh-vector", help="Embed the question anew, for its tokens.")] = False,
+    tenant: TenantOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a question again as it was asked, and show what is other than then: ids, ranks, scores, and the context.
+
+    With a session, all of its questions; with --last, the newest of the tenant, and a report of all. Signs: = same, ~ moved,
+    ≈ another passage with the same text, + came, - gone.
+
+    Example: carrel replay trc_01jd3vk2m8e4x7q9s5t6w0y1z2 --profile precise --tenant acme
+
+    Example: carrel replay --last 500 --tenant acme --json > before-the-upgrade.jsonl
+    """
+    if name is None and last is None:
+        raise InvalidInput("Give a trace, a session, or --last N.", field="name")
+    otherwise: dict[str, Any] = {"profile": profile, "as_of": as_of, "tuned": tuned, "fresh_vector": fresh_vector or None}
+    otherwise["collections"] = collection or None
+    with tenant_client(Settings(), tenant, ["query"]) as client:
+        if name is not None and not name.startswith(SESSION):
+            found = client.traces.replay(name, **otherwise)
+            print_json(found) if as_json else _show(found)
+        else:
+            _many(client, name, last or DEFAULT_LAST, otherwise, as_json=as_json)
+
+
+def _many(client: Carrel, session: str | None, last: int, otherwise: dict[str, Any], *, as_json: bool) -> None:
+    """Each as it is done: of a session all, of a tenant those that changed."""
+    for told in client.traces.replays(last=last, session_id=session, **otherwise):
+        if as_json:
+            kind = {Replay: "replay", SkippedReplay: "skipped", ReplayReport: "report"}[type(told)]
+            print_json({kind: asdict(told)})
+        elif isinstance(told, Replay):
+            if session is not None or not told.empty:
+                _show(told)
+                print()
+        elif isinstance(told, SkippedReplay):
+            print(f"{told.trace_id} was not asked again: {told.detail}")
+        else:
+            _report(told)
+
+
+def _show(replay: Replay) -> None:
+    print(f"{replay.trace_id}  {replay.at}  {_short(replay.query)}")
+    table(COLUMNS, [_row(row) for row in replay.rows])
+    for line in (replay.context or {}).get("diff", ()):
+        print(line)
+    for note in replay.notes:
+        print(note)
+    print(_summary(replay))
+
+
+def _row(row: ReplayRow) -> list[object]:
+    ranks = [None if place is None else place["rank"] for place in (row.then, row.now)]
+    scores = [None if place is None else f"{place['score']:.4f}" for place in (row.then, row.now)]
+    return [*ranks, SIGNS[row.change], *scores, f"{row.shared:.2f}", row.document, _short(row.snippet or "–")]
+
+
+def _summary(replay: Replay) -> str:
+    if replay.empty:
+        return f"Nothing changed: {replay.same} passages, equal scores." + _of_context(replay)
+    changes = {"same": replay.same, "moved": replay.moved, "overlapping": replay.overlapping}
+    changes |= {"came": replay.came, "gone": replay.gone}
+    told = ", ".join(f"{count} {name}" for name, count in changes.items() if count)
+    measures = f"rank-biased overlap {replay.rbo:.3f}, largest score difference {replay.max_score_difference:.4f}"
+    return f"{told or 'no passages'}; {measures}, {replay.shared:.0%} of the text in both." + _of_context(replay)
+
+
+def _of_context(replay: Replay) -> str:
+    if replay.context is None:
+        return ""
+    if replay.context["equal"]:
+        return " The context is equal."
+    return f" The context differs: {replay.context['tokens_then']} tokens then, {replay.context['tokens_now']} now."
+
+
+def _report(report: ReplayReport) -> None:
+    overlaps = ", ".join(f"overlap@{k} {value:.3f}" for k, value in report.overlap.items())
+    print(f"{report.empty} of {report.replayed} answers are as they were; rank-biased overlap {report.rbo:.4f}, {overlaps}.")
+    print(f"Largest score difference {report.max_score_difference:.4f}; {report.tokens} tokens charged.")
+    if report.contexts:
+        print(f"{report.contexts_equal} of {report.contexts} contexts are equal.")
+    if report.useful_marked:
+        recalls = f"{report.useful_recall_then:.3f} then, {report.useful_recall_now:.3f} now"
+        print(f"Of {report.useful_marked} passages and documents that were found useful: recall {recalls}.")
+    for code, count in report.skipped.items():
+        print(f"{count} could not be asked again: {code}.")
+    if report.worst:
+        rows: list[list[object]] = [[f"{each['rbo']:.3f}", each["trace_id"], _short(each["query"])] for each in report.worst]
+        table(["overlap", "trace", "question"], rows)
+    if report.stopped is not None:
+        print(f"Stopped before the end: {report.stopped['detail']}")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"

@@ -1,0 +1,189 @@
+"""What questions left behind, and asking them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
+
+from carrel_client.errors import TransportError
+from carrel_client.models import Model
+from carrel_client.transport import Transport, pages, path_of
+
+PATH, JSON = "/v1/traces", "application/json"
+
+
+class Otherwise(TypedDict, total=False):
+    """What a replay does otherwise than then; left out, it asks as it was asked, of what is set today."""
+
+    profile: str | None  #: whose fusion and reranking are used
+    collections: Sequence[str] | None  #: to ask instead: the same documents, chunked otherwise
+    as_of: str | int | None  #: ISO 8601 with its zone, or Unix milliseconds
+    tuned: bool | None
+    fresh_vector: bool | None  #: embed the question anew, for its tokens
+
+
+@dataclass(frozen=True)
+class Trace(Model):
+    """A question and how it was answered. What `contents` says was not kept is None."""
+
+    id: str
+    at: str
+    kind: str  #: query, context or recall
+    subject: str | None
+    session_id: str | None
+    contents: str  #: full, ids (without the question) or none
+    query: str | None
+    found: int  #: passages that were answered
+    question: dict[str, Any] | None = None  #: this and what follows: None or empty in lists
+    phrasings: list[str] | None = None
+    vectors: bool = False
+    collections: dict[str, dict[str, Any]] = field(default_factory=dict)  #: generation, profile and tuning version of each
+    labels: list[str] | None = None
+    passages: list[dict[str, Any]] | None = None
+    recalled: list[dict[str, Any]] | None = None
+    context: dict[str, Any] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    words: dict[str, Any] | None = None
+    budget: dict[str, int] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)
+    cached: bool = False
+    similarity: float | None = None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReplayRow(Model):
+    """A passage in one of the answers or in both: `then` and `now` have id, rank, score, start and end."""
+
+    change: str  #: same, moved, overlaps, came or gone
+    document: str  #: external id
+    then: dict[str, Any] | None
+    now: dict[str, Any] | None
+    shared: float
+    snippet: str | None
+
+
+@dataclass(frozen=True)
+class Replay(Model):
+    """A question as it was answered then and now."""
+
+    trace_id: str
+    at: str
+    kind: str
+    query: str
+    empty: bool  #: nothing is other than then
+    rows: list[ReplayRow]
+    same: int
+    moved: int
+    overlapping: int
+    came: int
+    gone: int
+    max_score_difference: float
+    rbo: float  #: rank-biased overlap, p = 0.9
+    overlap: dict[str, float]  #: of the first k passages, by k
+    shared: float
+    context: dict[str, Any] | None  #: equal, tokens_then, tokens_now, of, diff
+    degraded_then: list[str]
+    degraded_now: list[str]
+    collections_then: dict[str, dict[str, Any]]
+    collections_now: dict[str, dict[str, Any]]
+    vector: str  #: stored, fresh or none
+    tokens: int  #: charged
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Replay:
+        return super().parse({**data, "rows": [ReplayRow.parse(row) for row in data["rows"]]})
+
+
+@dataclass(frozen=True)
+class SkippedReplay(Model):
+    """A trace that cannot be asked again."""
+
+    trace_id: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class ReplayReport(Model):
+    """What many replays say together."""
+
+    p: float
+    traces: int
+    replayed: int
+    empty: int
+    skipped: dict[str, int]
+    rbo: float
+    overlap: dict[str, float]
+    max_score_difference: float
+    contexts: int
+    contexts_equal: int
+    useful_marked: int
+    useful_recall_then: float | None
+    useful_recall_now: float | None
+    tokens: int
+    worst: list[dict[str, Any]]  #: trace_id, query and rbo
+    stopped: dict[str, Any] | None = None  #: the problem for which the remaining ones were not asked
+
+
+_KINDS: Mapping[str, type[Replay] | type[SkippedReplay] | type[ReplayReport]] = {
+    "replay": Replay,
+    "skipped": SkippedReplay,
+    "report": ReplayReport,
+}
+
+
+class Traces:
+    """`carrel.traces`. A key that acts for a subject reaches that subject's alone."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        kind: str | None = None,
+        subject: str | None = None,
+        session_id: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Trace]:
+        """Newest first. `since` and `until` are ISO 8601 with a zone."""
+        wanted = {"kind": kind, "subject": subject, "session_id": session_id, "since": since, "until": until}
+        for item in pages(self._transport, PATH, page_size, **wanted):
+            yield Trace.parse(item)
+
+    def get(self, trace_id: str) -> Trace:
+        return Trace.parse(self._transport.call("GET", path_of(PATH, trace_id)).json())
+
+    def replay(self, trace_id: str, **otherwise: Unpack[Otherwise]) -> Replay:
+        """Ask it again, of the index as it is."""
+        path, body = path_of(PATH, trace_id, "replay"), _given(otherwise)
+        return Replay.parse(self._transport.call("POST", path, json=body, repeatable=True).json())
+
+    def replays(
+        self,
+        *,
+        last: int = 100,
+        session_id: str | None = None,
+        subject: str | None = None,
+        kind: str | None = None,
+        **otherwise: Unpack[Otherwise],
+    ) -> Iterator[Replay | SkippedReplay | ReplayReport]:
+        """The newest so many in their order, each as it is done, and a report at the end. Raise TransportError without one."""
+        body = {"last": last, **_given({"session_id": session_id, "subject": subject, "kind": kind}), **_given(otherwise)}
+        ended = False
+        for line in self._transport.lines(f"{PATH}/replay", json.dumps(body).encode(), JSON, {}):
+            [(kind_of_line, told)] = json.loads(line).items()
+            ended = kind_of_line == "report"
+            yield _KINDS[kind_of_line].parse(told)
+        if not ended:
+            raise TransportError("the answer was cut off")
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

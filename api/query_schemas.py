@@ -40,7 +40,12 @@ class QueryIn(Input, ArrangingIn):
         max_length=MAX_PHRASINGS,
         description="Other phrasings of it, or all of them: a passage counts by the one that it is nearest to.",
     )
-    collections: list[Text] = Field(default_factory=lambda: ["default"], min_length=1, max_length=MAX_COLLECTIONS)
+    collections: list[Text] = Field(
+        default_factory=lambda: ["default"],
+        max_length=MAX_COLLECTIONS,
+        description="At least one; none, if there is a `session`.",
+    )
+    session: Text | None = Field(None, description="A session: what is attached to it is searched too.")
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
     as_of: AwareDatetime | None = Field(
         None,
@@ -83,6 +88,7 @@ class QueryIn(Input, ArrangingIn):
             explain=self.explain,
             dense_weight=self.dense_weight,
             tuned=self.tuned,
+            session=self.session,
         )
 
 

@@ -33,7 +33,7 @@ NAMING = {
 }
 SQLModel.metadata.naming_convention = NAMING
 
-BUSY_TIMEOUT_MS = 30_000
+BUSY_TIMEOUT_MS, CHECKPOINT_TIMEOUT_MS = 30_000, 200
 TENANT_ROLE, SYSTEM_ROLE = "carrel_tenant", "carrel_system"  # of PostgreSQL; nobody can log in as either
 TENANT_SETTING = "app.tenant_id"
 #: Execution option of a statement that finds its rows by their keys: see `_BY_KEY`.
@@ -142,6 +142,21 @@ class Database:
                 connection.isolation_level = "IMMEDIATE"
 
         return engine
+
+    def checkpoint(self) -> bool:
+        """Leave nothing in SQLite's log of what was overwritten since; False if others were in the way. On PostgreSQL it is
+        vacuum that removes what was deleted."""
+        if self.is_postgresql:
+            return True
+        with self.engine.connect() as connection:
+            pragma = connection.connection.driver_connection.execute  # type: ignore[union-attr]
+            connection.rollback()
+            pragma(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT_MS}")  # writers wait while it waits for readers
+            try:
+                busy, *_ = pragma("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                pragma(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        return not busy
 
     def ping(self) -> None:
         with self.engine.connect() as connection:

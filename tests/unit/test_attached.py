@@ -1,0 +1,157 @@
+"""What is attached to a session: found with it by whoever reaches it, and by nobody and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from config.clock import system_clock
+from config.database import Database
+from config.errors import Conflict, InvalidInput, NotFound
+from ingestion.attached import AttachedDocuments, TenantAttached
+from ingestion.jobs import Jobs
+from ingestion.passages import Passages
+from ingestion.repair.quotas import recount
+from ingestion.submission import Submission
+from rag.attached import name_of
+from rag.corpus import Collection
+from rag.retrieval.question import Question
+from rag.sessions.sessions import Sessions
+from rag.sessions.tables import CLOSED, ChatSession
+from rag.sessions.values import NewSession
+from rag.store.memory import MemoryStore
+from tenants.context import TenantContext
+from tenants.quotas import used_of
+from tests.support import FreeMeter
+from tests.world import TENANTS, World
+
+ASH, ELM = TENANTS
+TEXT = "The lighthouse keeper paints the gallery blue each spring."
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Iterator[World]:
+    world = World(database, MemoryStore(), tmp_path)
+    yield world
+    world.close()
+
+
+def conversation(world: World, name: str = ASH, subject: str = "alice") -> str:
+    return Sessions(world.database, system_clock).for_tenant(world.contexts[name]).create(NewSession(subject=subject)).id
+
+
+def attached(world: World, context: TenantContext) -> TenantAttached:
+    return AttachedDocuments(world.documents, world.embedding.space).for_tenant(context)
+
+
+def attach(world: World, session_id: str, text: str = TEXT, *, context: TenantContext | None = None) -> tuple[str, str]:
+    """Ids of the document and of its job, which has ended."""
+    submission = Submission(text.encode(), external_id="note", media_type="text/plain")
+    submitted = attached(world, context or world.contexts[ASH]).submit(session_id, submission)
+    assert submitted.job is not None
+    world.run_jobs()
+    return submitted.shown.document.id, submitted.job.id
+
+
+def ask(world: World, context: TenantContext, session: str | None, *collections: str) -> list[str]:
+    question = Question("lighthouse gallery", collections, session=session, top_k=100)
+    found = world.retriever.for_tenant(context, FreeMeter()).query(question, charge_id="q")
+    return [passage.text for passage in found.passages]
+
+
+def test_it_is_searched_with_its_session_only(world: World) -> None:
+    world.fill()
+    ash, elm = world.contexts[ASH], world.contexts[ELM]
+    mine, other, foreign = conversation(world), conversation(world, subject="bob"), conversation(world, ELM)
+    attach(world, mine)
+    alice, bob = (replace(ash, subject=name, collections=frozenset({"other"})) for name in ("alice", "bob"))
+    for context, collections in ((ash, ()), (ash, ("default",)), (alice, ())):
+        assert TEXT in ask(world, context, mine, *collections)
+    assert len(ask(world, ash, mine, "default")) == 1 + len(ask(world, ash, None, "default"))
+    assert TEXT not in ask(world, ash, None, "default")
+    assert ask(world, ash, other) == ask(world, elm, foreign) == []
+    for context, session in ((bob, mine), (elm, mine), (ash, foreign), (ash, "ses_none")):
+        with pytest.raises(NotFound):
+            ask(world, context, session)
+    with pytest.raises(InvalidInput, match="collections"):
+        ask(world, ash, None)
+    with pytest.raises(NotFound):
+        ask(world, ash, None, name_of(mine))
+
+
+def test_nothing_but_its_session_leads_to_it(world: World) -> None:
+    world.fill()
+    ash, session = world.contexts[ASH], conversation(world)
+    document, job = attach(world, session)
+    catalogue = world.of(ASH)
+    assert document not in {shown.document.id for shown in catalogue.list(collection=None, after=None, limit=100)[0]}
+    with world.database.read(ash) as sql:
+        names = [row.name for row in world.all(ASH, Collection)]
+        counted = recount(sql), used_of(sql, ash.tenant_id)
+    assert sorted(names) == ["default", name_of(session)]
+    assert [row.name for row, _ in world.documents.collections.for_tenant(ash).list(after=None, limit=9)] == ["default"]
+    assert counted[0].collections == counted[1].collections == 1
+    assert counted[0].documents == counted[1].documents == 3, "its documents count as all do"
+    passages = Passages(world.database, world.blobs)
+    [passage] = [row.id for row in _passages(world, session)]
+    for refused in (
+        lambda: catalogue.get(document),
+        lambda: catalogue.text(document),
+        lambda: catalogue.delete(document),
+        lambda: catalogue.list(collection=name_of(session), after=None, limit=9),
+        lambda: catalogue.submit(Submission(b"x", collection=name_of(session), media_type="text/plain")),
+        lambda: passages.for_tenant(ash).get(passage, around=0),
+        lambda: attached(world, ash).submit(session, Submission(b"x", collection="other", media_type="text/plain")),
+    ):
+        with pytest.raises((NotFound, InvalidInput)):
+            refused()
+    assert passages.for_tenant(ash.within(session)).get(passage, around=0).passage.text == TEXT
+    jobs = Jobs(world.database, system_clock, world.queue)
+    assert job not in {row.id for row in jobs.for_tenant(ash).list(limit=100)[0]}
+    assert jobs.for_tenant(replace(ash, subject="alice", collections=frozenset({"x"}))).get(job).state == "succeeded"
+    for foreign in (replace(ash, subject="bob"), world.contexts[ELM]):
+        with pytest.raises(NotFound):
+            jobs.for_tenant(foreign).get(job)
+
+
+def _passages(world: World, session: str) -> list[object]:
+    question = Question("lighthouse gallery", (), session=session)
+    return [*world.retriever.for_tenant(world.contexts[ASH], FreeMeter()).query(question, charge_id="q").passages]
+
+
+def test_whoever_reaches_the_session_lists_reads_and_deletes_what_is_attached(world: World) -> None:
+    session, other = conversation(world), conversation(world)
+    document, _ = attach(world, session)
+    handle = attached(world, world.contexts[ASH])
+    [shown] = handle.within(session).list(collection=None, after=None, limit=9)[0]
+    assert (shown.document.id, shown.collection) == (document, name_of(session))
+    assert handle.within(session).text(document)[1].strip() == TEXT
+    assert handle.within(other).list(collection=None, after=None, limit=9)[0] == []
+    handle.require(session, [document])
+    for elsewhere in (other, session):
+        with pytest.raises(NotFound):
+            handle.require(elsewhere, ["doc_none"] if elsewhere == session else [document])
+    with pytest.raises(NotFound):
+        handle.within(other).delete(document)
+    handle.within(session).delete(document)
+    world.run_jobs()
+    assert ask(world, world.contexts[ASH], session) == []
+    world.check_invariants()
+
+
+def test_a_session_that_is_not_open_takes_nothing_and_attaching_keeps_it_alive(world: World) -> None:
+    ash = world.contexts[ASH]
+    session = Sessions(world.database, system_clock).for_tenant(ash).create(NewSession(subject="alice", idle_ttl_s=3600)).id
+    before = world.all(ASH, ChatSession)[0].expires_at
+    with world.database.write(ash) as sql:
+        sql.get_one(ChatSession, session).last_active_at -= 5_000
+    attach(world, session)
+    assert world.all(ASH, ChatSession)[0].expires_at >= before
+    with world.database.write(ash) as sql:
+        sql.get_one(ChatSession, session).state = CLOSED
+    with pytest.raises(Conflict):
+        attach(world, session, "another")
+    assert ask(world, ash, session) == [TEXT]

@@ -7,7 +7,7 @@ or goes with one of its sessions.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,7 +20,7 @@ from config.database import Database, HasTenant, TenantOwned
 from rag.sessions.tables import ChatSession
 from tenants.tables import IdempotencyRecord
 
-ROWS = 1_000  # in one transaction
+ROWS = 200  # in one transaction: it holds SQLite's one lock for 5 ms
 #: What has such a column and stays, with the reason.
 KEPT: Mapping[str, str] = {
     "events": "`subject` is the id of what changed; there are ids and counts only",
@@ -64,6 +64,16 @@ def tables() -> tuple[Table, ...]:
     names = [table.name for table in ordered if table.name not in LAST] + [*LAST]
     classes = _classes()
     return tuple(classes[name] for name in names if name in classes and reached(classes[name], Whose(subject="")) is not None)
+
+
+@cache
+def documents_family() -> frozenset[Table]:
+    """Of documents: they go by the collector, which knows what they have outside SQL."""
+    found = {_classes()["collections"]}
+    for table in reversed(tables()):
+        if any(parent in found for _, parent, _ in _references(table)):
+            found.add(table)
+    return frozenset(found)
 
 
 def reached(table: Table, whose: Whose) -> sa.ColumnElement[bool] | None:
@@ -123,7 +133,9 @@ def count(session: Session, whose: Whose) -> dict[str, int]:
     return counts
 
 
-def remove(database: Database, scope: HasTenant, whose: Whose, *, until: float) -> bool:
+def remove(
+    database: Database, scope: HasTenant, whose: Whose, *, until: float, pause: Callable[[float], None] = time.sleep
+) -> bool:
     """All of them, a transaction for each ROWS, so that others write in between; False if the time was up before. Nothing
     that lies outside SQL may be left of their documents.
     """
@@ -132,8 +144,11 @@ def remove(database: Database, scope: HasTenant, whose: Whose, *, until: float) 
         while removed == ROWS:
             if time.monotonic() > until:
                 return False
+            began = time.monotonic()
             with database.write(scope) as session:
                 removed = _remove_some(session, table, whose)
+            if removed:
+                pause(time.monotonic() - began)  # as long as it worked: others come in between
     return True
 
 

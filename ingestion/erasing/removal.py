@@ -21,7 +21,7 @@ from config.database import Database
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.counting import follow
-from ingestion.erasing.reach import ROWS, Whose, count, remove
+from ingestion.erasing.reach import Whose, count, remove
 from ingestion.erasing.requests import end_sessions
 from ingestion.tables import Erasure, Job
 from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
@@ -74,8 +74,9 @@ class Erasing:
         return removed
 
     def _gone(self, after: str) -> Sequence[tuple[str, str]]:
-        over = col(ChatSession.state).in_(GONE), col(ChatSession.expires_at) <= self._clock() - self._grace_ms
-        rows = select(col(ChatSession.id), col(ChatSession.tenant_id)).where(*over, col(ChatSession.id) > after)
+        since = sa.func.coalesce(col(ChatSession.expires_at), 0) <= self._clock() - self._grace_ms
+        gone = sa.or_(*(col(ChatSession.state) == state for state in GONE))  # as the partial index says it
+        rows = select(col(ChatSession.id), col(ChatSession.tenant_id)).where(gone, since, col(ChatSession.id) > after)
         with self._database.system_read() as session:
             return [(row[0], row[1]) for row in session.execute(rows.order_by(col(ChatSession.id)).limit(PAGE))]
 
@@ -106,7 +107,7 @@ class Erasing:
 
     def _documents(self, context: TenantContext, collection_id: str) -> Sequence[Document]:
         """A page of them, live no more: no job makes one so from here on, and each finds its document gone."""
-        page = select(Document).where(col(Document.collection_id) == collection_id).order_by(col(Document.id)).limit(ROWS)
+        page = select(Document).where(col(Document.collection_id) == collection_id).order_by(col(Document.id)).limit(PAGE)
         with self._database.write(context) as session:
             documents = session.scalars(page.with_for_update()).all()
             for document in documents:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from config.clock import system_clock
@@ -14,10 +15,15 @@ from config.errors import Conflict, InvalidInput, NotFound
 from ingestion.attached import AttachedDocuments, TenantAttached
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
+from ingestion.promotion import Promotion
 from ingestion.repair.quotas import recount
 from ingestion.submission import Submission
+from ingestion.tables import Job
 from rag.attached import name_of
-from rag.corpus import Collection
+from rag.corpus import Chunk, Collection
+from rag.embedding.batcher import Batcher
+from rag.embedding.hashing import HashRuntime
+from rag.embedding.runtime import Matrix
 from rag.retrieval.question import Question
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import CLOSED, ChatSession
@@ -25,6 +31,7 @@ from rag.sessions.values import NewSession
 from rag.store.memory import MemoryStore
 from tenants.context import TenantContext
 from tenants.quotas import used_of
+from tenants.tables import LedgerEntry
 from tests.support import FreeMeter
 from tests.world import TENANTS, World
 
@@ -155,3 +162,51 @@ def test_a_session_that_is_not_open_takes_nothing_and_attaching_keeps_it_alive(w
     with pytest.raises(Conflict):
         attach(world, session, "another")
     assert ask(world, ash, session) == [TEXT]
+
+
+class Counting(HashRuntime):
+    """Remembers how many texts it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts = 0
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        self.texts += len(texts)
+        return super().embed(texts)
+
+
+def test_a_promoted_document_keeps_its_vectors_and_costs_nothing(database: Database, tmp_path: Path) -> None:
+    runtime = Counting()
+    world = World(database, MemoryStore(), tmp_path, embedder=Batcher(runtime, batch_tokens=2048))  # and no cache
+    ash = world.contexts[ASH]
+    session, other = conversation(world), conversation(world, ELM)
+    text = "\n\n".join(f"Keeper {number} notes wind and weather of day {number}. " * 30 for number in range(80))
+    document, _ = attach(world, session, text)
+    promotion = Promotion(AttachedDocuments(world.documents, world.embedding.space))
+    embedded, entries = runtime.texts, world.all(ASH, LedgerEntry)
+    assert embedded > 64, "more than one batch"
+    before = {row.text: row.id for row in world.all(ASH, Chunk)}
+    [promoted] = promotion.promote(ash, session, collection="kept")
+    for again in (None, [document]):  # nothing is done twice
+        [same] = promotion.promote(ash, session, collection="kept", documents=again)
+        assert same.submitted.shown.document.id == promoted.submitted.shown.document.id
+    world.run_jobs()
+    assert promoted.submitted.job is not None
+    [job] = [job for job in world.all(ASH, Job) if job.id == promoted.submitted.job.id]
+    assert (job.state, job.tokens_charged, job.tokens_cached) == ("succeeded", 0, job.tokens_total)
+    assert runtime.texts == embedded
+    assert world.all(ASH, LedgerEntry) == entries
+    kept = [row for row in world.all(ASH, Chunk) if row.document_id != document]
+    assert {row.text for row in kept} == set(before)
+    vectors = world.vectors(ASH).vectors([row.id for row in kept] + [*before.values()])
+    assert all(np.array_equal(vectors[row.id], vectors[before[row.text]]) for row in kept)
+    assert (promoted.document_id, promoted.submitted.shown.collection) == (document, "kept")
+    assert promoted.submitted.shown.document.external_id == "note"
+    with pytest.raises(NotFound):
+        promotion.promote(world.contexts[ELM], session, collection="kept")
+    for wrong in (["doc_none"], [promoted.submitted.shown.document.id]):
+        with pytest.raises(NotFound):
+            promotion.promote(ash, session, collection="kept", documents=wrong)
+    assert promotion.promote(world.contexts[ELM], other, collection="kept") == []
+    world.close()

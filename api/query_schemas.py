@@ -13,6 +13,7 @@ from api.explain_schemas import ExplanationOut
 from api.schemas import Input, Text
 from config.errors import InvalidInput
 from config.profiles import Rewrite
+from rag.attached import session_of
 from rag.filters import parse
 from rag.retrieval.explanation import Mode
 from rag.retrieval.question import (
@@ -127,7 +128,9 @@ class PassageOut(BaseModel):
     @staticmethod
     def fields_of(passage: Passage) -> dict[str, Any]:
         fields = {name: getattr(passage, name) for name in _OF_PASSAGE}
-        url = f"/v1/passages/{passage.id}" + (f"?version={passage.version}" if passage.former else "")
+        session = session_of(passage.collection)
+        asked = [f"version={passage.version}"] * passage.former + ([] if session is None else [f"session={session}"])
+        url = f"/v1/passages/{passage.id}" + ("?" + "&".join(asked) if asked else "")
         return fields | {"url": url, "tokens": count_tokens(passage.text)}
 
 

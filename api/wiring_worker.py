@@ -25,6 +25,7 @@ from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.erasing.removal import Erasing
 from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetch.poster import Poster
@@ -67,6 +68,7 @@ class WorkerServices:
     removal: TenantRemoval
     sealer: Sealer
     figures: Figures
+    erasing: Erasing
 
     def close(self) -> None:
         self.webhooks.close()
@@ -121,7 +123,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
     figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
+    erasing = Erasing(core.database, core.clock, core.registry, core.idempotency, blobs, store, collector)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, erasing)
 
 
 def build_sender(core: Core) -> WebhookSender:

@@ -68,8 +68,12 @@ class TenantAttached:
 
     def within(self, session_id: str) -> TenantDocuments:
         """The session's documents, for reading and deleting."""
+        return self._parts.documents.for_tenant(self.reached(session_id))
+
+    def reached(self, session_id: str) -> TenantContext:
+        """The context that reaches what is attached to the session."""
         self._reach(session_id)
-        return self._handle(session_id)
+        return self._context.within(session_id)
 
     def require(self, session_id: str, ids: Sequence[str]) -> None:
         """Raise NotFound unless all of the documents are attached to the session."""

@@ -36,6 +36,8 @@ class Promotion:
         name stays as a former version. Asked again, nothing is done twice. Raise as `TenantDocuments.submit` does.
         """
         versions = self._versions(context, session_id, documents)
+        if not versions:
+            return []
         parts = self.attached.documents
         collections = parts.collections.for_tenant(context)
         try:

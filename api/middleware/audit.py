@@ -94,7 +94,7 @@ def _target(scope: Scope, identity: Identity) -> str:
     subject = scope.get("path_params", {}).get("subject")
     if subject is None or identity.tenant is None:
         return str(scope["path"])
-    return str(scope["route"].path).replace("{subject}", identity.tenant.pseudonym(subject))
+    return str(scope["route"].path_format).replace("{subject}", identity.tenant.pseudonym(subject))
 
 
 class _Throttled:

@@ -12,7 +12,10 @@ STREAMED = frozenset({"/v1/bulk"})
 #: POST routes that change nothing.
 ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"})
 #: Reads that are audited although they change nothing: they hand out content.
-RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export")
+RETRIEVALS = re.compile(
+    r"/v1/(sessions/[^/]+/)?documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export"
+    r"|/v1/sessions/[^/]+/export|/v1/subjects/.+/export"
+)
 
 
 def class_of(method: str, path: str) -> OperationClass:

@@ -28,7 +28,7 @@ VENDORS = {
     "diskcache": {"rag/embedding/cache_file.py"},
     "tree_sitter": {"rag/grammars.py"},
     "tiktoken": {"rag/tokens.py"},
-    "orjson": {"rag/store/wire.py", "config/database.py"},
+    "orjson": {"rag/store/wire.py", "config/database.py", "api/routes/erasures.py"},
     "dbos": {"ingestion/durable.py"},
     "pypdfium2": {"ingestion/readers/pdf.py", "ingestion/readers/pdf_hidden.py"},
     "bs4": {"ingestion/readers/html.py", "ingestion/readers/page_parts.py"},

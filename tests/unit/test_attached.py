@@ -35,6 +35,7 @@ from tenants.tables import LedgerEntry
 from tests.support import FreeMeter
 from tests.world import TENANTS, World
 
+POSTGRESQL_DAILY = False
 ASH, ELM = TENANTS
 TEXT = "The lighthouse keeper paints the gallery blue each spring."
 

@@ -10,6 +10,13 @@ from api.schemas import Input, SubmittedOut, Text
 from config.clock import isoformat
 from ingestion.promotion import MAX_PROMOTED
 from ingestion.tables import Erasure
+from tenants.tokens import MAX_SUBJECT_CHARS
+
+
+class ErasureIn(Input):
+    subject: Text = Field(
+        min_length=1, max_length=MAX_SUBJECT_CHARS, description="Whose sessions, memories, traces and feedback."
+    )
 
 
 class ErasureOut(BaseModel):

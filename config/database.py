@@ -11,7 +11,7 @@ and row level security decides (`api.row_security`), whatever the statement says
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -144,18 +144,14 @@ class Database:
         return engine
 
     def checkpoint(self) -> bool:
-        """Leave nothing in SQLite's log of what was overwritten since; False if others were in the way. On PostgreSQL it is
-        vacuum that removes what was deleted."""
+        """Leave nothing in SQLite's log of what was overwritten; False if others were in the way. On PostgreSQL vacuum does."""
         if self.is_postgresql:
             return True
-        with self.engine.connect() as connection:
-            pragma = connection.connection.driver_connection.execute  # type: ignore[union-attr]
-            connection.rollback()
+        with closing(self.engine.raw_connection()) as connection:
+            pragma = connection.driver_connection.execute  # type: ignore[union-attr]
             pragma(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT_MS}")  # writers wait while it waits for readers
-            try:
-                busy, *_ = pragma("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            finally:
-                pragma(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            busy = pragma("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            pragma(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         return not busy
 
     def ping(self) -> None:

@@ -13,6 +13,7 @@ from config.database import Database
 from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.evaluation.tables import QuestionSet
+from rag.sessions.tables import ChatSession
 from tenants.tables import ApiKey, Tenant
 from tenants.webhook_tables import WebhookEndpoint
 
@@ -74,6 +75,13 @@ def _question_set(_tenant: str, name: str) -> tuple[str, Options]:
     return "/v1/question-sets", {"json": {"name": name, "questions": questions}}
 
 
+def _converse(database: Database, tenant: str, name: str) -> None:
+    with database.system_write() as session:
+        if session.get(ChatSession, f"ses_{name}") is None:
+            owner = session.scalars(select(col(Tenant.id)).where(col(Tenant.name) == tenant)).one()
+            session.add(ChatSession(id=f"ses_{name}", tenant_id=owner, subject="s", created_at=0, last_active_at=0))
+
+
 CHANGES = {
     "document": Change(
         "/v1/documents",
@@ -82,6 +90,13 @@ CHANGES = {
         status=202,
     ),
     "file": Change("/v1/documents", lambda _, name: ("/v1/documents", _form(name)), _documents, status=202),
+    "attached": Change(
+        "/v1/sessions/{session_id}/documents",
+        lambda _, name: (f"/v1/sessions/ses_{name}/documents", {"json": {"text": f"The text {name}.", "external_id": name}}),
+        _documents,
+        status=202,
+        prepare=_converse,
+    ),
     "collection": Change(
         "/v1/collections",
         lambda _, name: ("/v1/collections", {"json": {"name": name}}),

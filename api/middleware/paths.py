@@ -14,7 +14,7 @@ ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(
     r"/v1/(sessions/[^/]+/)?documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export"
-    r"|/v1/sessions/[^/]+/export|/v1/subjects/.+/export"
+    r"|/v1/sessions/[^/]+/export|/v1/subjects/[^/]+/export"
 )
 
 

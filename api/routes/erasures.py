@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from api.bulk import MEDIA_TYPE
-from api.erasure_schemas import ErasureOut
+from api.erasure_schemas import ErasureIn, ErasureOut
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import Text
 from tenants.context import Scope
@@ -40,7 +40,7 @@ async def export_session(session_id: Text, services: Services, tenant: Tenant) -
 
 
 @routes.get(
-    "/v1/subjects/{subject:path}/export",
+    "/v1/subjects/{subject}/export",
     operation_id="export_subject",
     summary="Export every session of a subject",
     response_class=Lines,
@@ -65,7 +65,7 @@ async def erase_session(session_id: Text, request: Request, services: Services, 
 
 
 @routes.delete(
-    "/v1/subjects/{subject:path}",
+    "/v1/subjects/{subject}",
     operation_id="erase_subject",
     summary="Erase everything of a subject: sessions, memories, traces, feedback",
     status_code=202,
@@ -75,6 +75,17 @@ async def erase_subject(subject: Text, request: Request, services: Services, ten
     row = await in_thread(services.belongings.erasures.for_tenant(tenant).of_subject, subject)
     request.state.audit = {"erasure": row.id}
     return ErasureOut.of(row)
+
+
+@routes.post(
+    "/v1/erasures",
+    operation_id="create_erasure",
+    summary="Erase everything of a subject whatever its name is: one with a slash fits into no path",
+    status_code=202,
+    **scope(Scope.CONVERSE),
+)
+async def create_erasure(body: ErasureIn, request: Request, services: Services, tenant: Tenant) -> ErasureOut:
+    return await erase_subject(body.subject, request, services, tenant)
 
 
 @routes.get(

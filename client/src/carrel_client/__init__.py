@@ -63,6 +63,7 @@ from carrel_client.models import (
     UsageDay,
     UsageGroup,
 )
+from carrel_client.session_documents import Erasure, Erasures, Exports, Promoted, SessionDocuments
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
@@ -89,9 +90,12 @@ __all__ = [
     "Delivery",
     "Document",
     "Documents",
+    "Erasure",
+    "Erasures",
     "Estimate",
     "Event",
     "Events",
+    "Exports",
     "Feedback",
     "FeedbackOf",
     "Group",
@@ -117,12 +121,14 @@ __all__ = [
     "Plan",
     "Profile",
     "Progress",
+    "Promoted",
     "QueryResult",
     "QuestionSet",
     "QuestionSets",
     "RateLimitError",
     "RecentSums",
     "ServiceUnavailableError",
+    "SessionDocuments",
     "Statistics",
     "Tenant",
     "TenantDeletion",

@@ -25,6 +25,7 @@ from carrel_client.models import (
     Token,
     Usage,
 )
+from carrel_client.session_documents import Erasures, Exports, SessionDocuments
 from carrel_client.tenants import Tenants
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
@@ -56,6 +57,9 @@ class Carrel(Asking):
         self.collections = Collections(self._transport)
         self.feedback = FeedbackOf(self._transport)
         self.question_sets = QuestionSets(self._transport)
+        self.session_documents = SessionDocuments(self._transport)
+        self.exports = Exports(self._transport)
+        self.erasures = Erasures(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.audit = Audit(self._transport)
         self.admin = Admin(self._transport)

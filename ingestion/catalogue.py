@@ -90,8 +90,8 @@ class TenantCatalogue:
             if collection is not None:
                 wanted = self._collections.find(session, collection)
                 statement = statement.where(col(Document.collection_id) == wanted.id)
-            if self._context.collections is not None:
-                statement = statement.where(col(Collection.name).in_(self._context.collections))
+            if (bounds := self._bounds) is not None:
+                statement = statement.where(col(Collection.name).in_(bounds))
             rows = [Shown(*row) for row in session.execute(statement)]
             following = rows[-1].document.id if len(rows) == limit else None
             return self._with_near(session, [shown for shown in rows if self._holds(shown.version)]), following
@@ -139,7 +139,7 @@ class TenantCatalogue:
     def _shown(self, session: Session, document_id: str) -> Shown:
         row = session.execute(self._documents().where(col(Document.id) == document_id)).first()
         shown = None if row is None else Shown(*row)
-        bounds = self._context.collections
+        bounds = self._bounds
         if shown is None or not self._holds(shown.version) or (bounds is not None and shown.collection not in bounds):
             raise NotFound("There is no such document.")
         return self._with_near(session, [shown])[0]
@@ -152,6 +152,11 @@ class TenantCatalogue:
         others = (Shown(*row) for row in session.execute(self._documents().where(col(Document.id).in_(wanted))))
         seen = {other.document.id for other in others if self._holds(other.version)}
         return [replace(one, near=_near(one.version, seen)) for one in shown]
+
+    @property
+    def _bounds(self) -> Set[str] | None:
+        """Names of collections outside of which nothing is seen; what is attached to a session has none."""
+        return self._context.collections if self._context.session is None else None
 
     def _documents(self) -> Select[Document, DocumentVersion, str]:
         """Those of the context's session, or those of none."""

@@ -268,7 +268,8 @@ class TenantCollections:
                     return
 
     def _sees(self, name: str) -> bool:
-        return self._scope.collections is None or name in self._scope.collections
+        bounds = self._scope.collections
+        return bounds is None or name in bounds or self._scope.session is not None
 
 
 def numeric_slots(session: Session, collection_ids: Sequence[str]) -> dict[str, dict[str, int]]:

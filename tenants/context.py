@@ -56,7 +56,7 @@ class TenantContext:
 
     def within(self, session_id: str) -> TenantContext:
         """For what is attached to a session, whoever may reach that: names of collections do not bound it."""
-        return replace(self, session=session_id, collections=None)
+        return replace(self, session=session_id)
 
     def pseudonym(self, subject: str) -> str:
         """What stands for a subject where its name must not stay: in the audit record, which nothing is erased from."""

@@ -30,8 +30,11 @@ from config.ids import new_id
 from config.settings import Settings
 from ingestion.tables import Instance
 from rag.lexical.counting import TermStatistics
+from rag.sessions.sessions import Sessions
+from rag.sessions.values import NewSession
 from tenants.context import TENANT_SCOPES
 from tenants.keys import key_id_of, make_secret
+from tenants.quotas import UNLIMITED
 from tenants.tables import ApiKey
 from tenants.tokens import TokenSigner, Wish
 from tests.identity_provider import AUDIENCE, Provider, identity_provider
@@ -203,6 +206,7 @@ class World:
         self._documents(member)
         self._question_sets(member)
         self._opinions(member)
+        self._belongings(member)
         self._webhook(member)
         self._found_in_sql(member)
         return member
@@ -265,6 +269,21 @@ class World:
             body = {"name": own[f"set name{variant}"], "collection": own["collection name"], "questions": questions}
             made = self.ask("POST /v1/question-sets", member.credentials["full key"], body=body)
             own[f"question set{variant}"] = made["id"]
+
+    def _belongings(self, member: Member) -> None:
+        """A session with two documents; and an erasure, which was asked for before there was anything to erase."""
+        own, key = member.own, member.credentials["full key"]
+        own["erasure"] = self.ask("POST /v1/erasures", key, body={"subject": own["subject"]})["id"]
+        context = self.services.core.registry.context_of_job(member.tenant_id, "world")
+        sessions = Sessions(self.services.core.database, system_clock, UNLIMITED).for_tenant(context)
+        own["session"] = sessions.create(NewSession(subject=own["subject"])).id
+        path = {"session_id": own["session"]}
+        for variant in ("", "/second"):
+            own[f"text of attached{variant}"] = self.word("attached")
+            body = {"text": own[f"text of attached{variant}"]}
+            brought = self.ask("POST /v1/sessions/{session_id}/documents", key, path=path, body=body)
+            own[f"attached document{variant}"] = brought["document"]["id"]
+        self.run_jobs()
 
     def _webhook(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]

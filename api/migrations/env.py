@@ -9,6 +9,7 @@ from sqlmodel.sql.sqltypes import AutoString
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
+import rag.recall.tables
 import rag.sessions.tables
 import tenants.audit_tables
 import tenants.tables
@@ -16,7 +17,7 @@ import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables),
+    *(ingestion.tables, rag.corpus, rag.evaluation.tables, rag.recall.tables, rag.sessions.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 

@@ -70,6 +70,7 @@ WITHOUT_A_TENANT = {
     "tenants/deletions.py",
     "ingestion/tenant_removal.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
     "ingestion/erasing/removal.py",  # which sessions are over; each is removed in sessions of its tenant
+    "ingestion/turn_vectors.py",  # which tenants have turns that wait for a vector
     "tenants/anomalies.py",  # which tenants used anything; each is looked at in a session of its own
     "tenants/ledger/policy.py",  # what the operator sets for a tenant
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant

@@ -48,6 +48,8 @@ class PromoteIn(Input):
         None, max_length=MAX_PROMOTED, description="Ids of attached documents; left out, all that are live."
     )
 
+    turns: bool = Field(False, description="Its turns too, as one document that is cut at turns.")
+
 
 class PromotedOut(BaseModel):
     session_document_id: str = Field(description="Its id in the session, where it stays until the session goes.")
@@ -56,3 +58,4 @@ class PromotedOut(BaseModel):
 
 class PromotionOut(BaseModel):
     data: list[PromotedOut]
+    transcript: SubmittedOut | None = Field(description="Of its turns, if they were asked for.")

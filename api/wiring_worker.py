@@ -123,7 +123,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
     figures = Figures(core.database, core.clock, core.registry)
-    erasing = Erasing(core.database, core.clock, core.registry, core.idempotency, blobs, store, collector)
+    erasing = Erasing(core.database, core.clock, core.registry, core.idempotency, blobs, store, collector, embedding)
     return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, erasing)
 
 

@@ -13,6 +13,7 @@ from sqlmodel import col
 from config.clock import Clock
 from config.database import Database
 from config.errors import LeaseLost
+from ingestion import transcripts
 from ingestion.beats import Beats
 from ingestion.chunk_rows import INDEXED, FilterFields
 from ingestion.leases import DocumentGone, JobCancelled, Lease, Work
@@ -111,10 +112,13 @@ class Batches:
         return batch, Paid(embedded.charged, known, embedded.deduplicated, embedded.hits)
 
     def _taken_over(self, lease: Lease, batch: Batch, vectors: TenantVectors) -> Mapping[str, Vector]:
-        """By text, what the engine has of the same place of the version that this one was made of."""
+        """By text, what the engine has of the same place of the version that this one was made of, or recall of turns."""
         first = batch.number * BATCH_CHUNKS
-        there = {"version": batch.copied_from, "first": first, "end": first + BATCH_CHUNKS}
+        there: dict[str, object] = {"version": batch.copied_from, "first": first, "end": first + BATCH_CHUNKS}
         with self._database.read(lease.context) as session:
+            if str(batch.copied_from).startswith("ses_"):
+                there["version"] = lease.version_id
+                return transcripts.vectors_of(session, str(batch.copied_from), self._embedding.space, there)
             texts = {row.id: embedded_text(row.context, row.text) for row in session.execute(_PLACED, there)}
         return {texts[chunk]: vector for chunk, vector in vectors.vectors([*texts]).items()}
 

@@ -12,8 +12,10 @@ from config.errors import Conflict, InvalidInput, NotFound
 from ingestion.attached import AttachedDocuments
 from ingestion.documents import Submitted
 from ingestion.submission import Submission
+from ingestion.transcripts import MEDIA_TYPE, content_of
 from rag.attached import attached_to
 from rag.corpus import Document, DocumentVersion
+from rag.sessions.finding import find
 from tenants.context import TenantContext
 
 MAX_PROMOTED = 100  # documents in one call
@@ -38,6 +40,33 @@ class Promotion:
         versions = self._versions(context, session_id, documents)
         if not versions:
             return []
+        self._ensure(context, collection)
+        handle = self.attached.documents.for_tenant(context)
+        return [
+            Promoted(document.id, handle.submit(self._copy(document, version, collection))) for document, version in versions
+        ]
+
+    def transcript(self, context: TenantContext, session_id: str, *, collection: str) -> Submitted:
+        """The session's turns as a document there, cut at turns; brought again, another version of it. Raise as `promote`."""
+        parts = self.attached.documents
+        with parts.database.read(context) as session:
+            chat = find(session, context, session_id, parts.clock())
+            content = content_of(session, session_id)
+        if not content:
+            raise InvalidInput("Nothing was said in the session yet.", field="turns")
+        self._ensure(context, collection)
+        submission = Submission(
+            content=content,
+            media_type=MEDIA_TYPE,
+            collection=collection,
+            external_id=session_id,
+            title=chat.title or session_id,
+            source=session_id,
+            copied_from=session_id,
+        )
+        return parts.for_tenant(context).submit(submission)
+
+    def _ensure(self, context: TenantContext, collection: str) -> None:
         parts = self.attached.documents
         collections = parts.collections.for_tenant(context)
         try:
@@ -46,10 +75,6 @@ class Promotion:
         except NotFound:
             with suppress(Conflict):  # another makes it at the same moment
                 collections.create(collection)
-        handle = parts.for_tenant(context)
-        return [
-            Promoted(document.id, handle.submit(self._copy(document, version, collection))) for document, version in versions
-        ]
 
     def _versions(
         self, context: TenantContext, session_id: str, wanted: Sequence[str] | None

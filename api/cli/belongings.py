@@ -25,6 +25,8 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", dir_okay=False, h
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Until it is done; what is erased is in no answer before that.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask: it cannot be taken back.")]
 
+_PROMOTED = ("of", "document_id", "external_id", "tokens_charged")
+
 
 @sessions.command("attach")
 def attach(
@@ -60,25 +62,25 @@ def promote(
     session_id: SessionId,
     collection: Collection,
     documents: Annotated[list[str] | None, typer.Option("--document", help="Only this one, by id; repeat it.")] = None,
+    turns: Annotated[bool, typer.Option("--turns", help="What was said too, as one document that is cut at turns.")] = False,
     tenant: TenantOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Keep what is attached to a session in a collection. Nothing is embedded again.
 
-    Example: carrel session promote ses_01… --collection handbook --tenant acme
+    Example: carrel session promote ses_01… --collection handbook --turns --tenant acme
     """
     with tenant_client(Settings(), tenant, ["ingest", "query"]) as client:
-        promoted = client.session_documents.promote(session_id, collection=collection, documents=documents)
-        jobs = [one.submitted.wait() for one in promoted]
-    kept = [(one.session_document_id, one.submitted.document) for one in promoted]
+        done = client.session_documents.promote(session_id, collection=collection, documents=documents, turns=turns)
+        kept = [(one.session_document_id, one.submitted) for one in done.documents]
+        kept += [] if done.transcript is None else [(session_id, done.transcript)]
+        jobs = [submitted.wait() for _, submitted in kept]
     rows: list[list[object]] = [
-        [old, new.id, new.external_id, 0 if job is None else job.tokens_charged]
+        [old, new.document.id, new.document.external_id, 0 if job is None else job.tokens_charged]
         for (old, new), job in zip(kept, jobs, strict=True)
     ]
-    if as_json:
-        print_json([{"session_document_id": old, "document_id": new.id, "collection": collection} for old, new in kept])
-    else:
-        table(["in the session", "in the collection", "name", "tokens charged"], rows)
+    names = ["in the session", "in the collection", "name", "tokens charged"]
+    print_json([dict(zip(_PROMOTED, row, strict=True)) for row in rows]) if as_json else table(names, rows)
 
 
 @sessions.command("export")

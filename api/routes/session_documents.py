@@ -109,9 +109,16 @@ async def detach_document(
 async def promote_session(
     session_id: Text, body: PromoteIn, request: Request, services: Services, tenant: Tenant
 ) -> PromotionOut:
-    promote, now = services.belongings.promotion.promote, services.core.clock()
-    promoted = await in_thread(lambda: promote(tenant, session_id, collection=body.collection, documents=body.documents))
-    ids = [one.submitted.shown.document.id for one in promoted]
-    request.state.audit = {"session": session_id, "documents": ids}
-    data = [PromotedOut(session_document_id=one.document_id, promoted=submitted_out(now, one.submitted)) for one in promoted]
-    return PromotionOut(data=data)
+    def promote() -> PromotionOut:
+        where, now = services.belongings.promotion, services.core.clock()
+        promoted = where.promote(tenant, session_id, collection=body.collection, documents=body.documents)
+        turns = where.transcript(tenant, session_id, collection=body.collection) if body.turns else None
+        data = [
+            PromotedOut(session_document_id=one.document_id, promoted=submitted_out(now, one.submitted)) for one in promoted
+        ]
+        return PromotionOut(data=data, transcript=None if turns is None else submitted_out(now, turns))
+
+    answer = await in_thread(promote)
+    documents = [one.promoted.document.id for one in answer.data]
+    request.state.audit = {"session": session_id, "documents": documents, "turns": body.turns}
+    return answer

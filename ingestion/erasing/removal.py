@@ -25,7 +25,9 @@ from ingestion.erasing.reach import Whose, count, remove
 from ingestion.erasing.requests import end_sessions
 from ingestion.tables import Erasure, Job
 from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
-from rag.sessions.tables import GONE, ChatSession
+from rag.embedding.service import EmbeddingService
+from rag.recall.turns import indexed_text
+from rag.sessions.tables import GONE, ChatSession, Turn
 from rag.store.base import Space, VectorStore
 from tenants.context import TenantContext
 from tenants.events import emit
@@ -34,7 +36,7 @@ from tenants.registry import TenantRegistry
 
 log = logging.getLogger(__name__)
 
-PAGE = 100  # sessions, documents, erasures
+PAGE, TURNS = 100, 500  # sessions, documents, erasures; turns
 SLICE_S = 3.0  # of one call: others are looked after in between
 #: Requests that were let in before a session was over end in this time, or find nothing to write to.
 GRACE_MS = 5_000
@@ -50,11 +52,13 @@ class Erasing:
         blobs: BlobStore,
         store: VectorStore,
         collector: Collector,
+        embedding: EmbeddingService,
         *,
         grace_ms: int = GRACE_MS,
     ) -> None:
         self._database, self._clock, self._registry, self._idempotency = database, clock, registry, idempotency
         self._blobs, self._store, self._collector, self._grace_ms = blobs, store, collector, grace_ms
+        self._embedding = embedding
 
     def run_once(self) -> None:
         """Go on for SLICE_S at most."""
@@ -85,18 +89,33 @@ class Erasing:
         held = self._still_held(context, ids, until)
         free = Whose([session_id for session_id in ids if session_id not in held])
         self._forget_results(context, free)
+        self._forget_turns(context, free)
         return len(free.sessions or ()) if free.sessions and remove(self._database, context, free, until=until) else 0
 
     def _forget_results(self, context: TenantContext, whose: Whose) -> None:
         while self._idempotency.forget(context.tenant_id, whose.results()):
             pass
 
+    def _forget_turns(self, context: TenantContext, whose: Whose) -> None:
+        """Their vectors, from the cache, while SQL still knows their texts."""
+        after = ""
+        while True:
+            of = col(Turn.session_id).in_(whose.sessions or ()), col(Turn.id) > after
+            page = select(Turn).where(*of).order_by(col(Turn.id)).limit(TURNS)
+            with self._database.read(context) as session:
+                turns = session.scalars(page).all()
+            texts = [indexed_text(turn.speaker, turn.content) for turn in turns]
+            self._embedding.forget(context, self._embedding.cache_keys(context, texts))
+            if len(turns) < TURNS:
+                return
+            after = turns[-1].id
+
     def _still_held(self, context: TenantContext, ids: Sequence[str], until: float) -> set[str]:
         """Sessions of which a document is left, or a job that may yet write something."""
         with self._database.read(context) as session:
             found = session.scalars(select(Collection).where(col(Collection.session_id).in_(ids))).all()
             spaces = {row.id: Space(row.id, row.dimensions) for row in session.scalars(select(SpaceRow))}
-        held = set()
+            held = {session_id for session_id in ids if _is_copied(session, [session_id])}
         for collection in found:
             for document in self._documents(context, collection.id):
                 if time.monotonic() < until:
@@ -180,6 +199,6 @@ class Erasing:
 
 
 def _is_copied(session: Session, version_ids: Sequence[str]) -> bool:
-    """Whether a document that was promoted still needs its vectors."""
+    """Whether what was promoted of these versions, or of this session, still needs its vectors."""
     waiting = col(DocumentVersion.copied_from).in_(version_ids), col(DocumentVersion.state) == "queued"
     return session.scalar(select(col(DocumentVersion.id)).where(*waiting).limit(1)) is not None

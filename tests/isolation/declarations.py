@@ -173,7 +173,7 @@ _BELONGINGS: tuple[Operation, ...] = (
         "ingest",
         202,
         {**_OF_SESSION, "body.collection": "new collection name", "body.documents.0": "attached document"},
-        {"body": {"documents": [""]}},
+        {"body": {"documents": [""], "turns": False}},
     ),
     Operation("GET /v1/sessions/{session_id}/export", "query", 200, _OF_SESSION),
     Operation("GET /v1/subjects/{subject}/export", "query", 200, {"path.subject": "subject"}),

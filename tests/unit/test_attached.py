@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlmodel import col, select
 
 from config.clock import system_clock
 from config.database import Database
@@ -19,15 +20,16 @@ from ingestion.promotion import Promotion
 from ingestion.repair.quotas import recount
 from ingestion.submission import Submission
 from ingestion.tables import Job
+from ingestion.turn_vectors import TurnEmbedding
 from rag.attached import name_of
-from rag.corpus import Chunk, Collection
+from rag.corpus import Chunk, Collection, VersionChunk
 from rag.embedding.batcher import Batcher
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
 from rag.retrieval.question import Question
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import CLOSED, ChatSession
-from rag.sessions.values import NewSession
+from rag.sessions.values import NewSession, NewTurn
 from rag.store.memory import MemoryStore
 from tenants.context import TenantContext
 from tenants.quotas import used_of
@@ -210,4 +212,46 @@ def test_a_promoted_document_keeps_its_vectors_and_costs_nothing(database: Datab
         with pytest.raises(NotFound):
             promotion.promote(ash, session, collection="kept", documents=wrong)
     assert promotion.promote(world.contexts[ELM], other, collection="kept") == []
+    world.close()
+
+
+def test_turns_are_promoted_as_a_document_that_is_cut_at_them_with_the_vectors_of_recall(
+    database: Database, tmp_path: Path
+) -> None:
+    runtime = Counting()
+    world = World(database, MemoryStore(), tmp_path, embedder=Batcher(runtime, batch_tokens=2048))  # and no cache
+    ash, session = world.contexts[ASH], conversation(world)
+    said = [f"Buoy {number} drifts near the harbour wall." for number in range(80)] + ["", "  The last word.\n"]
+    turns = [NewTurn("user", text, speaker="Ada" if text else None) for text in said]
+    Sessions(world.database, system_clock).for_tenant(ash).append(session, turns)
+    promotion = Promotion(AttachedDocuments(world.documents, world.embedding.space))
+    with pytest.raises(InvalidInput):
+        promotion.transcript(world.contexts[ELM], conversation(world, ELM), collection="kept")
+    work = TurnEmbedding(world.database, system_clock, world.embedding, world.ledger, world.registry.context_of_job)
+    while work.run_once():
+        pass
+    embedded, entries = runtime.texts, world.all(ASH, LedgerEntry)
+    assert embedded == 81
+    submitted = promotion.transcript(ash, session, collection="kept")
+    world.run_jobs()
+    assert submitted.job is not None
+    [job] = [job for job in world.all(ASH, Job) if job.id == submitted.job.id]
+    assert (job.state, job.tokens_charged, job.tokens_cached) == ("succeeded", 0, job.tokens_total)
+    assert runtime.texts == embedded
+    assert world.all(ASH, LedgerEntry) == entries
+    question = Question("buoy 17 harbour", ("kept",), top_k=100)
+    found = world.retriever.for_tenant(ash, FreeMeter()).query(question, charge_id="q").passages
+    text = world.of(ASH).text(submitted.shown.document.id)[1]
+    assert len(found) == 81
+    assert all(text[passage.start : passage.end] == passage.text for passage in found)
+    [seventeenth] = [passage for passage in found if passage.text == "Ada: Buoy 17 drifts near the harbour wall."]
+    assert (seventeenth.first_page, seventeenth.headings[0]) == (18, "Ada")
+    assert max(passage.first_page or 0 for passage in found) == 82, "a turn without words has its number all the same"
+    Sessions(world.database, system_clock).for_tenant(ash).append(session, [NewTurn("user", "Long. " * 2_000)])
+    again = promotion.transcript(ash, session, collection="kept")
+    world.run_jobs()
+    assert again.shown.document.id == submitted.shown.document.id
+    with world.database.read(ash) as sql:
+        pages = sql.scalars(select(col(VersionChunk.first_page)).where(col(VersionChunk.version_id) == again.shown.version.id))
+        assert [*pages].count(83) > 1, "too long for one chunk"
     world.close()

@@ -56,7 +56,7 @@ class Room:
     def erasing(self, database: Database | None = None) -> Erasing:
         world = self.world
         parts = (database or world.database, system_clock, world.registry, self.results, world.blobs, world.store)
-        return Erasing(*parts, world.collector, grace_ms=0)
+        return Erasing(*parts, world.collector, world.embedding, grace_ms=0)
 
     def settle(self, erasure: Erasure) -> Erasure:
         for _ in range(3):

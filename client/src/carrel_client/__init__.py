@@ -63,7 +63,7 @@ from carrel_client.models import (
     UsageDay,
     UsageGroup,
 )
-from carrel_client.session_documents import Erasure, Erasures, Exports, Promoted, SessionDocuments
+from carrel_client.session_documents import Erasure, Erasures, Exports, Promoted, Promotion, SessionDocuments
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
@@ -122,6 +122,7 @@ __all__ = [
     "Profile",
     "Progress",
     "Promoted",
+    "Promotion",
     "QueryResult",
     "QuestionSet",
     "QuestionSets",

@@ -26,6 +26,12 @@ class Promoted:
 
 
 @dataclass(frozen=True)
+class Promotion:
+    documents: Sequence[Promoted]
+    transcript: Submitted | None  #: of the session's turns, if they were asked for
+
+
+@dataclass(frozen=True)
 class Erasure(Model):
     id: str
     kind: str  #: session or subject
@@ -62,12 +68,18 @@ class SessionDocuments:
         """Gone from every answer at once; the returned job removes what is left."""
         return Job.parse(self._transport.call("DELETE", _of(session_id, document_id)).json()["job"])
 
-    def promote(self, session_id: str, *, collection: str, documents: Sequence[str] | None = None) -> Sequence[Promoted]:
-        """Keep these documents, or all, in a collection, with the vectors they have. The session's own stay until it goes."""
-        body = {"collection": collection, "documents": None if documents is None else list(documents)}
+    def promote(
+        self, session_id: str, *, collection: str, documents: Sequence[str] | None = None, turns: bool = False
+    ) -> Promotion:
+        """Keep these documents, or all, in a collection, with the vectors they have; with `turns` what was said too. The
+        session's own stay until it goes."""
+        given = None if documents is None else list(documents)
+        body = {"collection": collection, "documents": given, "turns": turns}
         answer = self._transport.call("POST", _path("/v1/sessions", session_id, "promote"), json=body).json()
         brought = Documents(self._transport)
-        return [Promoted(item["session_document_id"], brought.submitted(item["promoted"])) for item in answer["data"]]
+        kept = tuple(Promoted(one["session_document_id"], brought.submitted(one["promoted"])) for one in answer["data"])
+        said = answer["transcript"]
+        return Promotion(kept, None if said is None else brought.submitted(said))
 
 
 class Exports:

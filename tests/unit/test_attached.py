@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from sqlmodel import col, select
 
 from config.clock import system_clock
 from config.database import Database
-from config.errors import Conflict, InvalidInput, NotFound
+from config.errors import Conflict, Forbidden, InvalidInput, NotFound
+from ingestion import exporting
 from ingestion.attached import AttachedDocuments, TenantAttached
+from ingestion.exporting import Exports
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
 from ingestion.promotion import Promotion
@@ -28,7 +31,7 @@ from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
 from rag.retrieval.question import Question
 from rag.sessions.sessions import Sessions
-from rag.sessions.tables import CLOSED, ChatSession
+from rag.sessions.tables import CLOSED, ERASED, ChatSession
 from rag.sessions.values import NewSession, NewTurn
 from rag.store.memory import MemoryStore
 from tenants.context import TenantContext
@@ -255,3 +258,41 @@ def test_turns_are_promoted_as_a_document_that_is_cut_at_them_with_the_vectors_o
         pages = sql.scalars(select(col(VersionChunk.first_page)).where(col(VersionChunk.version_id) == again.shown.version.id))
         assert [*pages].count(83) > 1, "too long for one chunk"
     world.close()
+
+
+def test_an_export_has_all_of_a_session_in_lines_and_ends_with_how_much_there_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "PAGE", 3)
+    monkeypatch.setattr(exporting, "TEXT_CHARS", 20)
+    ash, mine, second = world.contexts[ASH], conversation(world), conversation(world)
+    conversation(world, subject="bob")
+    conversation(world, ELM)
+    sessions = Sessions(world.database, system_clock).for_tenant(ash)
+    sessions.append(mine, [NewTurn("user", f"turn {number}", metadata={"n": number}) for number in range(7)])
+    document, _ = attach(world, mine)
+    exports = Exports(AttachedDocuments(world.documents, world.embedding.space))
+    lines = [*exports.for_tenant(replace(ash, subject="alice")).of_session(mine)]
+    kinds = [line["type"] for line in lines]
+    assert kinds == ["session"] + ["turn"] * 7 + ["document"] + ["document_text"] * 3 + ["session_end"]
+    assert [line["content"] for line in lines if line["type"] == "turn"] == [f"turn {number}" for number in range(7)]
+    assert (lines[1]["metadata"], lines[0]["subject"], lines[8]["id"]) == ({"n": 0}, "alice", document)
+    text = "".join(line["text"] for line in lines if line["type"] == "document_text")
+    assert (text.strip(), lines[10]["start"]) == (TEXT, 20)
+    assert (lines[-1]["turns"], lines[-1]["documents"]) == (7, 1)
+    assert all("tenant_id" not in line for line in lines)
+    json.dumps(lines)
+    whole = [*exports.for_tenant(ash).of_subject("alice")]
+    assert [line["id"] for line in whole if line["type"] == "session"] == [mine, second]
+    assert whole[-1] == {"type": "subject_end", "subject": "alice", "sessions": 2}
+    for context in (replace(ash, subject="bob"), world.contexts[ELM]):
+        with pytest.raises(NotFound):
+            exports.for_tenant(context).of_session(mine)
+    with pytest.raises(Forbidden):
+        exports.for_tenant(replace(ash, subject="bob")).of_subject("alice")
+    running = exports.for_tenant(ash).of_session(mine)
+    assert next(running)["type"] == "session"
+    with world.database.write(ash) as sql:
+        sql.get_one(ChatSession, mine).state = ERASED
+    with pytest.raises(NotFound):  # what is over is told no further, and the end is missing
+        list(running)

@@ -25,7 +25,9 @@ from ingestion.erasing.removal import Erasing
 from ingestion.erasing.requests import Erasures, TenantErasures
 from ingestion.submission import Submission
 from ingestion.tables import Erasure
+from ingestion.turn_vectors import TurnEmbedding
 from rag.embedding.cache import DiskVectorCache
+from rag.recall.tables import TurnVector
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import EXPIRED, ChatSession, SessionTag, Turn
 from rag.sessions.values import NewSession, NewTurn
@@ -38,7 +40,7 @@ from tests.world import TENANTS, World
 ASH, ELM = TENANTS
 POSTGRESQL_DAILY = False
 #: What a session or a document fills by itself; every other table is given a row by `plant`.
-FILLED = {ChatSession, SessionTag, Turn}
+FILLED = {ChatSession, SessionTag, Turn, TurnVector}
 numbers = itertools.count(1)
 
 
@@ -73,6 +75,11 @@ class Room:
         chat = session.create(new)
         turns = [NewTurn("user", f"{said} {number}", speaker=said, metadata={"x": said}) for number in range(3)]
         session.append(chat.id, turns)
+        world = self.world
+        while TurnEmbedding(
+            world.database, system_clock, world.embedding, world.ledger, world.registry.context_of_job
+        ).run_once():
+            pass
         attached = AttachedDocuments(self.world.documents, self.world.embedding.space).for_tenant(context)
         for number in (1, 2):  # the second is another version of it
             content = f"{said}, version {number}, on paper.".encode()
@@ -183,7 +190,7 @@ def test_an_erased_subject_leaves_no_trace_anywhere_and_others_all_of_theirs(roo
     assert {name: count for name, count in done.before.items() if count}.keys() > {"turns", "chunks", "points", "kept_results"}
     assert done.before.keys() == done.after.keys()
     assert not any(done.after.values())
-    assert room.world.cache.stats(room.context(ASH)).vectors == cache - 2, "two versions of one document"
+    assert room.world.cache.stats(room.context(ASH)).vectors == cache - 5, "two versions, three turns"
     assert [row.id for row in room.world.all(ASH, ChatSession)] == [others]
     assert same_name not in {row.id for row in room.world.all(ELM, ChatSession)}
     assert len(room.world.vectors(ASH).ids()) == 1

@@ -15,6 +15,7 @@ from api.routes import (
     bulk,
     context,
     documents,
+    erasures,
     evaluation,
     events,
     feedback,
@@ -24,6 +25,7 @@ from api.routes import (
     memories,
     oversight,
     recall,
+    session_documents,
     sessions,
     tenants,
     tokens,
@@ -44,7 +46,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 
 _ROUTES = (
     *(documents, bulk, jobs, knowledge, context),
-    *(sessions, recall, memories, traces),
+    *(sessions, session_documents, recall, memories, traces, erasures),
     *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )
@@ -52,7 +54,7 @@ TAGS = [
     {"name": "Documents", "description": "Bring, show and delete documents."},
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
     {"name": "Knowledge", "description": "Ask questions; collections."},
-    {"name": "Sessions", "description": "Conversations of an application's end users, turn by turn."},
+    {"name": "Sessions", "description": "Conversations of end users: turns, what is attached to them, and their end."},
     {"name": "Memories", "description": "What is known of an application's end users: facts, with their history."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Traces", "description": "What questions left behind, and asking them again."},

@@ -64,6 +64,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("jobs of the dead", lambda: take_over(services), 0.0),
         Chore("expired sessions", services.sweeper.run_once, 0.0),
         Chore("deleted tenants", services.removal.run_once, 0.0),
+        Chore("what is over of sessions", services.erasing.run_once, 0.0),
         Chore("audit chain", services.sealer.run_once, 0.0),
         Chore("old audit entries", services.sealer.purge, PURGE_EVERY_S),
         Chore("placements", services.placer.run_once, PLACE_EVERY_S),

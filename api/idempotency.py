@@ -8,6 +8,8 @@ scope → key → claim ─┬─ a result: replayed        a route ─ once.rec
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
@@ -35,6 +37,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotent-Replayed"
 MAX_KEY_CHARS = 255
+_MADE, _UNDER = re.compile(rb'"id":"(ses_[0-9a-z]{26})"'), re.compile(rb"/v1/sessions/(ses_[0-9a-z]{26})(?:/|$)")
 WAIT_S, POLL_S = 5.0, 0.05  # for a request with the same key that is under way
 MAX_ROUTE_CHARS, MAX_PARTS = 300, 1_000  # a longer path is hashed; a form with more parts is refused by every route
 
@@ -55,7 +58,7 @@ class Recorder:
 
         def record(session: Session, value: T) -> None:
             code = status if isinstance(status, int) else status(value)
-            store.record(session, claim, Result(code, render(value).model_dump_json().encode()))
+            store.record(session, claim, _result(claim.call, code, render(value).model_dump_json().encode()))
 
         return record
 
@@ -119,7 +122,7 @@ async def _first(request: Request, inner: Handler, store: IdempotencyStore, clai
     except (RequestValidationError, HTTPException, ClientDisconnect):
         await to_thread.run_sync(store.release, claim)
         raise
-    return Result(response.status_code, bytes(response.body))
+    return _result(claim.call, response.status_code, bytes(response.body))
 
 
 def _response(result: Result, headers: dict[str, str] | None = None) -> Response:
@@ -155,7 +158,26 @@ def _call(request: Request, key: str, body: bytes) -> Call:
         route=route,
         key=key,
         body_sha256=_sha256((*bounds, request.url.query.encode(), *_conditions(request), *_content(kind, body))),
+        subject=None if tenant is None else tenant.subject or _named(body),
     )
+
+
+def _named(body: bytes) -> str | None:
+    """The subject that a request names, whose token it does not bring."""
+    if b'"subject"' not in body:
+        return None
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):  # a form, or nothing that a route takes
+        return None
+    subject = given.get("subject") if isinstance(given, dict) else None
+    return subject if isinstance(subject, str) else None
+
+
+def _result(call: Call, status: int, body: bytes) -> Result:
+    """With the session that it tells of: one that it is itself, or one under which it was asked for."""
+    found = _MADE.search(body) or _UNDER.search(call.route.encode())
+    return Result(status, body, None if found is None else found[1].decode())
 
 
 def _conditions(request: Request) -> list[bytes]:

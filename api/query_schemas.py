@@ -13,6 +13,7 @@ from api.explain_schemas import ExplanationOut
 from api.schemas import Input, Text
 from config.errors import InvalidInput
 from config.profiles import Rewrite
+from rag.attached import session_of
 from rag.filters import parse
 from rag.retrieval.explanation import Mode
 from rag.retrieval.question import (
@@ -40,7 +41,12 @@ class QueryIn(Input, ArrangingIn):
         max_length=MAX_PHRASINGS,
         description="Other phrasings of it, or all of them: a passage counts by the one that it is nearest to.",
     )
-    collections: list[Text] = Field(default_factory=lambda: ["default"], min_length=1, max_length=MAX_COLLECTIONS)
+    collections: list[Text] = Field(
+        default_factory=lambda: ["default"],
+        max_length=MAX_COLLECTIONS,
+        description="At least one; none, if there is a `session`.",
+    )
+    session: Text | None = Field(None, description="A session: what is attached to it is searched too.")
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
     as_of: AwareDatetime | None = Field(
         None,
@@ -83,6 +89,7 @@ class QueryIn(Input, ArrangingIn):
             explain=self.explain,
             dense_weight=self.dense_weight,
             tuned=self.tuned,
+            session=self.session,
         )
 
 
@@ -121,7 +128,9 @@ class PassageOut(BaseModel):
     @staticmethod
     def fields_of(passage: Passage) -> dict[str, Any]:
         fields = {name: getattr(passage, name) for name in _OF_PASSAGE}
-        url = f"/v1/passages/{passage.id}" + (f"?version={passage.version}" if passage.former else "")
+        session = session_of(passage.collection)
+        asked = [f"version={passage.version}"] * passage.former + ([] if session is None else [f"session={session}"])
+        url = f"/v1/passages/{passage.id}" + ("?" + "&".join(asked) if asked else "")
         return fields | {"url": url, "tokens": count_tokens(passage.text)}
 
 

@@ -35,16 +35,20 @@ from api.wiring import (
     url_policy,
 )
 from config.settings import MIB, Settings
+from ingestion.attached import AttachedDocuments
 from ingestion.blobs import BlobStore
 from ingestion.bulk import BulkDocuments
 from ingestion.catalogue import DocumentLimits
 from ingestion.documents import Documents
 from ingestion.durable import DurableQueue
+from ingestion.erasing.requests import Erasures
 from ingestion.estimates import Estimates
+from ingestion.exporting import Exports
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
 from ingestion.placement import Placements
+from ingestion.promotion import Promotion
 from ingestion.removal import Removal
 from ingestion.statistics import StatisticsReader
 from rag.collections import Collections
@@ -91,6 +95,16 @@ class Tenancy:
 
 
 @dataclass(frozen=True, slots=True)
+class Belongings:
+    """What belongs to sessions and subjects, and what becomes of it."""
+
+    attached: AttachedDocuments
+    promotion: Promotion
+    exports: Exports
+    erasures: Erasures
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluating:
     """What answers are measured by, and fitted to."""
 
@@ -119,6 +133,7 @@ class ApiServices:
     bulk_turns: BulkTurns
     passages: Passages
     traces: Tracing
+    belongings: Belongings
     estimates: Estimates
     jobs: Jobs
     sessions: Sessions
@@ -188,6 +203,7 @@ def build_api(settings: Settings) -> ApiServices:
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
         traces=traces,
+        belongings=_belongings(core, documents, embedding),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
         sessions=build_sessions(core),
@@ -234,6 +250,12 @@ def _tenancy(core: Core) -> Tenancy:
         usage=UsageReader(core.database, core.clock, core.limits),
         budgets=BudgetPolicy(core.database, core.clock, core.limits),
     )
+
+
+def _belongings(core: Core, documents: Documents, embedding: EmbeddingService) -> Belongings:
+    attached = AttachedDocuments(documents, embedding.space)
+    erasures = Erasures(core.database, core.clock, core.idempotency)
+    return Belongings(attached, Promotion(attached), Exports(attached), erasures)
 
 
 def _evaluating(core: Core, collections: Collections) -> Evaluating:

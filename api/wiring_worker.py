@@ -28,6 +28,7 @@ from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.durable import DurableQueue, DurableWorker
+from ingestion.erasing.removal import Erasing
 from ingestion.fair_gate import Places
 from ingestion.fetch.fetcher import Fetcher
 from ingestion.fetch.poster import Poster
@@ -76,6 +77,7 @@ class WorkerServices:
     sweeper: SessionSweeper
     memories: MemorySweep
     traces: Sweeper
+    erasing: Erasing
 
     def close(self) -> None:
         self.webhooks.close()
@@ -127,6 +129,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         sweeper=SessionSweeper(build_sessions(core)),
         memories=build_memory_sweep(core, embedding),
         traces=_sweeper(core),
+        erasing=Erasing(core.database, core.clock, core.registry, core.idempotency, blobs, store, collector, embedding),
     )
 
 

@@ -11,7 +11,7 @@ and row level security decides (`api.row_security`), whatever the statement says
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -33,7 +33,7 @@ NAMING = {
 }
 SQLModel.metadata.naming_convention = NAMING
 
-BUSY_TIMEOUT_MS = 30_000
+BUSY_TIMEOUT_MS, CHECKPOINT_TIMEOUT_MS = 30_000, 200
 TENANT_ROLE, SYSTEM_ROLE = "carrel_tenant", "carrel_system"  # of PostgreSQL; nobody can log in as either
 TENANT_SETTING = "app.tenant_id"
 #: Execution option of a statement that finds its rows by their keys: see `_BY_KEY`.
@@ -143,6 +143,17 @@ class Database:
 
         return engine
 
+    def checkpoint(self) -> bool:
+        """Leave nothing in SQLite's log of what was overwritten; False if others were in the way. On PostgreSQL vacuum does."""
+        if self.is_postgresql:
+            return True
+        with closing(self.engine.raw_connection()) as connection:
+            pragma = connection.driver_connection.execute  # type: ignore[union-attr]
+            pragma(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT_MS}")  # writers wait while it waits for readers
+            busy = pragma("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            pragma(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        return not busy
+
     def ping(self) -> None:
         with self.engine.connect() as connection:
             connection.execute(sa.select(1))
@@ -225,7 +236,9 @@ def _forget_last(session: Session) -> None:
 
 
 def _set_pragmas(connection: Any, synchronous: str) -> None:
-    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", f"synchronous={synchronous}", "foreign_keys=ON"):
+    """What is deleted is overwritten with zeros, which SQLite does by itself only where it was built so."""
+    waits = f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", f"synchronous={synchronous}"
+    for pragma in (*waits, "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

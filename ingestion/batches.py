@@ -13,16 +13,17 @@ from sqlmodel import col
 from config.clock import Clock
 from config.database import Database
 from config.errors import LeaseLost
+from ingestion import transcripts
 from ingestion.beats import Beats
 from ingestion.chunk_rows import INDEXED, FilterFields
 from ingestion.leases import DocumentGone, JobCancelled, Lease, Work
 from rag.chunking import embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
-from rag.embedding.service import Embedded, EmbeddingService
+from rag.embedding.service import NONE, Embedded, EmbeddingService
 from rag.filters import ordered
 from rag.lexical.encoder import encode_chunk
-from rag.store.base import VectorStore
+from rag.store.base import TenantVectors, Vector, VectorStore
 from tenants.budget import Ledger, TenantMeter
 
 BATCH_CHUNKS = 64  # one step, one hold and one upsert
@@ -48,6 +49,7 @@ class Batch:
     tokens: int
     missing: Sequence[Staged]
     fields: FilterFields
+    copied_from: str | None = None  #: what the version was made of
     terms: Mapping[str, bytes] = field(default_factory=dict)  #: lexical, of those that were missing, once they are indexed
 
     @property
@@ -91,16 +93,34 @@ class Batches:
             return batch, Paid(meter.charged(hold_id), 0, 0)
         texts = [embedded_text(chunk.context, chunk.text) for chunk in batch.missing]
         tokens = [chunk.tokens for chunk in batch.missing]
+        vectors = self._store.for_tenant(lease.context, self._embedding.space)
+        taken = self._taken_over(lease, batch, vectors) if batch.copied_from else NONE
         embedded: Embedded = self._embedding.embed_batch(
-            lease.context, meter, texts, hold_id=hold_id, tokens=tokens, note=lambda done: self._beats.tokens(lease, done)
+            lease.context,
+            meter,
+            texts,
+            hold_id=hold_id,
+            tokens=tokens,
+            note=lambda done: self._beats.tokens(lease, done),
+            taken=taken,
         )
         encoded = {chunk.id: encode_chunk(chunk.context, chunk.text) for chunk in batch.missing}
         pairs = zip(batch.missing, embedded.vectors, strict=True)
-        vectors = self._store.for_tenant(lease.context, self._embedding.space)
         vectors.upsert([batch.fields.point(chunk.id, vector, encoded[chunk.id].sparse) for chunk, vector in pairs])
         batch = replace(batch, terms={chunk_id: each.terms for chunk_id, each in encoded.items()})
         known = max(0, sum(tokens) - embedded.charged)
         return batch, Paid(embedded.charged, known, embedded.deduplicated, embedded.hits)
+
+    def _taken_over(self, lease: Lease, batch: Batch, vectors: TenantVectors) -> Mapping[str, Vector]:
+        """By text, what the engine has of the same place of the version that this one was made of, or recall of turns."""
+        first = batch.number * BATCH_CHUNKS
+        there: dict[str, object] = {"version": batch.copied_from, "first": first, "end": first + BATCH_CHUNKS}
+        with self._database.read(lease.context) as session:
+            if str(batch.copied_from).startswith("ses_"):
+                there["version"] = lease.version_id
+                return transcripts.vectors_of(session, str(batch.copied_from), self._embedding.space, there)
+            texts = {row.id: embedded_text(row.context, row.text) for row in session.execute(_PLACED, there)}
+        return {texts[chunk]: vector for chunk, vector in vectors.vectors([*texts]).items()}
 
     @contextmanager
     def unless_lost(self, lease: Lease, batch: Batch | None) -> Iterator[None]:
@@ -128,6 +148,7 @@ class Batches:
             tokens=sum(chunk.tokens for chunk in chunks),
             missing=[chunk for chunk in chunks if not chunk.indexed],
             fields=FilterFields.of(version, lease.collection_id, slots),
+            copied_from=version.copied_from,
         )
 
     def _meter(self, lease: Lease) -> TenantMeter:

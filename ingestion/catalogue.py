@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
+from sqlmodel.sql.expression import Select
 
 from config.clock import Clock
 from config.database import Database
@@ -82,15 +83,15 @@ class TenantCatalogue:
 
     def list(self, *, collection: str | None, after: str | None, limit: int) -> tuple[Sequence[Shown], str | None]:
         """Up to `limit` documents by id, and where to go on; fewer where the reader's labels hide some."""
-        statement = _SHOWN.order_by(col(Document.id)).limit(limit)
+        statement = self._documents().order_by(col(Document.id)).limit(limit)
         if after is not None:
             statement = statement.where(col(Document.id) > after)
         with self._parts.database.read(self._context) as session:
             if collection is not None:
                 wanted = self._collections.find(session, collection)
                 statement = statement.where(col(Document.collection_id) == wanted.id)
-            if self._context.collections is not None:
-                statement = statement.where(col(Collection.name).in_(self._context.collections))
+            if (bounds := self._bounds) is not None:
+                statement = statement.where(col(Collection.name).in_(bounds))
             rows = [Shown(*row) for row in session.execute(statement)]
             following = rows[-1].document.id if len(rows) == limit else None
             return self._with_near(session, [shown for shown in rows if self._holds(shown.version)]), following
@@ -136,9 +137,9 @@ class TenantCatalogue:
         return all(self._holds(version) for version in session.scalars(versions))
 
     def _shown(self, session: Session, document_id: str) -> Shown:
-        row = session.execute(_SHOWN.where(col(Document.id) == document_id)).first()
+        row = session.execute(self._documents().where(col(Document.id) == document_id)).first()
         shown = None if row is None else Shown(*row)
-        bounds = self._context.collections
+        bounds = self._bounds
         if shown is None or not self._holds(shown.version) or (bounds is not None and shown.collection not in bounds):
             raise NotFound("There is no such document.")
         return self._with_near(session, [shown])[0]
@@ -148,9 +149,18 @@ class TenantCatalogue:
         wanted = {one.version.near_document_id for one in shown} - {None}
         if not wanted:
             return shown
-        others = (Shown(*row) for row in session.execute(_SHOWN.where(col(Document.id).in_(wanted))))
+        others = (Shown(*row) for row in session.execute(self._documents().where(col(Document.id).in_(wanted))))
         seen = {other.document.id for other in others if self._holds(other.version)}
         return [replace(one, near=_near(one.version, seen)) for one in shown]
+
+    @property
+    def _bounds(self) -> Set[str] | None:
+        """Names of collections outside of which nothing is seen; what is attached to a session has none."""
+        return self._context.collections if self._context.session is None else None
+
+    def _documents(self) -> Select[Document, DocumentVersion, str]:
+        """Those of the context's session, or those of none."""
+        return _SHOWN.where(col(Collection.session_id) == self._context.session)
 
     def _holds(self, version: DocumentVersion) -> bool:
         return self._context.labels is None or self._context.labels.issuperset(version.labels)

@@ -95,7 +95,7 @@ class TenantDocuments(TenantCatalogue):
                 return live
             self._require_room(session, document, version)  # before anything is written for it
             known_text = document is not None and self._has_content(session, document, version, checked)
-        if not known_text:  # what is embedded already costs nothing: its labels can change with an empty budget
+        if not known_text and checked.copied_from is None:  # with an empty budget too what costs nothing can be done
             self._parts.ledger.for_tenant(self._context, "ingest").require()
         if checked.url is None:
             version.content_blob = self._parts.blobs.put(version.id, checked.content)
@@ -176,6 +176,7 @@ class TenantDocuments(TenantCatalogue):
             labels=list(checked.labels),
             bytes=len(checked.content),
             content_blob="",
+            copied_from=checked.copied_from,
             created_at=self._parts.clock(),
         )
 

@@ -23,6 +23,7 @@ from ingestion.counting import follow
 from ingestion.job_rows import MAX_AFTER, OPEN, JobQueue, add_job, emit_document, emit_job, let_go, release_waiting
 from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
+from rag.sessions.tables import ChatSession
 from tenants.context import TenantContext
 from tenants.quotas import UNLIMITED, Quotas
 
@@ -76,7 +77,7 @@ class TenantJobs:
         return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
     def _chosen(self, session: Session, wanted: Wanted) -> SelectOfScalar[Job]:
-        statement = visible(session, self._context)
+        statement = visible(session, self._context).where(col(Collection.session_id).is_(None))
         if wanted.collection is not None:
             statement = statement.where(col(Job.collection_id) == self._collection_id(session, wanted.collection))
         if wanted.state is not None:
@@ -162,17 +163,23 @@ class TenantJobs:
 
     def _collection_id(self, session: Session, name: str) -> str:
         bounds = self._context.collections
-        found = session.scalar(select(col(Collection.id)).where(col(Collection.name) == name))
+        named = col(Collection.name) == name, col(Collection.session_id).is_(None)
+        found = session.scalar(select(col(Collection.id)).where(*named))
         if found is None or (bounds is not None and name not in bounds):
             raise NotFound(f"There is no collection {name!r}.", field="collection")
         return str(found)
 
 
 def visible(session: Session, context: TenantContext) -> SelectOfScalar[Job]:
-    """Jobs in the key's collections, on documents whose live and newest version have no label that the key lacks."""
+    """Jobs in the key's collections, on documents whose live and newest version have no label that the key lacks; and those
+    on what is attached to sessions that it reaches."""
     statement = select(Job).join(Collection, col(Collection.id) == col(Job.collection_id))
     if context.collections is not None:
-        statement = statement.where(col(Collection.name).in_(context.collections))
+        named, attached = col(Collection.name).in_(context.collections), col(Collection.session_id).is_not(None)
+        statement = statement.where(sa.or_(named, attached))
+    if context.subject is not None:
+        own = select(col(ChatSession.id)).where(col(ChatSession.subject) == context.subject)
+        statement = statement.where(sa.or_(col(Collection.session_id).is_(None), col(Collection.session_id).in_(own)))
     if context.labels is None:
         return statement
     # Of a purged document only the job is left, and nobody can say any more who was to see it.

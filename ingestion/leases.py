@@ -39,7 +39,8 @@ def _locked(session: Session, statement: SelectOfScalar[T], key: str | None) -> 
     return session.scalars(statement, {"key": key}).one_or_none()
 
 
-_NAME = select(col(Collection.name)).where(col(Collection.id) == sa.bindparam("id"))
+#: As which its tokens are booked; what is attached to a session is booked on no collection.
+_NAME = select(col(Collection.name)).where(col(Collection.id) == sa.bindparam("id"), col(Collection.session_id).is_(None))
 
 
 class DocumentGone(CarrelError):

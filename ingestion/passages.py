@@ -62,7 +62,9 @@ class TenantPassages:
         found = Hydrator(self._context, None, moment=moment).passages(session, [Ranked(passage_id, 0.0, {})], Counter())
         row = session.get(Collection, found[0].collection) if found else None
         version = session.get(DocumentVersion, found[0].version_id) if row else None
-        bounds = self._context.collections
-        if row is None or version is None or version.text_blob is None or (bounds is not None and row.name not in bounds):
+        bounds = self._context.collections if self._context.session is None else None
+        if row is None or row.session_id != self._context.session or (bounds is not None and row.name not in bounds):
+            raise NotFound("There is no such passage.")
+        if version is None or version.text_blob is None:
             raise NotFound("There is no such passage.")
         return replace(found[0], collection=row.name), version.text_blob

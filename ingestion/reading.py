@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from config.errors import DocumentParked, UnreadableDocument
-from ingestion import duplicates
+from ingestion import duplicates, transcripts
 from ingestion.beats import Beats
 from ingestion.blobs import BlobStore
 from ingestion.chunk_rows import ChunkRow, chunk_row, claim_slots, payload_digest, place_row
@@ -92,11 +92,15 @@ class Reading:
             return self._read(lease, version)
 
     def _read(self, lease: Lease, version: DocumentVersion) -> int:
-        parsed = self._parse(lease, version)
+        said: Sequence[transcripts.Said] | None = None
+        if version.media_type == transcripts.MEDIA_TYPE:
+            parsed, said = transcripts.read(self._blobs.get(version.content_blob))
+        else:
+            parsed = self._parse(lease, version)
         title = _title(version, parsed)
         signature = sketch(parsed.text)
         original, outcome = self._compare(lease, version, signature)
-        pieces = [] if outcome else self._split(version, parsed)
+        pieces = [] if outcome else self._split(version, parsed, said)
         text_blob = self._blobs.put(version.id, parsed.text.encode())
 
         def ended(session: Session, found: Work) -> None:
@@ -167,13 +171,18 @@ class Reading:
             session.add(version)
             return version.parser_deaths
 
-    def _split(self, version: DocumentVersion, parsed: Parsed) -> list[Piece]:
+    def _turns(self, chunking: Chunking, said: Sequence[transcripts.Said]) -> Iterator[Piece]:
+        split = functools.partial(self._chunkers.split, chunking, markdown=False, title="")
+        return transcripts.cut(said, split, lambda text: self._count_tokens([text])[0] <= chunking.chunk_tokens)
+
+    def _split(self, version: DocumentVersion, parsed: Parsed, said: Sequence[transcripts.Said] | None = None) -> list[Piece]:
         title = _embedded_title(version, parsed)
         chunking = Chunking(**version.chunking)
         pages = [Page(number, start) for number, start in enumerate(parsed.pages, 1)]
         pieces, deadline = [], time.monotonic() + MAX_SPLIT_S
         split = functools.partial(self._chunkers.split, chunking, parsed.text, title=title, pages=pages)
-        for piece in split(markdown=parsed.markdown, outline=parsed.outline):
+        found = split(markdown=parsed.markdown, outline=parsed.outline) if said is None else self._turns(chunking, said)
+        for piece in found:
             pieces.append(piece)
             if len(pieces) > self._max_chunks:
                 raise UnreadableDocument(f"The document has more than {self._max_chunks} chunks; split it.")

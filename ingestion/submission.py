@@ -34,6 +34,7 @@ class Submission:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     labels: Sequence[str] = ()
     url: str | None = None  #: from where a job is to fetch the content, instead of `content`
+    copied_from: str | None = None  #: the version or session that it is made of, whose vectors it takes over
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Checked:
     attributes: dict[str, Value]
     labels: tuple[str, ...]
     url: str | None = None
+    copied_from: str | None = None
 
     def within(self, types: Stored) -> Checked:
         """With its attributes as a collection keeps them. Raises InvalidInput."""
@@ -93,6 +95,7 @@ def check(submission: Submission, *, max_bytes: int, urls: UrlPolicy | None = No
         attributes=check_attributes(submission.attributes),
         labels=tuple(sorted(set(submission.labels))),
         url=url,
+        copied_from=submission.copied_from,
     )
 
 

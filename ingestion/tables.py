@@ -67,6 +67,23 @@ class JobDependency(TenantOwned, table=True):
     needs_id: str = Field(primary_key=True, foreign_key="jobs.id", index=True)
 
 
+class Erasure(TenantOwned, table=True):
+    """What somebody asked to have erased and, once that is done, the receipt: counts, and nothing of what it was."""
+
+    __tablename__ = "erasures"
+
+    id: str = Field(primary_key=True)
+    kind: str  #: session or subject
+    session_id: str | None = None
+    subject: str | None = None  #: of a session too; taken away when it is done
+    who: str  #: stands for the subject afterwards: `TenantContext.pseudonym`
+    state: str = Field(default="running", index=True)  #: or done
+    before: dict[str, int] = Field(default_factory=dict, sa_type=sa.JSON)  #: rows by table, points and files
+    after: dict[str, int] = Field(default_factory=dict, sa_type=sa.JSON)  #: the same when it was done
+    requested_at: int = Field(sa_type=sa.BigInteger)
+    finished_at: int | None = Field(default=None, sa_type=sa.BigInteger)
+
+
 class Instance(SQLModel, table=True):
     """A running process. One that has not been seen for a while is dead, and its work is taken over."""
 

@@ -211,7 +211,8 @@ class TenantCollections:
 
     def list(self, *, after: str | None, limit: int) -> list[tuple[Collection, int]]:
         """Collections by id, each with its number of live documents."""
-        statement = select(Collection, self._live()).order_by(col(Collection.id)).limit(limit)
+        shown = col(Collection.session_id) == self._scope.session  # None is compared as NULL
+        statement = select(Collection, self._live()).where(shown).order_by(col(Collection.id)).limit(limit)
         if after is not None:
             statement = statement.where(col(Collection.id) > after)
         if self._scope.collections is not None:
@@ -245,7 +246,7 @@ class TenantCollections:
         return [self._usable(name, found.get(name)) for name in wanted]
 
     def _usable(self, name: str, row: Collection | None) -> Collection:
-        if row is None:
+        if row is None or row.session_id != self._scope.session:
             raise NotFound(f"There is no collection {name!r}.", field="collection")
         if row.space_id != self._space.id:
             raise SpaceMismatch(
@@ -267,7 +268,8 @@ class TenantCollections:
                     return
 
     def _sees(self, name: str) -> bool:
-        return self._scope.collections is None or name in self._scope.collections
+        bounds = self._scope.collections
+        return bounds is None or name in bounds or self._scope.session is not None
 
 
 def numeric_slots(session: Session, collection_ids: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -27,7 +27,15 @@ class SpaceRow(SQLModel, table=True):
 
 class Collection(TenantOwned, table=True):
     __tablename__ = "collections"
-    __table_args__ = (sa.UniqueConstraint("tenant_id", "name"),)
+    __table_args__ = (
+        sa.UniqueConstraint("tenant_id", "name"),
+        sa.Index(
+            "ix_collections_session_id",
+            "session_id",
+            sqlite_where=sa.text("session_id IS NOT NULL"),
+            postgresql_where=sa.text("session_id IS NOT NULL"),
+        ),
+    )
 
     id: str = Field(primary_key=True)
     name: str
@@ -46,6 +54,8 @@ class Collection(TenantOwned, table=True):
     tuning: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
     #: Kinds of its documents' attributes by key, declared or inferred: see `rag.attributes`.
     attribute_types: dict[str, Any] = Field(default_factory=dict, sa_type=sa.JSON, sa_column_kwargs={"server_default": "{}"})
+    #: Of the collection that holds what is attached to a session, and that nothing else leads to: see `rag.attached`.
+    session_id: str | None = None
     #: Rises with every visible change; a result computed at another generation is stale.
     generation: int = Field(default=0, sa_type=sa.BigInteger)
     created_at: int = Field(sa_type=sa.BigInteger)
@@ -99,6 +109,12 @@ class DocumentVersion(TenantOwned, table=True):
     __table_args__ = (
         sa.UniqueConstraint("document_id", "number"),
         sa.Index("ix_document_versions_content_blob", "content_blob"),
+        sa.Index(
+            "ix_document_versions_copied_from",  # of nearly none
+            "copied_from",
+            sqlite_where=sa.text("copied_from IS NOT NULL"),
+            postgresql_where=sa.text("copied_from IS NOT NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -118,6 +134,8 @@ class DocumentVersion(TenantOwned, table=True):
     chars: int = 0
     pages: int = 0
     flags: list[dict[str, str]] = Field(default_factory=list, sa_type=sa.JSON)  #: what reading found, as code and detail
+    #: The version or session that it was made of: where its texts are the same, so are their vectors.
+    copied_from: str | None = None
     near_document_id: str | None = Field(default=None, index=True)  #: of which it was found to be a near-duplicate
     near_version_id: str | None = None  #: that document's live version then
     near_similarity: float | None = None  #: of the two texts, estimated: 1 is equal

@@ -73,8 +73,10 @@ class Asked:
 
     def __init__(self, cache: ResultCache, scope: Reader, question: Question, found: Sequence[Collection]) -> None:
         self._cache, self._tenant_id = cache, scope.tenant_id
-        # With recency an answer depends on the time that it is given at, and an explanation tells of a search.
-        self._cached = cache.max_bytes > 0 and question.wishes.recency is None and not question.explain
+        # With recency an answer depends on the time that it is given at, and an explanation tells of a search. What is attached
+        # to a session is to be gone with it, and a cache of another process would still hold it.
+        plain = question.wishes.recency is None and question.session is None
+        self._cached = cache.max_bytes > 0 and plain and not question.explain
         if not self._cached:
             return
         labels = None if scope.labels is None else sorted(scope.labels)

@@ -19,16 +19,6 @@ class Scope(Protocol):
         ...
 
 
-class Reader(Scope, Protocol):
-    """A scope that reads: which collections and access labels its principal may see (None: all)."""
-
-    @property
-    def collections(self) -> frozenset[str] | None: ...
-
-    @property
-    def labels(self) -> frozenset[str] | None: ...
-
-
 class Speaker(Scope, Protocol):
     """A scope that acts for an end user, or for nobody in particular (None): then for all of the tenant's."""
 
@@ -39,7 +29,21 @@ class Speaker(Scope, Protocol):
         """The subject of what is said. Raise Forbidden for another than its own."""
 
 
-class Rememberer(Reader, Speaker, Protocol):
+class Reader(Speaker, Protocol):
+    """A scope that reads: which collections and access labels its principal may see (None: all)."""
+
+    @property
+    def collections(self) -> frozenset[str] | None: ...
+
+    @property
+    def labels(self) -> frozenset[str] | None: ...
+
+    @property
+    def session(self) -> str | None:
+        """The one whose attached documents it sees, and no others; None: all but those."""
+
+
+class Rememberer(Reader, Protocol):
     """A scope that has memories: of its subject, from documents that it sees."""
 
 

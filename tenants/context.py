@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 from config.errors import Forbidden
 
@@ -42,6 +43,7 @@ class TenantContext:
 
     `collections` and `labels` bound what the principal sees; None is everything of the tenant. `subject` is the end user
     for whom a token was made: what belongs to a subject is reached by that one alone. None acts for nobody in particular.
+    `session` is set where what is attached to that session is reached, and no other document; None reaches all the others.
     """
 
     tenant_id: str
@@ -50,6 +52,15 @@ class TenantContext:
     collections: frozenset[str] | None = None
     labels: frozenset[str] | None = None
     subject: str | None = None
+    session: str | None = None
+
+    def within(self, session_id: str) -> TenantContext:
+        """For what is attached to a session, whoever may reach that: names of collections do not bound it."""
+        return replace(self, session=session_id)
+
+    def pseudonym(self, subject: str) -> str:
+        """What stands for a subject where its name must not stay: in the audit record, which nothing is erased from."""
+        return "sub_" + hashlib.blake2b(subject.encode(), key=self.cache_salt, digest_size=10).hexdigest()
 
     def speaking_for(self, named: str | None) -> str | None:
         """The subject of what this principal says or asks for. Raise Forbidden for another than its own."""

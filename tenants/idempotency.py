@@ -38,6 +38,7 @@ class Call:
     route: str
     key: str
     body_sha256: bytes  #: of everything that must be the same when it comes again
+    subject: str | None = None  #: of whom it is, as far as it says
 
     @property
     def sealed_for(self) -> str:
@@ -56,6 +57,10 @@ class Claim:
 class Result:
     status: int
     body: bytes
+    session_id: str | None = None  #: of which it tells
+
+
+_KEY = col(IdempotencyRecord.owner), col(IdempotencyRecord.route), col(IdempotencyRecord.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class IdempotencyStore:
 
     def _insert(self, session: Session, call: Call, mine: dict[str, object]) -> bool:
         insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-        row = {name: getattr(call, name) for name in ("owner", "tenant_id", "route", "key", "body_sha256")}
+        row = {name: getattr(call, name) for name in ("owner", "tenant_id", "route", "key", "body_sha256", "subject")}
         inserted = (
             insert(IdempotencyRecord).values(**row, **mine).on_conflict_do_nothing().returning(col(IdempotencyRecord.claim))
         )
@@ -113,7 +118,8 @@ class IdempotencyStore:
     def record(self, session: Session, claim: Claim, result: Result) -> None:
         """In the effect's transaction, last. Raise IdempotencyInProgress, and so undo the effect, if the claim was lost."""
         sealed = self._vault.seal(result.body, bound_to=claim.call.sealed_for)
-        written = _unfinished(claim.call, claim.token).values(status=result.status, response=sealed)
+        told = {"status": result.status, "response": sealed, "session_id": result.session_id}
+        written = _unfinished(claim.call, claim.token).values(**told)
         if _count(session, written) == 0:
             raise IdempotencyInProgress("Another request with this key has taken over; repeat it.", retry_after_s=1)
 
@@ -144,6 +150,18 @@ class IdempotencyStore:
                 break
         return deleted
 
+    def forget(self, tenant_id: str, about: sa.ColumnElement[bool]) -> int:
+        """Delete results that tell of what is erased, a page of them; return how many. What runs at the moment has none yet."""
+        mine = col(IdempotencyRecord.tenant_id) == tenant_id, about
+        page = sa.select(*_KEY).where(*mine).limit(PURGE_ROWS)
+        with self._database.write(_Bound(tenant_id)) as session:
+            return _count(session, sa.delete(IdempotencyRecord).where(sa.tuple_(*_KEY).in_(page), *mine))
+
+    def count(self, tenant_id: str, about: sa.ColumnElement[bool]) -> int:
+        mine = col(IdempotencyRecord.tenant_id) == tenant_id, about
+        with self._database.read(_Bound(tenant_id)) as session:
+            return session.scalar(sa.select(sa.func.count()).select_from(IdempotencyRecord).where(*mine)) or 0
+
     def _read(self, call: Call) -> AbstractContextManager[Session]:
         return self._database.system_read() if call.tenant_id is None else self._database.read(_Bound(call.tenant_id))
 
@@ -170,10 +188,9 @@ def _unfinished(call: Call, token: str) -> sa.Update:
 
 
 def _expired(before: int) -> sa.Delete:
-    key = col(IdempotencyRecord.owner), col(IdempotencyRecord.route), col(IdempotencyRecord.key)
     created = col(IdempotencyRecord.created_at)
-    page = sa.select(*key).where(created < before).order_by(created).limit(PURGE_ROWS)
-    return sa.delete(IdempotencyRecord).where(sa.tuple_(*key).in_(page), created < before)
+    page = sa.select(*_KEY).where(created < before).order_by(created).limit(PURGE_ROWS)
+    return sa.delete(IdempotencyRecord).where(sa.tuple_(*_KEY).in_(page), created < before)
 
 
 def _count(session: Session, statement: sa.Update | sa.Delete) -> int:

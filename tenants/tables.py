@@ -190,6 +190,14 @@ class IdempotencyRecord(SQLModel, table=True):
     """The first result of a request that came with an `Idempotency-Key`, for whoever repeats it."""
 
     __tablename__ = "idempotency_records"
+    __table_args__ = (
+        sa.Index(
+            "ix_idempotency_records_session_id",
+            "session_id",
+            sqlite_where=sa.column("session_id").is_not(None),
+            postgresql_where=sa.column("session_id").is_not(None),
+        ),
+    )
 
     owner: str = Field(primary_key=True)  #: the tenant's id, or "operator"
     route: str = Field(primary_key=True)  #: method and path as they were called
@@ -200,6 +208,9 @@ class IdempotencyRecord(SQLModel, table=True):
     lease_until: int = Field(sa_type=sa.BigInteger)  #: after it, a claim without a result can be taken over
     status: int | None = None  #: HTTP status of the result; None while it is worked out
     response: bytes | None = None  #: its body, sealed
+    #: Of whom and of which session the request and its result tell, so that they go with them.
+    subject: str | None = None
+    session_id: str | None = None
     created_at: int = Field(sa_type=sa.BigInteger, index=True)
 
 

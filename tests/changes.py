@@ -117,6 +117,13 @@ CHANGES = {
         status=202,
     ),
     "file": Change("/v1/documents", lambda _, name: ("/v1/documents", _form(name)), _documents, status=202),
+    "attached": Change(
+        "/v1/sessions/{session_id}/documents",
+        lambda _, name: (f"/v1/sessions/ses_{name}/documents", {"json": {"text": f"The text {name}.", "external_id": name}}),
+        _documents,
+        status=202,
+        prepare=_make_session,
+    ),
     "collection": Change(
         "/v1/collections",
         lambda _, name: ("/v1/collections", {"json": {"name": name}}),

@@ -43,6 +43,7 @@ class FakeScope:
     cache_salt: bytes = b"salt"
     collections: frozenset[str] | None = None
     labels: frozenset[str] | None = None
+    session: str | None = None
     subject: str | None = None
 
     def speaking_for(self, named: str | None) -> str | None:

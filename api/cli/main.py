@@ -18,6 +18,7 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
 
 from api.cli import (
     audit,
+    belongings,
     collections,
     context,
     demo,
@@ -61,6 +62,7 @@ app.add_typer(session.sessions, name="session")
 app.add_typer(questions.questions, name="questions")
 app.add_typer(memories.memories, name="memory")
 app.add_typer(feedback.feedback, name="feedback")
+app.add_typer(belongings.subjects, name="subject")
 app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(audit.audit, name="audit")

@@ -83,10 +83,18 @@ def event_of(scope: Scope, status: int, detail: dict[str, Any]) -> Event:
         principal=identity.principal,
         tenant_id=identity.tenant.tenant_id if identity.tenant else None,
         action=f"{scope['method']} {route}",
-        target=scope["path"][:500],
+        target=_target(scope, identity)[:500],
         status=status,
         detail=detail,
     )
+
+
+def _target(scope: Scope, identity: Identity) -> str:
+    """The path, whose ids are no content; the name of a subject is: the record outlives its erasure."""
+    subject = scope.get("path_params", {}).get("subject")
+    if subject is None or identity.tenant is None:
+        return str(scope["path"])
+    return str(scope["route"].path_format).replace("{subject}", identity.tenant.pseudonym(subject))
 
 
 class _Throttled:

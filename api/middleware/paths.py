@@ -20,8 +20,8 @@ ASKING = frozenset(
 _ASKING = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in sorted(ASKING)))
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(
-    r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/turns(/[^/]+)?|/v1/memories(/[^/]+(/history)?)?"
-    r"|/v1/traces(/[^/]+)?|/v1/(admin/)?audit/export"
+    r"/v1/(sessions/[^/]+/)?documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/(turns(/[^/]+)?|export)"
+    r"|/v1/subjects/[^/]+/export|/v1/memories(/[^/]+(/history)?)?|/v1/traces(/[^/]+)?|/v1/(admin/)?audit/export"
 )
 #: Somebody waits for the next turn of a conversation: its writes are no bulk work.
 CONVERSING = re.compile(r"/v1/(sessions|memories)(/.*)?")

@@ -10,7 +10,7 @@ from api.context_schemas import ContextIn, ContextOut, PassageViewOut
 from api.idempotency import ChargeId
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import Text
-from ingestion.passages import MAX_AROUND
+from ingestion.passages import MAX_AROUND, Shown
 from rag.packing.counting import counter
 from rag.packing.packing import pack
 from rag.traces.left import Left, Packing
@@ -20,6 +20,7 @@ routes = router("Knowledge")
 Around = Annotated[int, Query(ge=0, le=MAX_AROUND, description="Characters before and after it, at most.")]
 
 
+OfSession = Annotated[Text | None, Query(description="The session that its document is attached to.")]
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="As that version has it, if it is kept.")]
 
 
@@ -58,7 +59,15 @@ async def create_context(
     **scope(Scope.QUERY),
 )
 async def get_passage(
-    passage_id: Text, services: Services, tenant: Tenant, around: Around = 500, version: Version = None
+    passage_id: Text,
+    services: Services,
+    tenant: Tenant,
+    around: Around = 500,
+    version: Version = None,
+    session: OfSession = None,
 ) -> PassageViewOut:
-    handle = services.passages.for_tenant(tenant)
-    return PassageViewOut.of(await in_thread(lambda: handle.get(passage_id, around=around, version=version)))
+    def get() -> Shown:
+        where = tenant if session is None else services.belongings.attached.for_tenant(tenant).reached(session)
+        return services.passages.for_tenant(where).get(passage_id, around=around, version=version)
+
+    return PassageViewOut.of(await in_thread(get))

@@ -57,7 +57,7 @@ _BODY = {
 }
 
 
-def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
+def with_body(declared: dict[str, Any]) -> dict[str, Any]:
     return {"openapi_extra": {**declared["openapi_extra"], **_BODY}}
 
 
@@ -70,7 +70,7 @@ def _with_body(declared: dict[str, Any]) -> dict[str, Any]:
     responses={
         200: {"model": SubmittedOut | EstimateOut, "description": "Live already and free; or of a dry run, the estimate."}
     },
-    **_with_body(scope(Scope.INGEST, dry_run=True)),
+    **with_body(scope(Scope.INGEST, dry_run=True)),
 )
 async def create_document(
     request: Request,
@@ -83,28 +83,28 @@ async def create_document(
 ) -> SubmittedOut | Response:
     if dry_run:
         return await _estimate(request, services, tenant, expected)
-    submission, after = await _submission(request)
-    render = partial(_submitted, services.core.clock())
-    handle, record = services.documents.for_tenant(tenant), once.records(render, status=_status)
+    submission, after = await submission_of(request)
+    render = partial(submitted_out, services.core.clock())
+    handle, record = services.documents.for_tenant(tenant), once.records(render, status=status_of)
     submitted = await in_thread(lambda: handle.submit(submission, expected=expected, after=after, record=record))
     request.state.audit = {"document": submitted.shown.document.id, "version": submitted.shown.version.number}
-    response.status_code, response.headers["ETag"] = _status(submitted), submitted.shown.etag
+    response.status_code, response.headers["ETag"] = status_of(submitted), submitted.shown.etag
     return render(submitted)
 
 
 async def _estimate(request: Request, services: Services, tenant: Tenant, expected: Precondition) -> Response:
     request.state.audit = {"dry_run": True}
-    submission, _after_others = await _submission(request)
+    submission, _after_others = await submission_of(request)
     handle = services.estimates.for_tenant(tenant)
     estimated = await in_thread(lambda: handle.estimate(submission, expected=expected))
     return Response(EstimateOut.of(estimated).model_dump_json(), media_type="application/json")
 
 
-def _status(submitted: Submitted) -> int:
+def status_of(submitted: Submitted) -> int:
     return 200 if submitted.job is None else 202
 
 
-def _submitted(now: int, submitted: Submitted) -> SubmittedOut:
+def submitted_out(now: int, submitted: Submitted) -> SubmittedOut:
     job = None if submitted.job is None else JobOut.of(submitted.job, now)
     return SubmittedOut(document=DocumentOut.of(submitted.shown), job=job)
 
@@ -163,7 +163,7 @@ def _after(ids: Iterable[str], policy: str) -> After:
     return After(tuple(dict.fromkeys(ids)), policy)
 
 
-async def _submission(request: Request) -> tuple[Submission, After]:
+async def submission_of(request: Request) -> tuple[Submission, After]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return of_json(await _json(request))

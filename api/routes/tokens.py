@@ -23,7 +23,7 @@ routes = router("Tokens")
 async def create_token(body: SubjectTokenIn, request: Request, services: Services, tenant: Tenant) -> SubjectTokenOut:
     wish = Wish(body.scopes, body.lifetime_seconds, body.subject, body.collections, body.labels, body.read_only)
     token, claims = services.tokens.issue_for(tenant, wish)
-    request.state.audit = {"token": claims.id, "subject": body.subject, "scopes": sorted(claims.scopes)}
+    request.state.audit = {"token": claims.id, "subject": tenant.pseudonym(body.subject), "scopes": sorted(claims.scopes)}
     return SubjectTokenOut(
         token=token, expires_at=isoformat(claims.expires_at), scopes=sorted(claims.scopes), subject=body.subject
     )

@@ -54,7 +54,8 @@ def recount(session: Session) -> Counts:
     """As the notes on the documents say, in one statement with collections and sessions: it sees one moment."""
     notes = (sa.case((col(Document.counted), 1), else_=0), col(Document.counted_chunks), col(Document.counted_bytes))
     sums = [sa.select(sa.func.coalesce(sa.func.sum(note), 0)).scalar_subquery() for note in notes]
-    collections = sa.select(sa.func.count(col(Collection.id))).scalar_subquery()
+    counted = sa.select(sa.func.count(col(Collection.id))).where(col(Collection.session_id).is_(None))
+    collections = counted.scalar_subquery()
     living = col(ChatSession.state).not_in(GONE)  # one whose time is up counts until it is swept
     sessions = sa.select(sa.func.count(col(ChatSession.id))).where(living).scalar_subquery()
     row = session.execute(sa.select(*sums, collections, sessions)).one()

@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from rag.embedding.runtime import Embedder, Embedding, Matrix, Note, PartlyEmbed
 from rag.store.base import Vector
 from rag.types import Meter, Scope
 
+NONE: Mapping[str, Vector] = MappingProxyType({})
 ESTIMATE_PAGE = 500  # vectors in memory at a time: 0.8 MB of 384 dimensions
 
 log = logging.getLogger(__name__)
@@ -126,9 +128,10 @@ class EmbeddingService:
         tokens: Sequence[int] | None = None,
         note: Note | None = None,
         urgent: bool = False,
+        taken: Mapping[str, Vector] = NONE,
     ) -> Embedded:
         """One batch of a job. `hold_id` is the same whenever the same batch is tried again; `tokens` of each text, if known;
-        `note` and `urgent` as an `Embedder` says.
+        `note` and `urgent` as an `Embedder` says. `taken`: vectors that these texts have elsewhere; they cost nothing.
 
         `charged` is what the ledger says, whichever run paid. Savings are not counted here: the caller does that once it has
         kept the vectors.
@@ -141,9 +144,12 @@ class EmbeddingService:
 
         prompted = self._prompted(self.model.fingerprint.document_prompt, texts)
         counts = self.model.count_tokens(prompted) if tokens is None else tokens
-        return self._embed(scope, prompted, counts, buy)
+        given = {whole: as_stored(taken[text]) for text, whole in zip(texts, prompted, strict=True) if text in taken}
+        return self._embed(scope, prompted, counts, buy, given)
 
-    def _embed(self, scope: Scope, texts: Sequence[str], counts: Sequence[int], buy: Buy) -> Embedded:
+    def _embed(
+        self, scope: Scope, texts: Sequence[str], counts: Sequence[int], buy: Buy, given: Mapping[str, Vector] = NONE
+    ) -> Embedded:
         tokens = dict(zip(texts, counts, strict=True))
         asked = _Texts(
             tokens, {text: cache_key(scope, self.space, text) for text in tokens}, sum(counts) - sum(tokens.values())
@@ -152,7 +158,7 @@ class EmbeddingService:
             # The cache after boarding: what another call has landed since is in it, and not paid for again.
             mine = [text for text, key in asked.keys.items() if key in flight.lead]
             followed = [text for text, key in asked.keys.items() if key in flight.follow]
-            known = self._known(scope, mine)
+            known = self._known(scope, mine) | {text: given[text] for text in mine if text in given}
             missing = [text for text in mine if text not in known]
             bought = buy(asked, missing)
             self._land(scope, flight, asked, known, bought)

@@ -92,7 +92,7 @@ class TenantFeedback:
             .where(col(Document.id) == document_id, col(Document.deleted_at).is_(None))
         )
         row = session.execute(statement).one_or_none()
-        if row is None or not self._may_see(row[1].name, row[2]):
+        if row is None or row[1].session_id != self._scope.session or not self._may_see(row[1].name, row[2]):
             raise NotFound("There is no such passage or document.", field="passage_id" if opinion.passage_id else "document_id")
         return row[0], row[1]
 

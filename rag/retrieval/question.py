@@ -34,6 +34,7 @@ class Question:
     as_of: int | None = None  #: answer as of then, Unix milliseconds; None: now
     dense_weight: float | None = None  #: of fusion; None: as the first collection is tuned, or its profile says
     tuned: bool = True  #: whether what the collections are tuned to is used
+    session: str | None = None  #: what is attached to it is searched too, and then no collection needs to be
 
     def __post_init__(self) -> None:
         if not all(text.strip() for text in self.phrasings):
@@ -44,7 +45,8 @@ class Question:
             raise InvalidInput(f"At most {MAX_PHRASINGS} phrasings.", field="queries", limit=MAX_PHRASINGS)
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise InvalidInput(f"`top_k` is 1 to {MAX_TOP_K}.", field="top_k", limit=MAX_TOP_K)
-        if not 1 <= len(self.collections) <= MAX_COLLECTIONS:
+        least = 1 if self.session is None else 0
+        if not least <= len(self.collections) <= MAX_COLLECTIONS:
             raise InvalidInput(f"1 to {MAX_COLLECTIONS} collections.", field="collections", limit=MAX_COLLECTIONS)
 
     @property

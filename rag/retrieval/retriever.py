@@ -20,6 +20,7 @@ from rag.arranging.arranger import Arranger
 from rag.arranging.relevance import calibration_of
 from rag.arranging.thinning import thinned
 from rag.arranging.tuning import Tuning
+from rag.attached import attached_to
 from rag.attributes import typed
 from rag.collections import DEFAULT, Collections, numeric_slots
 from rag.corpus import Collection
@@ -78,6 +79,8 @@ class TenantRetriever:
     def query(self, question: Question, *, charge_id: str) -> Answer:
         watch, now = Stopwatch(), self._parts.clock()
         where = self._where_or_default(question)
+        if not where.collections:  # nothing is attached to the session, and nothing else is asked
+            return Answer((), 0, 0, {}, timings(watch, None))
         question = replace(question, filter=where.filter)
         mode = mode_of(question, where.profiles, self._parts.rewriting)
         watch.lap("collections")
@@ -189,6 +192,9 @@ class TenantRetriever:
             found = self._parts.collections.for_tenant(self._scope).find_all(session, question.collections)
             if question.as_of is not None:
                 require_kept(found, question.as_of, self._parts.clock())
+            if question.session is not None:
+                now, space = self._parts.clock(), self._parts.embedding.space
+                found = [*found, *attached_to(session, self._scope, question.session, space=space, now=now)]
             statistics = {} if question.mode == "dense" else self._parts.statistics.of(session, found)
             filter_ = None if question.filter is None else typed(question.filter, [row.attribute_types for row in found])
             profiles = [self._parts.collections.profiles.get(row.profile) for row in found]

@@ -78,6 +78,11 @@ class _Confined:
     cache_salt: bytes
     collections: frozenset[str] | None
     labels: frozenset[str] | None
+    subject: str | None
+    session: str | None = None  #: what is attached to one is not asked again: it may be gone with it
+
+    def speaking_for(self, named: str | None) -> str | None:
+        return self.subject or named
 
 
 class Replayer:
@@ -129,7 +134,7 @@ class TenantReplayer:
         reader, then = self._reader, None if body["labels"] is None else frozenset(body["labels"])
         held = [labels for labels in (reader.labels, then) if labels is not None]
         labels = frozenset.intersection(*held) if held else None
-        return _Confined(reader.tenant_id, reader.cache_salt, reader.collections, labels)
+        return _Confined(reader.tenant_id, reader.cache_salt, reader.collections, labels, reader.subject)
 
     def _vectors(self, trace: Trace, question: Question) -> Any:
         """None: of another embedding space than today's, or never there."""

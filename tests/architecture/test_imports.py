@@ -28,7 +28,7 @@ VENDORS = {
     "diskcache": {"rag/embedding/cache_file.py"},
     "tree_sitter": {"rag/grammars.py"},
     "tiktoken": {"rag/tokens.py"},
-    "orjson": {"rag/store/wire.py", "config/database.py", "rag/traces/left.py"},
+    "orjson": {"rag/store/wire.py", "config/database.py", "rag/traces/left.py", "api/routes/erasures.py"},
     "dbos": {"ingestion/durable.py"},
     "pypdfium2": {"ingestion/readers/pdf.py", "ingestion/readers/pdf_hidden.py"},
     "bs4": {"ingestion/readers/html.py", "ingestion/readers/page_parts.py"},
@@ -69,8 +69,9 @@ WITHOUT_A_TENANT = {
     "tenants/webhook_outbox.py",  # finding endpoints that wait, and purging; each is served in a session of its tenant
     "tenants/overrides.py",  # the operator's, as the registry is
     "tenants/deletions.py",
-    "ingestion/tenant_removal.py",
-    "ingestion/turn_vectors.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
+    "ingestion/tenant_removal.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
+    "ingestion/erasing/removal.py",  # which sessions are over; each is removed in sessions of its tenant
+    "ingestion/turn_vectors.py",  # which tenants have turns that wait for a vector
     "tenants/anomalies.py",  # which tenants used anything; each is looked at in a session of its own
     "tenants/ledger/policy.py",  # what the operator sets for a tenant
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant

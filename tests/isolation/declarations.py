@@ -43,6 +43,9 @@ KINDS: Mapping[str, Kind] = {
     "new tenant name": Kind(None, like="tenant/name"),
     "key": Kind(404),
     "deletion": Kind(404),
+    "session of passage": Kind(404, like="session", optional=True),
+    "attached document": Kind(404, bounded=(BY_SUBJECT,)),
+    "erasure": Kind(404, bounded=(BY_SUBJECT,)),
     "bound": Kind(None, malformed=None, like="collection name"),  # a key can be made before its collection
     "cursor": Kind(422, malformed=frozenset({422}), optional=True),
     "idempotency key": Kind(None, malformed=None, optional=True),
@@ -306,7 +309,95 @@ _AUDIT_PARTS = {
     }
 }
 
+_OF_SESSION = {"path.session_id": "session"}
+_ATTACHED = {**_OF_SESSION, "path.document_id": "attached document"}
+#: What is attached to sessions, and their end.
+_BELONGINGS: tuple[Operation, ...] = (
+    Operation(
+        "POST /v1/sessions/{session_id}/documents",
+        "converse",
+        202,
+        {
+            **_OF_SESSION,
+            **{"body.text": "text", "body.external_id": "external id", "body.title": "title", "body.source": "source"},
+            **{"body.attributes.kind": "attribute value", "body.labels.0": "label", "header.If-Match": "etag"},
+        },
+        {"body": {"format": "markdown", "labels": [""]}},
+        but={BY_LABELS: 403},
+    ),
+    Operation(
+        "POST /v1/sessions/{session_id}/documents",
+        "converse",
+        202,
+        {**_OF_SESSION, "body.text": "text", "body.after.0": "earlier job"},
+        {"body": {"collection": "default", "after": [""], "after_policy": "any_end"}},
+        variant="after",
+    ),
+    Operation(
+        "POST /v1/sessions/{session_id}/documents",
+        "converse",
+        202,
+        {
+            **_OF_SESSION,
+            **{f"form.{name}": kind for name, kind in (("file", "text"), ("external_id", "external id"), ("title", "title"))},
+            "form.source": "source",
+        },
+        {
+            "form": {"collection": "default", "attributes": "{}", "labels": "[]", "after": "[]", "after_policy": "any_end"},
+            "header": {"If-None-Match": "*"},
+        },
+        variant="form",
+    ),
+    Operation(
+        "POST /v1/sessions/{session_id}/documents",
+        "converse",
+        202,
+        {**_OF_SESSION, "body.external_id": "external id"},
+        {"body": {"url": "http://localhost/"}},
+        variant="url",
+    ),
+    Operation("GET /v1/sessions/{session_id}/documents", "query", 200, {**_OF_SESSION, **_PAGED}),
+    Operation("GET /v1/sessions/{session_id}/documents/{document_id}", "query", 200, _ATTACHED),
+    Operation("GET /v1/sessions/{session_id}/documents/{document_id}/text", "query", 200, _ATTACHED),
+    Operation(
+        "DELETE /v1/sessions/{session_id}/documents/{document_id}",
+        "converse",
+        200,
+        {**_ATTACHED, "header.If-Match": "etag"},
+    ),
+    Operation(
+        "POST /v1/sessions/{session_id}/promote",
+        "ingest",
+        202,
+        {**_OF_SESSION, "body.collection": "new collection name", "body.documents.0": "attached document"},
+        {"body": {"documents": [""], "turns": False}},
+    ),
+    Operation("GET /v1/sessions/{session_id}/export", "query", 200, _OF_SESSION),
+    Operation("GET /v1/subjects/{subject}/export", "query", 200, {"path.subject": "subject"}),
+    Operation("DELETE /v1/sessions/{session_id}", "converse", 202, _OF_SESSION),
+    Operation("DELETE /v1/subjects/{subject}", "converse", 202, {"path.subject": "subject"}),
+    Operation("POST /v1/erasures", "converse", 202, {"body.subject": "subject"}),
+    Operation("GET /v1/erasures/{erasure_id}", "query", 200, {"path.erasure_id": "erasure"}),
+    Operation(
+        "POST /v1/query",
+        "query",
+        200,
+        {"body.query": "text", "body.session": "session"},
+        {"body": {"collections": []}},
+        variant="session",
+    ),
+    Operation(
+        "POST /v1/context",
+        "query",
+        200,
+        {"body.query": "text", "body.session": "session"},
+        {"body": {"collections": []}},
+        variant="session",
+    ),
+)
+
 _DECLARED: tuple[Operation, ...] = (
+    *_BELONGINGS,
     Operation("GET /healthz", "none", 200),
     Operation("GET /readyz", "none", 200),
     Operation(
@@ -527,7 +618,7 @@ _DECLARED: tuple[Operation, ...] = (
         "GET /v1/passages/{passage_id}",
         "query",
         200,
-        {"path.passage_id": "passage"},
+        {"path.passage_id": "passage", "query.session": "session of passage"},
         {"query": {"around": "100", "version": "1"}},
     ),
     Operation(

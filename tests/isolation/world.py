@@ -220,9 +220,11 @@ class World:
         self._documents(member)
         self._question_sets(member)
         self._opinions(member)
+        self._erasure(member)
         self._memories(member)
         self._webhook(member)
         self._sessions(member)
+        self._attached(member)
         self._traces(member)
         self._found_in_sql(member)
         return member
@@ -299,6 +301,21 @@ class World:
         path = {"session_id": own["session"]}
         said = self.ask("POST /v1/sessions/{session_id}/turns", key, path=path, body={"turns": turns})
         own["turn"], own["turn/second"] = (turn["id"] for turn in said["data"])
+
+    def _erasure(self, member: Member) -> None:
+        """Asked for before there was anything to erase."""
+        own, key = member.own, member.credentials["full key"]
+        own["erasure"] = self.ask("POST /v1/erasures", key, body={"subject": own["subject"]})["id"]
+
+    def _attached(self, member: Member) -> None:
+        own, key = member.own, member.credentials["full key"]
+        path = {"session_id": own["session"]}
+        for variant in ("", "/second"):
+            own[f"text of attached{variant}"] = self.word("attached")
+            body = {"text": own[f"text of attached{variant}"]}
+            brought = self.ask("POST /v1/sessions/{session_id}/documents", key, path=path, body=body)
+            own[f"attached document{variant}"] = brought["document"]["id"]
+        self.run_jobs()
 
     def _webhook(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]

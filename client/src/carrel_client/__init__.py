@@ -65,6 +65,7 @@ from carrel_client.models import (
     UsageGroup,
 )
 from carrel_client.recall import Recalled, RecalledTurn, RecallWishes, SaidTurn
+from carrel_client.session_documents import Erasure, Erasures, Exports, Promoted, Promotion, SessionDocuments
 from carrel_client.sessions import Appended, AppendedTurn, Session, Sessions, Turn
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.traces import Replay, ReplayReport, ReplayRow, SkippedReplay, Trace, Traces
@@ -96,9 +97,12 @@ __all__ = [
     "Delivery",
     "Document",
     "Documents",
+    "Erasure",
+    "Erasures",
     "Estimate",
     "Event",
     "Events",
+    "Exports",
     "Feedback",
     "FeedbackOf",
     "FoundMemory",
@@ -129,6 +133,8 @@ __all__ = [
     "Plan",
     "Profile",
     "Progress",
+    "Promoted",
+    "Promotion",
     "QueryResult",
     "QuestionSet",
     "QuestionSets",
@@ -143,6 +149,7 @@ __all__ = [
     "SaidTurn",
     "ServiceUnavailableError",
     "Session",
+    "SessionDocuments",
     "Sessions",
     "SkippedReplay",
     "Statistics",

@@ -29,6 +29,7 @@ class Wishes(TypedDict, total=False):
     mode: str | None  #: hybrid (default), dense or lexical
     dense_weight: float | None  #: 0 to 1: of meaning; the rest is that of words
     tuned: bool | None  #: False leaves out what the collections are tuned to
+    session: str | None  #: search what is attached to it too; with it `collections` may be empty
     explain: bool | None  #: say how the answer came to be
 
 
@@ -57,12 +58,15 @@ class Asking:
         body = {"max_tokens": max_tokens, "tokenizer": tokenizer, "top_k": top_k}
         return Context.parse(self._ask("/v1/context", query, body, wishes))
 
-    def passage(self, passage_id: str, *, around: int = 500, version: int | None = None) -> PassageView:
+    def passage(
+        self, passage_id: str, *, around: int = 500, version: int | None = None, session: str | None = None
+    ) -> PassageView:
         """A passage inside its document's text, with up to `around` characters before and after it.
 
-        `version`: as another version than the live one had it, if that is kept.
+        `version`: as another version than the live one had it, if that is kept. `session`: to which its document is attached.
         """
-        params = {"around": around, **({} if version is None else {"version": version})}
+        given: dict[str, int | str | None] = {"around": around, "version": version, "session": session}
+        params = {name: value for name, value in given.items() if value is not None}
         answer = self._transport.call("GET", _path("/v1/passages", passage_id), params=params)
         return PassageView.parse(answer.json())
 

@@ -27,6 +27,7 @@ from carrel_client.models import (
     Usage,
 )
 from carrel_client.recall import RecallsSubject
+from carrel_client.session_documents import Erasures, Exports, SessionDocuments
 from carrel_client.sessions import Sessions
 from carrel_client.tenants import Tenants
 from carrel_client.traces import Traces
@@ -62,6 +63,9 @@ class Carrel(Asking, RecallsSubject):
         self.memories = Memories(self._transport)
         self.feedback = FeedbackOf(self._transport)
         self.question_sets = QuestionSets(self._transport)
+        self.session_documents = SessionDocuments(self._transport)
+        self.exports = Exports(self._transport)
+        self.erasures = Erasures(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.audit = Audit(self._transport)
         self.traces = Traces(self._transport)

@@ -56,8 +56,9 @@ class Brought(TypedDict, total=False):
 
 
 class Documents:
-    def __init__(self, transport: Transport) -> None:
-        self._transport, self._jobs = transport, Jobs(transport)
+    def __init__(self, transport: Transport, path: str = "/v1/documents") -> None:
+        """`path`: where they are brought to, which may be a session."""
+        self._transport, self._jobs, self._path = transport, Jobs(transport), path
 
     @overload
     def create(self, *, dry_run: Literal[False] = False, **document: Unpack[Brought]) -> Submitted: ...
@@ -114,11 +115,15 @@ class Documents:
         sent["headers"] = {"If-Match": if_match, "If-None-Match": "*" if create_only else None}
         sent["params"] = {"dry_run": "true" if dry_run else None}
         sent |= {"idempotency_key": idempotency_key, "repeatable": dry_run}
-        return self._answer(self._transport.call("POST", "/v1/documents", **sent).json())
+        return self._answer(self._transport.call("POST", self._path, **sent).json())
 
     def _answer(self, answer: dict[str, Any]) -> Submitted | Estimate:
         if "document" not in answer:
             return Estimate.parse(answer)
+        return self.submitted(answer)
+
+    def submitted(self, answer: Mapping[str, Any]) -> Submitted:
+        """What the service says of an accepted document."""
         job = None if answer["job"] is None else Job.parse(answer["job"])
         return Submitted(Document.parse(answer["document"]), job, self._jobs)
 

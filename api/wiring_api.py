@@ -50,6 +50,8 @@ from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
 from rag.evaluation.tunings import TuningStore
 from rag.llm.rewriting import Rewriting
+from rag.recall.recall import Recall
+from rag.recall.resident import Residents
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
@@ -118,6 +120,7 @@ class ApiServices:
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
+    recall: Recall
     reranking: Reranking | None
     rewriting: Rewriting | None
     store: VectorStore
@@ -185,6 +188,7 @@ def build_api(settings: Settings) -> ApiServices:
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
+        recall=_recall(core, embedding),
         reranking=reranking,
         rewriting=rewriting,
         store=store,
@@ -206,6 +210,11 @@ def _retriever(
     results = ResultCache(core.settings.result_cache_mb * MIB)
     parts = core.database, collections, store, embedding
     return Retriever(*parts, clock=core.clock, reranking=reranking, rewriting=rewriting, results=results)
+
+
+def _recall(core: Core, embedding: EmbeddingService) -> Recall:
+    residents = Residents(embedding.space.dimensions, core.settings.recall_index_mb * MIB)
+    return Recall(core.database, core.clock, embedding, residents)
 
 
 def _tenancy(core: Core) -> Tenancy:

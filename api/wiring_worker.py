@@ -36,6 +36,7 @@ from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
 from ingestion.tenant_removal import TenantRemoval
+from ingestion.turn_vectors import TurnEmbedding
 from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
@@ -67,6 +68,7 @@ class WorkerServices:
     removal: TenantRemoval
     sealer: Sealer
     figures: Figures
+    turns: TurnEmbedding
 
     def close(self) -> None:
         self.webhooks.close()
@@ -121,7 +123,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
     figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
+    turns = TurnEmbedding(core.database, core.clock, embedding, core.ledger, core.registry.context_of_job)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, turns)
 
 
 def build_sender(core: Core) -> WebhookSender:

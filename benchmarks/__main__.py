@@ -12,6 +12,7 @@ from benchmarks import concurrency as concurrency_benchmark
 from benchmarks import embed as embed_benchmark
 from benchmarks import fairness as fairness_benchmark
 from benchmarks import ingest as ingest_benchmark
+from benchmarks import memory as memory_benchmark
 from benchmarks import quality as quality_benchmark
 from benchmarks import query as query_benchmark
 from benchmarks import reingest as reingest_benchmark
@@ -138,6 +139,19 @@ def quality(
 ) -> None:
     """nDCG@10 and recall over a judged set. A `group` in the set becomes a tenant."""
     finish(quality_benchmark.run(dataset, runtime, precision), json_file)
+
+
+@app.command()
+def memory(
+    dataset: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder: corpus.jsonl with times, queries.jsonl, qrels.tsv.")
+    ],
+    large: Annotated[int, typer.Option(min=0, help="Turns of a made-up session, for the time of a recall; 0: none.")] = 0,
+    runtime: Runtime = MODEL,
+    json_file: JsonFile = None,
+) -> None:
+    """Recall of turns within judged conversations, each said again as one session; and how long it takes."""
+    finish(memory_benchmark.run(dataset, runtime, large), json_file)
 
 
 @app.command()

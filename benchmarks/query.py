@@ -10,7 +10,7 @@ from pathlib import Path
 from api.local import LocalService, local_service
 from benchmarks.corpus import Writer, spread
 from benchmarks.harness import BenchmarkError, percentile, shown
-from benchmarks.memory import anonymous_mb, find_process
+from benchmarks.process_memory import anonymous_mb, find_process
 from benchmarks.report import Report
 from benchmarks.workload import SERVICE, ask, fill, tokenizer_of
 from carrel_client import Placement

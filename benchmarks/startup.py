@@ -13,7 +13,7 @@ from pathlib import Path
 from api.local import local_service
 from benchmarks.first_vector import TEXT
 from benchmarks.harness import BenchmarkError, median, shown
-from benchmarks.memory import pss_by_process
+from benchmarks.process_memory import pss_by_process
 from benchmarks.report import Report
 from benchmarks.workload import SERVICE
 from carrel_client import Carrel

@@ -14,6 +14,12 @@ class LimitSettings(BaseModel):
     result_cache_mb: int = Field(
         32, ge=0, le=65536, description="Memory in MiB that an API process keeps answers in, shared by tenants; 0 keeps none."
     )
+    recall_index_mb: int = Field(
+        256,
+        ge=1,
+        le=65536,
+        description="Memory in MiB that an API process keeps indexes of sessions in, shared by tenants; about 3 KB a turn.",
+    )
     profiles_file: Path | None = Field(
         None, description="TOML file of the operator's own profiles for collections, over those that are built in."
     )

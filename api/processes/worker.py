@@ -17,6 +17,7 @@ from api.repairs import RepairLoop
 from api.wiring_worker import build_worker
 from config.settings import Settings
 from ingestion.sandbox import Sandbox
+from ingestion.turn_vectors import TurnLoop
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +37,14 @@ def run_worker(settings: Settings, life: Lifecycle) -> None:
             services.webhooks.start()
             repairs = RepairLoop(services.reconciler, heartbeat.leads, every_s=settings.reconcile_seconds)
             repairs.start()
+            turns = TurnLoop(services.turns, heartbeat.leads)
+            turns.start()
             keep_what_is_loaded()
             life.ready()
             housekeeping(services, heartbeat, repairs).run(settings.sweep_seconds, life.stopping)
             life.draining()
             services.worker.close()  # first: it takes no more jobs, while a repair under way ends
+            turns.close()
             repairs.close(REPAIR_PATIENCE_S)
             services.webhooks.close()
         life.stopped()

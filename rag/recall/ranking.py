@@ -181,10 +181,8 @@ def _word_legs(threads: Sequence[Thread], layout: _Layout, text: str) -> dict[st
     _count(dated, threads, layout, features, lambda thread: thread.days)
     lengths = layout.spread(np.concatenate([thread.words for thread in threads]))
     day_lengths = np.concatenate([thread.day_words for thread in threads])
-    before = said + _moved(said, 1) + _moved(said, 2)
-    length_before = lengths + _moved(lengths, 1) + _moved(lengths, 2)
-    around = before + _moved(said, -1) + _moved(said, -2)
-    length_around = length_before + _moved(lengths, -1) + _moved(lengths, -2)
+    before, length_before = _plus(said, 1, 2), _plus(lengths, 1, 2)
+    around, length_around = _plus(before, -1, -2, of=said), _plus(length_before, -1, -2, of=lengths)
     at = layout.places
     return {
         "dated": bm25(dated, lengths + layout.spread(day_lengths), weight, at)[at],
@@ -210,9 +208,16 @@ def _count(
                 counts[number, offset + thread.places[found[0]]] += found[1]
 
 
-def _moved(values: Floats, steps: int) -> Floats:
-    """Each place has what stands `steps` before it. The gaps at both ends take what falls out."""
-    return np.asarray(np.roll(values, steps, axis=-1), np.float32)
+def _plus(sums: Floats, *steps: int, of: Floats | None = None, weight: float = 1.0) -> Floats:
+    """To each place what stands `steps` before it is added. The gaps at both ends are empty: nothing comes in from there."""
+    result, values = sums.copy(), sums if of is None else of
+    scaled = values if weight == 1.0 else weight * values
+    for step in steps:
+        if step > 0:
+            result[..., step:] += scaled[..., :-step]
+        else:
+            result[..., :step] += scaled[..., -step:]
+    return result
 
 
 def _by_sitting(threads: Sequence[Thread], layout: _Layout, counts: Floats, lengths: Floats, weight: Floats) -> Floats:
@@ -230,23 +235,24 @@ def _vector_legs(threads: Sequence[Thread], layout: _Layout, vector: Vector) -> 
     """The cosine of a pool is the sum of its parts' products with the question, over the pool's length."""
     # Row by row: with `@`, BLAS spreads over all cores, and beside a busy worker 10,000 rows took 10 ms instead of 0.2.
     products = layout.spread(np.concatenate([np.vecdot(thread.vectors, vector) for thread in threads]))
-    beside = sum((_moved(products, step) for step in (-2, -1, 1, 2)), np.zeros_like(products))
     at = layout.places
     norms = np.concatenate([thread.norms for thread in threads])
     norms_before = np.concatenate([thread.norms_before for thread in threads])
     return {
-        "pooled": _cosines((products + NEAR * beside)[at], norms),
-        "pooled_before": _cosines((products + BEFORE * _moved(products, 1))[at], norms_before),
+        "pooled": _cosines(_plus(products, -2, -1, 1, 2, weight=NEAR)[at], norms),
+        "pooled_before": _cosines(_plus(products, 1, weight=BEFORE)[at], norms_before),
     }
 
 
 def _cosines(products: Floats, norms: Floats) -> Floats:
     """What has no vector yet is as near as the mean: found by its words, neither helped nor held back."""
     known = norms > 0
+    if known.all():
+        return np.asarray(products / norms, np.float32)
     if not known.any():
         return np.zeros_like(products)
-    cosines: Floats = np.divide(products, norms, out=np.zeros_like(products), where=known)
-    cosines[~known] = cosines[known].mean(dtype=np.float64)
+    cosines = np.divide(products, norms, out=np.zeros_like(products), where=known)
+    cosines[~known] = cosines.sum(dtype=np.float64) / np.count_nonzero(known)
     return np.asarray(cosines, np.float32)
 
 

@@ -65,7 +65,8 @@ class RecalledTurn:
 class Recalled:
     turns: tuple[RecalledTurn, ...]  #: the best first
     spans: tuple[Span, ...] = ()  #: times that the text names
-    degraded: tuple[str, ...] = ()  #: `dense`: the model or the budget was away, or no turn has a vector yet
+    degraded: tuple[str, ...] = ()  #: `dense`: there was no model or no budget for the question
+    waiting: int = 0  #: turns that have no vector yet: they are found by their words
     charged: int = 0
     cached: int = 0
     timings_ms: Mapping[str, float] = field(default_factory=dict)  #: `model` is a part of `embedding`
@@ -160,6 +161,7 @@ class TenantRecall:
             turns=tuple(turns),
             spans=named,
             degraded=degraded,
+            waiting=sum(known.turns - max(known.embedded_turns, known.archived_turns) for _, known in found.values()),
             charged=0 if embedded is None else embedded.charged,
             cached=0 if embedded is None else embedded.cached,
             timings_ms={**watch.each(), "model": model_ms},

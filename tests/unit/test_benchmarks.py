@@ -20,9 +20,9 @@ from benchmarks.corpus import Text, Writer, embedded_texts, spread
 from benchmarks.embed import _gemm_figures, mean_overlap
 from benchmarks.embedders import open_embedders
 from benchmarks.harness import BenchmarkError, alternate, in_parallel, median, pairwise, percentile
-from benchmarks.memory import anonymous_mb, find_process, pss_by_process, pss_mb, tree
 from benchmarks.model_math import Encoder
 from benchmarks.peers import Shelf, open_peers, unit_vectors
+from benchmarks.process_memory import anonymous_mb, find_process, pss_by_process, pss_mb, tree
 from benchmarks.report import Report, machine
 from benchmarks.workload import Asked, ask, bring, dimensions_of, model_folder
 from carrel_client import Carrel

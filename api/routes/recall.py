@@ -1,0 +1,55 @@
+"""Finding turns again: of one session, and of all sessions of a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import Request, Response
+
+from api.idempotency import ChargeId
+from api.recall_schemas import RecallIn, RecallOut, SubjectRecallIn
+from api.routing import Services, Tenant, in_thread, meter_of, router, scope
+from api.schemas import Text
+from rag.recall.recall import Recalled
+from tenants.context import Scope
+
+routes = router("Sessions")
+
+
+@routes.post(
+    "/v1/sessions/{session_id}/recall",
+    operation_id="recall_session",
+    summary="Find the turns of a session that answer a question",
+    response_model=RecallOut,
+    **scope(Scope.QUERY, retrieval=True),
+)
+async def recall_session(
+    session_id: Text, body: RecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
+) -> Response:
+    handle = services.recall.for_tenant(tenant, meter_of(services, tenant, ()))
+    return await _answer(request, body, lambda: handle.in_session(session_id, body.question(), charge_id=charge_id))
+
+
+@routes.post(
+    "/v1/recall",
+    operation_id="recall",
+    summary="Find the turns of a subject's sessions that answer a question",
+    response_model=RecallOut,
+    **scope(Scope.QUERY, retrieval=True),
+)
+async def recall(body: SubjectRecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> Response:
+    handle, question = services.recall.for_tenant(tenant, meter_of(services, tenant, ())), body.question(tuple(body.tags))
+    return await _answer(request, body, lambda: handle.of_subject(body.subject, question, charge_id=charge_id))
+
+
+async def _answer(request: Request, body: RecallIn, ask: Callable[[], Recalled]) -> Response:
+    """Rendered in the thread, as answers to queries are."""
+
+    def work() -> tuple[str, list[str], int]:
+        found = ask()
+        turns = [each.turn.id for each in found.turns]
+        return RecallOut.of(found, explain=body.explain).model_dump_json(), turns, found.charged
+
+    rendered, turns, request.state.tokens = await in_thread(work)
+    request.state.audit = {"turns": turns}
+    return Response(rendered, media_type="application/json")

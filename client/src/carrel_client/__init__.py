@@ -63,6 +63,7 @@ from carrel_client.models import (
     UsageDay,
     UsageGroup,
 )
+from carrel_client.sessions import Appended, AppendedTurn, Session, Sessions, Turn
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
@@ -70,6 +71,8 @@ __all__ = [
     "APIError",
     "Admin",
     "AdminAudit",
+    "Appended",
+    "AppendedTurn",
     "Audit",
     "AuditEntry",
     "AuthenticationError",
@@ -123,6 +126,8 @@ __all__ = [
     "RateLimitError",
     "RecentSums",
     "ServiceUnavailableError",
+    "Session",
+    "Sessions",
     "Statistics",
     "Tenant",
     "TenantDeletion",
@@ -132,6 +137,7 @@ __all__ = [
     "TransportError",
     "TuningVersion",
     "Tunings",
+    "Turn",
     "Usage",
     "UsageAmounts",
     "UsageDay",

@@ -22,6 +22,7 @@ from api.routes import (
     jobs,
     knowledge,
     oversight,
+    recall,
     sessions,
     tenants,
     tokens,
@@ -40,7 +41,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
 _ROUTES = (
-    *(documents, bulk, jobs, knowledge, context, sessions),
+    *(documents, bulk, jobs, knowledge, context, sessions, recall),
     *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )

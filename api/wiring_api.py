@@ -151,9 +151,8 @@ class ApiServices:
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
-    keys = KeyRing(core.database, core.clock)
+    keys, tokens = KeyRing(core.database, core.clock), TokenSigner(core.vault.derive("tokens"), core.clock)
     keys.ensure_operator(operator_key(settings))
-    tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
     gates = build_gates(core, keys, tokens)
     embedding = build_embedding(settings)
     core = priced(core, embedding)

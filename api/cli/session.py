@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, table, tenant_client
+from api.cli.recall import recall
 from carrel_client import Carrel, Session, Turn
 from config.settings import Settings
 
 sessions = typer.Typer(no_args_is_help=True, help="Sessions: conversations of a tenant's end users.")
+sessions.command("recall")(recall)
 
 SessionId = Annotated[str, typer.Argument(help="The session's id, ses_…")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")]

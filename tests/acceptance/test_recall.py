@@ -57,9 +57,7 @@ def test_turns_are_recalled_by_two_tenants(quick: Service) -> None:
         assert (later.usage["embedding_tokens"] > 0, later.degraded) == (True, [])
         spoken = client.sessions.recall(session, "what died on 9 March?", times="narrow", asked_at="2026-03-11T00:00:00+01:00")
         assert _contents(spoken) == ["The fern died."]
-        assert spoken.spans == [
-            {"words": "9 March", "start": "2026-03-08T23:00:00.000Z", "end": "2026-03-09T23:00:00.000Z"}
-        ]
+        assert spoken.spans == [{"words": "9 March", "start": "2026-03-08T23:00:00.000Z", "end": "2026-03-09T23:00:00.000Z"}]
         assert {turn.role for turn in client.sessions.recall(session, "colour", roles=["assistant"]).turns} == {"assistant"}
         assert _contents(client.recall("secret", subject="ann", top_k=1)) == [f"secret of {name}"]
 

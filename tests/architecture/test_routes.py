@@ -73,6 +73,8 @@ WITHOUT_AN_EFFECT = {
     "/v1/bulk": "a line that is brought again changes nothing, which holds for each of a stream, however far it came",
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
     "/v1/context": "the same",
+    "/v1/recall": "the same",
+    "/v1/sessions/{session_id}/recall": "the same",
     "/v1/admin/search": "changes nothing",
     "/v1/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",

@@ -110,6 +110,11 @@ _BOUNDS = {
     **{"idle_ttl_seconds": 10**6, "absolute_ttl_seconds": 10**7, "max_turns": 1000, "max_tokens": 10**6},
     **{"when_full": "archive", "budget_tokens": 10**6, "budget_micro_usd": None},
 }
+_RECALL = {
+    **{"top_k": 5, "neighbours": 1, "roles": ["user", "assistant"], "times": "boost", "recency": 0.1, "mode": "hybrid"},
+    **{"said_after": "2020-01-01T00:00:00Z", "said_before": "2100-01-01T00:00:00Z", "asked_at": "2026-03-10T12:00:00Z"},
+    "explain": True,
+}
 _SESSIONS: tuple[Operation, ...] = (
     Operation(
         "POST /v1/sessions",
@@ -160,6 +165,15 @@ _SESSIONS: tuple[Operation, ...] = (
     ),
     Operation("GET /v1/sessions/{session_id}/turns", "query", 200, {**_SESSION, **_PAGED}, {"query": {"order": "newest"}}),
     Operation("GET /v1/sessions/{session_id}/turns/{turn_id}", "query", 200, {**_SESSION, "path.turn_id": "turn"}),
+    Operation("POST /v1/sessions/{session_id}/recall", "query", 200, {**_SESSION, "body.query": "text"}, {"body": _RECALL}),
+    Operation(
+        "POST /v1/recall",
+        "query",
+        200,
+        {"body.query": "text", "body.subject": "subject", "body.tags.0": "tag"},
+        {"body": {**_RECALL, "tags": [""]}},
+        but=_ANOTHERS,
+    ),
     Operation("POST /v1/sessions/{session_id}/close", "converse", 200, _SESSION),
     Operation("POST /v1/sessions/{session_id}/archive", "converse", 200, _SESSION),
     Operation("POST /v1/sessions/{session_id}/resume", "converse", 200, _SESSION),

@@ -63,6 +63,7 @@ from carrel_client.models import (
     UsageDay,
     UsageGroup,
 )
+from carrel_client.recall import Recalled, RecalledTurn, RecallWishes, SaidTurn
 from carrel_client.sessions import Appended, AppendedTurn, Session, Sessions, Turn
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
@@ -124,7 +125,11 @@ __all__ = [
     "QuestionSet",
     "QuestionSets",
     "RateLimitError",
+    "RecallWishes",
+    "Recalled",
+    "RecalledTurn",
     "RecentSums",
+    "SaidTurn",
     "ServiceUnavailableError",
     "Session",
     "Sessions",

@@ -25,6 +25,7 @@ from carrel_client.models import (
     Token,
     Usage,
 )
+from carrel_client.recall import RecallsSubject
 from carrel_client.sessions import Sessions
 from carrel_client.tenants import Tenants
 from carrel_client.transport import Transport
@@ -35,7 +36,7 @@ from carrel_client.webhooks import Webhooks
 DEFAULT_URL = "http://127.0.0.1:8321"
 
 
-class Carrel(Asking):
+class Carrel(Asking, RecallsSubject):
     """A client for one key. `api_key` and `base_url` default to CARREL_API_KEY and CARREL_URL."""
 
     def __init__(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from carrel_client.models import Model
+from carrel_client.recall import RecallsSession
 from carrel_client.transport import Transport, pages, path_of
 
 _PATH = "/v1/sessions"
@@ -81,7 +82,7 @@ class Appended(Model):
         return cls(turns, data["new"], Session.parse(data["session"]))
 
 
-class Sessions:
+class Sessions(RecallsSession):
     """`carrel.sessions`. Reading needs the scope `query`, the rest `converse`."""
 
     def __init__(self, transport: Transport) -> None:

@@ -131,8 +131,8 @@ class RecallOut(BaseModel):
     degraded: list[str] = Field(description="`dense`: there was no model or no budget for the query, and words had to do.")
     waiting: int = Field(description="Turns that have no vector yet: so far they are found by their words.")
     timings_ms: dict[str, float] = Field(
-        description="`session`, `embedding`, `index`, `ranking` and `hydration`, one after the other; `model` is the model's "
-        "part of `embedding`."
+        description="`index`, `embedding`, `ranking` and `hydration`, one after the other; `model` is the model's part of "
+        "`embedding`."
     )
 
     @classmethod

@@ -195,7 +195,7 @@ def _word_legs(threads: Sequence[Thread], layout: _Layout, text: str) -> dict[st
 def bm25(counts: Floats, lengths: Floats, weights: Floats, real: npt.NDArray[np.int64]) -> Floats:
     """`counts`: of each feature (rows) at each place (columns). `real`: the places whose lengths make the mean."""
     norm = K1 * (1 - B + B * lengths / max(float(lengths[real].mean(dtype=np.float64)), 1e-9))
-    return np.asarray((weights * (K1 + 1)) @ (counts / (counts + norm)), np.float32)
+    return np.asarray(np.einsum("f,fp->p", weights * (K1 + 1), counts / (counts + norm)), np.float32)  # no BLAS, as below
 
 
 def _count(

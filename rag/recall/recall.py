@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from config.database import ROWS_BY_KEY, Database
@@ -83,7 +84,6 @@ class Recall:
         return TenantRecall(self, scope, meter)
 
 
-#: What leaves the index of a session stays readable by nobody: the row is read each time.
 _OF_SUBJECT = (
     sa.select(
         col(ChatSession.id), col(ChatSession.turns), col(ChatSession.archived_turns), col(ChatSession.embedded_turns)
@@ -92,7 +92,21 @@ _OF_SUBJECT = (
     .order_by(col(ChatSession.last_active_at).desc(), col(ChatSession.id).desc())
     .limit(MAX_SESSIONS)
 )  # fmt: skip
-_BY_IDS = select(Turn).where(col(Turn.id).in_(sa.bindparam("ids", expanding=True))).execution_options(**ROWS_BY_KEY)
+
+
+@cache
+def _by_ids(size: int) -> SelectOfScalar[Turn]:
+    """Turns in the windows of sessions that nobody has ended. One statement for each size: an `IN` that is expanded with each
+    execution costs more than SQLite takes for it.
+    """
+    ids = [sa.bindparam(f"id{number}", type_=sa.String()) for number in range(size)]
+    return (
+        select(Turn)
+        .join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
+        .where(col(Turn.id).in_(ids), col(Turn.seq) > col(ChatSession.archived_turns))
+        .where(*alive(sa.bindparam("now", type_=sa.BigInteger())))
+        .execution_options(**ROWS_BY_KEY)
+    )
 
 
 _Where = Callable[[Session], list[Known]]
@@ -105,18 +119,14 @@ class TenantRecall:
 
     def in_session(self, session_id: str, question: RecallQuestion, *, charge_id: str) -> Recalled:
         """Raise NotFound as `TenantSessions` does. Without a model or budget the words have to do."""
-        watch = Stopwatch()
-        with self._parts.database.read(self._scope) as session:
-            self._find(session, session_id)
-        watch.lap("session")
-        return self._recall(lambda session: [self._find(session, session_id)], question, charge_id, watch)
+        return self._recall(lambda session: [self._find(session, session_id)], question, charge_id)
 
     def of_subject(self, subject: str | None, question: RecallQuestion, *, charge_id: str) -> Recalled:
         """Among the newest turns of its sessions; nothing of a subject that has none. Raise Forbidden for another's."""
         who = self._scope.speaking_for(subject)
         if who is None:
             raise InvalidInput("Name the subject: the end user whose sessions to search.", field="subject")
-        return self._recall(lambda session: self._sessions(session, who, question.tags), question, charge_id, Stopwatch())
+        return self._recall(lambda session: self._sessions(session, who, question.tags), question, charge_id)
 
     def _find(self, session: Session, session_id: str) -> Known:
         row = find(session, self._scope, session_id, self._parts.clock())
@@ -135,28 +145,20 @@ class TenantRecall:
                 turns += row.turns - row.archived_turns
         return found
 
-    def _recall(self, where: _Where, question: RecallQuestion, charge_id: str, watch: Stopwatch) -> Recalled:
+    def _recall(self, where: _Where, question: RecallQuestion, charge_id: str) -> Recalled:
+        watch = Stopwatch()
+        found = self._found(where)
+        watch.lap("index")
         embedded, degraded = self._embed(question, charge_id)
         watch.lap("embedding")
         asked_at = question.asked_at or datetime.fromtimestamp(self._parts.clock() / 1000, UTC)
         named = spans(question.text, asked_at) if question.times != "ignore" else ()
-        asked = Asked(
-            question.text,
-            None if embedded is None else embedded.vectors[0],
-            named if question.times == "boost" else (),
-        )
-        space, tenant_id = self._parts.embedding.space.id, self._scope.tenant_id
-        with self._parts.database.read(self._scope) as session:
-            found = {
-                id((held := brought_up(self._parts.residents, session, tenant_id, known, space)).thread): (held, known)
-                for known in where(session)
-            }
-            watch.lap("index")
-            hits = _ranked(found, asked, question, named)
-            watch.lap("ranking")
-            turns = self._read(session, hits, found, question.neighbours)
+        vector = None if embedded is None else embedded.vectors[0]
+        asked = Asked(question.text, vector, named if question.times == "boost" else ())
+        hits = _ranked(found, asked, question, named)
+        watch.lap("ranking")
+        turns = self._read(hits, found, question.neighbours)
         watch.lap("hydration")
-        model_ms = 0.0 if embedded is None else round(embedded.model_s * 1000, 3)
         return Recalled(
             turns=tuple(turns),
             spans=named,
@@ -164,8 +166,17 @@ class TenantRecall:
             waiting=sum(known.turns - max(known.embedded_turns, known.archived_turns) for _, known in found.values()),
             charged=0 if embedded is None else embedded.charged,
             cached=0 if embedded is None else embedded.cached,
-            timings_ms={**watch.each(), "model": model_ms},
+            timings_ms={**watch.each(), "model": 0.0 if embedded is None else round(embedded.model_s * 1000, 3)},
         )
+
+    def _found(self, where: _Where) -> _Found:
+        """The indexes of the sessions, with all that has been said."""
+        found, space = {}, self._parts.embedding.space.id
+        with self._parts.database.read(self._scope) as session:
+            for known in where(session):
+                held = brought_up(self._parts.residents, session, self._scope.tenant_id, known, space)
+                found[id(held.thread)] = held, known
+        return found
 
     def _embed(self, question: RecallQuestion, charge_id: str) -> tuple[Embedded | None, tuple[str, ...]]:
         if question.by_words:
@@ -175,11 +186,16 @@ class TenantRecall:
         except (Unavailable, BudgetExhausted):
             return None, ("dense",)
 
-    def _read(self, session: Session, hits: Sequence[Hit], found: _Found, neighbours: int) -> list[RecalledTurn]:
-        """What was said, from SQL: a turn that is not there any more is left out."""
+    def _read(self, hits: Sequence[Hit], found: _Found, neighbours: int) -> list[RecalledTurn]:
+        """What was said, from SQL as it is now: a turn that is not there any more is left out."""
         wanted = [_around(hit, *found[id(hit.thread)], neighbours) for hit in hits]
-        ids = {each for around in wanted for part in around for each in part}
-        rows = {row.id: row for row in session.scalars(_BY_IDS, {"ids": sorted(ids)})} if ids else {}
+        ids = sorted({each for around in wanted for part in around for each in part})
+        if not ids:
+            return []
+        size = 1 << (len(ids) - 1).bit_length()
+        given = {f"id{number}": ids[min(number, len(ids) - 1)] for number in range(size)}
+        with self._parts.database.read(self._scope) as session:
+            rows = {row.id: row for row in session.scalars(_by_ids(size), {**given, "now": self._parts.clock()})}
         turns = []
         for hit, (before, own, after) in zip(hits, wanted, strict=True):
             if own[0] in rows:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import __main__, fairness, ingest, memory, tenants
+from benchmarks import __main__, fairness, ingest, process_memory, tenants
 from benchmarks.corpus import Text, Writer, embedded_texts, spread
 from benchmarks.embed import _gemm_figures, mean_overlap
 from benchmarks.embedders import open_embedders
@@ -145,7 +145,7 @@ def test_memory_is_counted_in_millions_of_bytes(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "7").mkdir()
     rollup = "00400000-7fff [rollup]\nRss:  9000 kB\nPss:  3000 kB\nPss_Anon:  1 kB\nAnonymous:  2000 kB\n"
     (tmp_path / "7" / "smaps_rollup").write_text(rollup)
-    monkeypatch.setattr(memory, "PROC", tmp_path)
+    monkeypatch.setattr(process_memory, "PROC", tmp_path)
     assert pss_mb(7) == pytest.approx(3.072)
     assert anonymous_mb(7) == pytest.approx(2.048)
 

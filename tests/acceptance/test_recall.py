@@ -101,17 +101,19 @@ def test_recall_on_the_command_line(quick: Service) -> None:
 def test_a_turn_is_found_by_its_meaning_within_a_second_while_documents_are_brought(service: Service) -> None:
     _, client = _tenant(service)
     text = "\n\n".join(f"Fee {n}: a map that comes back {n} days late costs {n * 10} cents. " * 8 for n in range(400))
-    jobs = [client.documents.create(text=f"{number} {text}", external_id=f"{number}") for number in range(8)]
+    brought = [client.documents.create(text=f"{number} {text}", external_id=f"{number}") for number in range(8)]
+    jobs = [each.job.id for each in brought if each.job is not None]
     session, seconds = client.sessions.create(subject="ann").id, []
     for number in range(20):
         began = time.monotonic()
         client.sessions.say(session, "user", f"Note {number}: the fern is thirsty.")
         _embedded(client, session)
         seconds.append(time.monotonic() - began)
-    assert any(job.get().finished_at is None for job in jobs)  # it was busy all the time
+    assert not all(client.jobs.get(job).finished for job in jobs)  # it was busy all the time
+    print(f"until it was found: {sorted(seconds)[10]:.2f} s, at most {max(seconds):.2f} s")
     assert sorted(seconds)[10] < 1.0
     for job in jobs:
-        client.jobs.cancel(job.id)
+        client.jobs.cancel(job)
 
 
 @pytest.mark.full

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from config.errors import BudgetExhausted
 from config.profiles import Rewrite
-from rag.llm.base import CompletionFailed, LanguageModel
+from rag.llm.asking import ask
+from rag.llm.base import LanguageModel
 from rag.llm.wording import MAX_ANSWER_TOKENS, MAX_REWRITES, NotUnderstood, instruction, texts_of
 from rag.types import Meter, Scope
 
@@ -33,31 +33,13 @@ class Rewriting:
         out."""
         meter, hold_id, count = self.meter_of(scope), f"{charge_id}:llm", 1 if mode == "hyde" else min(room, MAX_REWRITES)
         told = instruction(mode, count)
-        most = self.model.count_tokens([told, asked[0]]) + MAX_ANSWER_TOKENS
-        # What the same request paid before is less than `most`, up to which holding it again would charge.
-        paid = meter.charged(hold_id)
-        if not paid and meter.strained():  # near its end, the budget is for what cannot be done without
-            return Rewritten((), 0, False)
+        answer = ask(
+            self.model, meter, told, asked[0], max_tokens=MAX_ANSWER_TOKENS, deadline_s=self.deadline_s, hold_id=hold_id
+        )
+        if answer.text is None:
+            return Rewritten((), answer.charged, False)
         try:
-            held = not paid and meter.hold(hold_id, most, started=True)
-        except BudgetExhausted:
-            return Rewritten((), 0, False)
-        try:
-            answer = self.model.complete(told, asked[0], max_tokens=MAX_ANSWER_TOKENS, deadline_s=self.deadline_s)
-        except CompletionFailed as error:
-            log.warning("rewriting was left out", extra={"model": self.model.name, "reason": str(error)})
-            charged = meter.settle(hold_id, most) if held and error.began else paid
-            if held and not error.began:
-                meter.release(hold_id)
-            return Rewritten((), charged, False)
-        except Exception:
-            if held:
-                meter.release(hold_id)
-            raise
-        tokens = answer.tokens or self.model.count_tokens([told, asked[0], answer.text])
-        charged = meter.settle(hold_id, min(most, tokens)) if held else paid
-        try:
-            return Rewritten(texts_of(mode, answer.text, asked=asked, count=count), charged, True)
+            return Rewritten(texts_of(mode, answer.text, asked=asked, count=count), answer.charged, True)
         except NotUnderstood as error:
             log.warning("rewriting was left out", extra={"model": self.model.name, "reason": f"not understood: {error}"})
-            return Rewritten((), charged, False)
+            return Rewritten((), answer.charged, False)

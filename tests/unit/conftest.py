@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 from tokenizers import Tokenizer
 
 import ingestion.tables
+import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
 import rag.sessions.tables
@@ -23,7 +24,7 @@ from tenants.tables import Tenant
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables),
+    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z

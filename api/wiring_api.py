@@ -45,6 +45,8 @@ from ingestion.placement import Placements
 from ingestion.removal import Removal
 from ingestion.statistics import StatisticsReader
 from rag.collections import Collections
+from rag.context.contexts import Contexts
+from rag.context.recaps import Recaps
 from rag.embedding.service import EmbeddingService
 from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
@@ -118,6 +120,7 @@ class ApiServices:
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
+    contexts: Contexts
     reranking: Reranking | None
     rewriting: Rewriting | None
     store: VectorStore
@@ -155,8 +158,7 @@ def build_api(settings: Settings) -> ApiServices:
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     rewriting = build_rewriting(settings, core.ledger)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
-    instances = Instances(core.database, core.clock)
-    blobs = BlobStore(settings.data_dir / "blobs")
+    instances, blobs = Instances(core.database, core.clock), BlobStore(settings.data_dir / "blobs")
     documents, bulk = _documents(core, collections, blobs, queue)
     audit = AuditLog(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
@@ -185,6 +187,7 @@ def build_api(settings: Settings) -> ApiServices:
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
+        contexts=Contexts(core.database, core.clock, Recaps(core.database, core.clock, rewriting)),
         reranking=reranking,
         rewriting=rewriting,
         store=store,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import sqlalchemy as sa
 from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from config.database import Database
-from rag.context.pins import pinned
+from rag.context.pins import Pins, pinned
 from rag.context.recaps import Recaps
 from rag.context.turns import said_of
 from rag.packing.conversation import Conversation, Material, Plan, pack_conversation
@@ -93,6 +93,10 @@ class Contexts:
     clock: Clock
     recaps: Recaps
 
+    @property
+    def pins(self) -> Pins:
+        return Pins(self.database, self.clock)
+
     def for_tenant(self, scope: Speaker) -> TenantContexts:
         return TenantContexts(self, scope)
 
@@ -157,7 +161,7 @@ class TenantContexts:
         return sources.memories(question, subject)
 
 
-def _newest(session_id: str, archived: int, before: int) -> sa.Select[tuple[Turn]]:
+def _newest(session_id: str, archived: int, before: int) -> SelectOfScalar[Turn]:
     return (
         select(Turn)
         .where(col(Turn.session_id) == session_id, col(Turn.seq) < before, col(Turn.seq) > archived)

@@ -37,7 +37,7 @@ class Recaps:
     llm: Rewriting | None = None  #: what they are written by, if there is a language model
 
     def of(self, scope: Speaker, session_id: str, meter: Meter | None, *, charge_id: str) -> SessionRecaps:
-        """Of a session that was found for this scope. `meter`: of what the language model costs; without one it is not asked."""
+        """Of a session that was found for this scope. `meter`: pays the language model, which is not asked without one."""
         return SessionRecaps(self, scope, session_id, meter, charge_id)
 
 

@@ -83,6 +83,7 @@ WITHOUT_AN_EFFECT = {
     "/v1/webhooks/{webhook_id}/test": "a second test says no more than the first",
     "/v1/webhooks/{webhook_id}/replay": "what is sent again comes under its first id, by which receivers know it",
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay": "the same, and one that waits stays as it is",
+    "/v1/sessions/{session_id}/pins": "a turn that is pinned stays as it is, and answers every repetition",
     "/v1/admin/tenants/{tenant}/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
 }
 
@@ -209,7 +210,8 @@ def test_reading_never_needs_more_than_changing() -> None:
             and path not in (*ASKING, "/v1/usage", "/v1/usage/export", "/v1/events", "/v1/feedback")
             and not path.startswith("/v1/audit")
         ):
-            assert scope == ("query" if method == "GET" else "ingest"), path
+            changes = "converse" if path.startswith("/v1/sessions") else "ingest"
+            assert scope == ("query" if method == "GET" else changes), path
 
 
 def _is_page(model: object) -> bool:

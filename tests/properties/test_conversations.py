@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -125,7 +126,7 @@ def check_turns(case: Case, packed: Conversation) -> None:
     assert packed.chosen.pins == tuple(case.material.pins)
     recalled = {(each.session, each.seq) for each in packed.chosen.recalled}
     assert not recalled & {(each.session, each.seq) for each in recent}
-    for before, after in zip(packed.chosen.recaps, packed.chosen.recaps[1:], strict=False):
+    for before, after in pairwise(packed.chosen.recaps):
         assert after.first == before.last + 1
     if packed.chosen.recaps and recent:
         assert packed.chosen.recaps[-1].last == recent[0].seq - 1
@@ -197,7 +198,7 @@ def test_a_growing_session_keeps_the_beginning_of_its_context_for_several_turns(
     """Beyond its window, too: what a model has read already is paid for once."""
     starts = [grown(last, budget=6000).chosen.recent[0].seq for last in range(1, 80)]
     assert starts == sorted(starts)
-    moves = [after - before for before, after in zip(starts, starts[1:], strict=False) if after > before]
+    moves = [after - before for before, after in pairwise(starts) if after > before]
     assert moves
     assert min(moves) == 4  # of a window of 16 to 20 turns
     assert grown(4, "Other words.").composed.text.split("<passage")[0] == grown(4).composed.text.split("<passage")[0]

@@ -1,8 +1,9 @@
-"""Contexts of sessions as their handle packs them: pins, recaps that grow with a session and are made once, and whose they are."""
+"""Contexts of sessions as their handle packs them: pins, recaps that are made once and extended, and whose they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from sqlmodel import col, select
@@ -31,6 +32,7 @@ from tests.unit.conftest import SetClock
 
 A, B = FakeScope("a"), FakeScope("b")
 ANN, BOB = FakeScope("a", subject="ann"), FakeScope("a", subject="bob")
+NOTHING = Sources()
 WORDS = ("lamp", "shelf", "map", "fern", "lake", "tent", "coin")
 
 
@@ -60,7 +62,7 @@ def grow(sessions: Sessions, scope: FakeScope, session_id: str, first: int, last
 
 
 def packed(
-    contexts: Contexts, session_id: str, budget: int = 400, scope: FakeScope = A, sources: Sources = Sources(), **more: object
+    contexts: Contexts, session_id: str, budget: int = 400, scope: FakeScope = A, sources: Sources = NOTHING, **more: object
 ) -> SessionContext:
     plan = {name: more.pop(name) for name in ("newest", "knowledge", "message") if name in more}
     shares = shares_of("hybrid", memories=False)
@@ -146,11 +148,12 @@ def test_nobody_packs_or_pins_in_anothers_session(
     pins = Pins(database, clock)
     assert packed(contexts, session_id, scope=ANN).subject == "ann"
     for stranger in (BOB, B):
+        theirs = pins.for_tenant(stranger)
         calls: tuple[Callable[[], object], ...] = (
-            lambda: packed(contexts, session_id, scope=stranger),
-            lambda: pins.for_tenant(stranger).pin(session_id, 1),
-            lambda: pins.for_tenant(stranger).list(session_id),
-            lambda: pins.for_tenant(stranger).unpin(session_id, 1),
+            partial(packed, contexts, session_id, scope=stranger),
+            partial(theirs.pin, session_id, 1),
+            partial(theirs.list, session_id),
+            partial(theirs.unpin, session_id, 1),
         )
         for call in calls:
             with pytest.raises(NotFound):

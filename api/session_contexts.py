@@ -1,0 +1,55 @@
+"""Contexts of sessions, put together from the services of the api process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from api.context_schemas import ContextIn, ContextOut
+from api.routing import meter_of
+from api.wiring_api import ApiServices
+from rag.context.contexts import Request, SessionContext, Sources
+from rag.packing.conversation import Plan
+from rag.packing.counting import counter
+from rag.packing.shares import shares_of
+from rag.retrieval.question import Answer
+from tenants.context import TenantContext
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSession:
+    rendered: str
+    tokens: int  #: charged
+    audit: dict[str, Any]
+
+
+def pack_session(services: ApiServices, tenant: TenantContext, body: ContextIn, *, charge_id: str) -> PackedSession:
+    shares = shares_of(body.strategy, memories=body.memories, given=body.shares.given())
+    plan = Plan(body.max_tokens, shares, body.newest_turns, body.knowledge, body.message)
+    request = Request(body.session or "", plan, body.pins, body.query or next(iter(body.queries), None))
+    count = counter(body.tokenizer, services.embedding.model)
+    handle = services.contexts.for_tenant(tenant)
+    context = handle.pack(request, _sources(services, tenant, body, charge_id), count, charge_id=charge_id)
+    return PackedSession(ContextOut.of_session(context, body).model_dump_json(), _charged(context), _audit(context, body))
+
+
+def _sources(services: ApiServices, tenant: TenantContext, body: ContextIn, charge_id: str) -> Sources:
+    def documents(text: str) -> Answer:
+        question = body.asking(text)
+        meter = meter_of(services, tenant, question.collections)
+        return services.retriever.for_tenant(tenant, meter).query(question, charge_id=charge_id)
+
+    return Sources(documents=documents, llm_meter=None if services.rewriting is None else services.rewriting.meter_of(tenant))
+
+
+def _charged(context: SessionContext) -> int:
+    answer = context.answer
+    return context.charged + (0 if answer is None else answer.charged + answer.rerank_tokens)
+
+
+def _audit(context: SessionContext, body: ContextIn) -> dict[str, Any]:
+    """Ids, as of every retrieval."""
+    composed = context.conversation.composed
+    shown = {"passages": [cited.passage.id for cited in composed.citations], "session": body.session}
+    recalled = [f"{turn.session}:{turn.seq}" for turn in context.conversation.chosen.recalled]
+    return shown | {"turns": recalled, "memories": [fact.id for fact in context.conversation.chosen.facts]}

@@ -18,6 +18,7 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
 
 from api.cli import (
     audit,
+    chat,
     collections,
     context,
     demo,
@@ -60,7 +61,7 @@ app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(oversight.admin, name="admin")
-for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, usage, demo):
+for module in (processes, doctor, ingest, documents, context, chat, evaluation, tune, jobs, usage, demo):
     module.register(app)
 
 

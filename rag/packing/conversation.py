@@ -96,7 +96,7 @@ class _Packer:
         purse = Purse(self.plan.budget - fixed, self.plan.shares)
         recent = self._window(purse, sum(musts))
         first = recent[0].seq if recent else self.material.turns[-1].seq + 1 if self.material.turns else 1
-        recaps = self._newest_first(purse, "summary", self.material.recaps(first - 1) if "summary" in self.plan.shares else ())
+        recaps = self._recaps(purse, first - 1)
         facts = self._best(purse, "memories", self.material.facts, fact_element)
         allowance = purse.allowance("documents")
         documents = pack(self.material.passages if allowance else (), allowance, self.count)
@@ -132,13 +132,18 @@ class _Packer:
         purse.spend(part, spent)
         return tuple(chosen)
 
-    def _newest_first(self, purse: Purse, part: Part, recaps: Sequence[Recap]) -> tuple[Recap, ...]:
-        """Without a gap behind the first that is shown."""
-        allowance, spent, start = purse.allowance(part), 0, len(recaps)
-        while start and spent + (cost := self.count(recap_element(recaps[start - 1])) + 1) <= allowance:
-            start, spent = start - 1, spent + cost
-        purse.spend(part, spent)
-        return tuple(recaps[start:])
+    def _recaps(self, purse: Purse, last: int) -> tuple[Recap, ...]:
+        """As many as fit, in turn of the newest and of the oldest, which cover most: what is missing is missing between."""
+        allowance, spent, chosen = purse.allowance("summary"), 0, list[Recap]()
+        recaps = self.material.recaps(last) if allowance else ()
+        for recap in _from_both_ends(recaps):
+            cost = self.count(recap_element(recap)) + 1
+            if spent + cost > allowance:
+                break
+            spent += cost
+            chosen.append(recap)
+        purse.spend("summary", spent)
+        return tuple(sorted(chosen, key=lambda recap: recap.first))
 
     def _cost_of_turn(self, said: Said) -> int:
         """Of the dearer of its two forms."""
@@ -165,7 +170,8 @@ class _Packer:
         if chosen.facts:
             return replace(chosen, facts=chosen.facts[:-1])
         if chosen.recaps:
-            return replace(chosen, recaps=chosen.recaps[1:])
+            middle = (len(chosen.recaps) - 1) // 2
+            return replace(chosen, recaps=chosen.recaps[:middle] + chosen.recaps[middle + 1 :])
         if len(chosen.recent) == len(self._must):
             raise AssertionError("what must be in it was found to fit")
         return replace(chosen, recent=chosen.recent[1:])
@@ -176,6 +182,11 @@ class _Packer:
             "memories": len(self.material.facts) - len(chosen.facts),
             "documents": chosen.documents.left_out if chosen.documents.text else len(self.material.passages),
         }
+
+
+def _from_both_ends(recaps: Sequence[Recap]) -> list[Recap]:
+    newest, oldest = recaps[::-1], recaps
+    return [pair[place] for pair in zip(newest, oldest, strict=True) for place in (0, 1)][: len(recaps)]
 
 
 def _too_small(least: Conversation, needed: int, budget: int) -> str:

@@ -127,7 +127,7 @@ def check_turns(case: Case, packed: Conversation) -> None:
     recalled = {(each.session, each.seq) for each in packed.chosen.recalled}
     assert not recalled & {(each.session, each.seq) for each in recent}
     for before, after in pairwise(packed.chosen.recaps):
-        assert after.first == before.last + 1
+        assert after.first > before.last
     if packed.chosen.recaps and recent:
         assert packed.chosen.recaps[-1].last == recent[0].seq - 1
     told = [message for message in packed.messages if message.role != "system"]

@@ -7,7 +7,17 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
-from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
+from carrel_client.answers import (
+    Citation,
+    Context,
+    Group,
+    Passage,
+    PassageView,
+    QueryResult,
+    ShownMemory,
+    ShownRecap,
+    ShownTurn,
+)
 from carrel_client.audit import (
     AdminAudit,
     Audit,
@@ -63,6 +73,7 @@ from carrel_client.models import (
     UsageDay,
     UsageGroup,
 )
+from carrel_client.pins import Pin, Pins
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
@@ -113,6 +124,8 @@ __all__ = [
     "Passage",
     "PassageView",
     "PermissionDeniedError",
+    "Pin",
+    "Pins",
     "Placement",
     "Plan",
     "Profile",
@@ -123,6 +136,9 @@ __all__ = [
     "RateLimitError",
     "RecentSums",
     "ServiceUnavailableError",
+    "ShownMemory",
+    "ShownRecap",
+    "ShownTurn",
     "Statistics",
     "Tenant",
     "TenantDeletion",

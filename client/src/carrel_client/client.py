@@ -25,6 +25,7 @@ from carrel_client.models import (
     Token,
     Usage,
 )
+from carrel_client.pins import Pins
 from carrel_client.tenants import Tenants
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
@@ -54,6 +55,7 @@ class Carrel(Asking):
         self.jobs = Jobs(self._transport)
         self.events = Events(self._transport)
         self.collections = Collections(self._transport)
+        self.pins = Pins(self._transport)
         self.feedback = FeedbackOf(self._transport)
         self.question_sets = QuestionSets(self._transport)
         self.webhooks = Webhooks(self._transport)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.explain_schemas import ExplanationOut
-from api.query_schemas import CACHED, DEGRADED, SEMANTIC, PassageOut, QueryIn, QueryUsage, ReuseOut
+from api.query_schemas import CACHED, DEGRADED, SEMANTIC, TRACED, PassageOut, QueryIn, QueryUsage, ReuseOut
 from api.session_context_schemas import ConversingIn, ConversingOut
 from ingestion.passages import Shown
 from rag.context.contexts import SessionContext
@@ -62,9 +62,10 @@ class ContextOut(ConversingOut):
     semantic_cache: ReuseOut | None = Field(None, description=SEMANTIC)
     timings_ms: dict[str, float]
     explanation: ExplanationOut | None = Field(None, description="With `explain`.")
+    trace_id: str | None = Field(None, description=TRACED)
 
     @classmethod
-    def of(cls, packed: Packed, answer: Answer, asked: ContextIn) -> ContextOut:
+    def of(cls, packed: Packed, answer: Answer, asked: ContextIn, *, trace_id: str | None = None) -> ContextOut:
         return cls(
             text=packed.text,
             tokens=packed.tokens,
@@ -78,6 +79,7 @@ class ContextOut(ConversingOut):
             semantic_cache=ReuseOut.of(answer),
             timings_ms=dict(answer.timings_ms),
             explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
+            trace_id=trace_id,
         )
 
     @classmethod

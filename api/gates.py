@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from api.middleware import Gates
 from api.middleware.authenticate import TrustedProxies
 from api.middleware.bulkheads import Bulkheads
@@ -53,8 +55,8 @@ def _users(core: Core) -> OidcUsers | None:
     return build_users(core)
 
 
-def build_upkeep(core: Core, gates: Gates, keys: KeyRing) -> Upkeep:
-    tasks = [Task("last use of keys", lambda: keys.note_used(gates.identifier.take_used()), NOTE_USED_S)]
+def build_upkeep(core: Core, gates: Gates, keys: KeyRing, more: Sequence[Task]) -> Upkeep:
+    tasks = [*more, Task("last use of keys", lambda: keys.note_used(gates.identifier.take_used()), NOTE_USED_S)]
     if core.settings.rate_sharing == "database":
         exchange = RateExchange(core.database, core.clock, gates.rates.rates)
         tasks.append(Task("rate limits", exchange.run_once, EXCHANGE_S))

@@ -70,6 +70,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("webhook deliveries", lambda: services.webhooks.outbox.purge(core.settings.events_keep_days), PURGE_EVERY_S),
+        Chore("old traces", services.traces.run_once, PURGE_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),
         Chore("unusual usage", AnomalyWatch(core.database, core.clock).run_once, PURGE_EVERY_S),
     ]

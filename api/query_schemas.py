@@ -165,6 +165,7 @@ class ReuseOut(BaseModel):
 
 DEGRADED = "What could not take part: `dense`, `lexical`, `rewrite`, `rerank`."
 CACHED = "Whether this was answered before, from the same state of the collections; it is what a search would find."
+TRACED = "Id of what this left for `POST /v1/traces/{trace_id}/replay`; null if the plan's sampling kept none."
 SEMANTIC = "Set where another question's answer was given, because the collections' `semantic_cache` allows it."
 
 
@@ -180,9 +181,10 @@ class QueryOut(BaseModel):
         "With rewriting also `rewriting`."
     )
     explanation: ExplanationOut | None = Field(None, description="With `explain`.")
+    trace_id: str | None = Field(None, description=TRACED)
 
     @classmethod
-    def of(cls, answer: Answer, *, grouped: bool = False) -> QueryOut:
+    def of(cls, answer: Answer, *, grouped: bool = False, trace_id: str | None = None) -> QueryOut:
         passages = [PassageOut.of(passage) for passage in answer.passages]
         total = sum(passage.tokens for passage in passages)
         return cls(
@@ -194,6 +196,7 @@ class QueryOut(BaseModel):
             semantic_cache=ReuseOut.of(answer),
             timings_ms=dict(answer.timings_ms),
             explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
+            trace_id=trace_id,
         )
 
 

@@ -13,6 +13,7 @@ from api.middleware import Gates
 from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
 from api.streams import JobStreams
+from api.tracing import Tracing, build_tracing
 from api.upkeep import Upkeep
 from api.wiring import (
     REQUEST_PATIENCE,
@@ -113,6 +114,7 @@ class ApiServices:
     bulk: BulkDocuments
     bulk_turns: BulkTurns
     passages: Passages
+    traces: Tracing
     estimates: Estimates
     jobs: Jobs
     events: EventLog
@@ -160,7 +162,7 @@ def build_api(settings: Settings) -> ApiServices:
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances, blobs = Instances(core.database, core.clock), BlobStore(settings.data_dir / "blobs")
     documents, bulk = _documents(core, collections, blobs, queue)
-    audit = AuditLog(core.database, core.clock)
+    audit, traces = AuditLog(core.database, core.clock), build_tracing(core, embedding)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     return ApiServices(
         core=core,
@@ -168,7 +170,7 @@ def build_api(settings: Settings) -> ApiServices:
         keys=keys,
         tokens=tokens,
         gates=gates,
-        upkeep=build_upkeep(core, gates, keys),
+        upkeep=build_upkeep(core, gates, keys, traces.tasks()),
         tenancy=_tenancy(core),
         audit=audit,
         oversight=_oversight(core, audit, retriever),
@@ -180,6 +182,7 @@ def build_api(settings: Settings) -> ApiServices:
         bulk=bulk,
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
+        traces=traces,
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
         events=EventLog(core.database, core.clock),

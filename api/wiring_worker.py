@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from api.tracing import build_sweeper
 from api.wiring import (
     COLLECTOR_PATIENCE,
     JOB_PATIENCE,
@@ -41,6 +42,7 @@ from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
+from rag.traces.erasing import Sweeper
 from tenants.audit_archive import CheckpointArchive
 from tenants.audit_chain import PURPOSE, CheckpointSigner
 from tenants.audit_sealer import Sealer
@@ -67,6 +69,7 @@ class WorkerServices:
     removal: TenantRemoval
     sealer: Sealer
     figures: Figures
+    traces: Sweeper
 
     def close(self) -> None:
         self.webhooks.close()
@@ -120,8 +123,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
-    figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
+    figures, sweeper = Figures(core.database, core.clock, core.registry), build_sweeper(core)
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, sweeper)
 
 
 def build_sender(core: Core) -> WebhookSender:

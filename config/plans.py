@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,6 +30,7 @@ Tokens: TypeAlias = Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None
 MAX_MICRO_USD = 10**12  # of a window: a million dollars
 MicroUsd: TypeAlias = Annotated[int, Field(ge=0, le=MAX_MICRO_USD)] | None
 BudgetName: TypeAlias = Annotated[str, Field(pattern=r"^(embedding|llm)_(tokens|micro_usd)_(day|month)$")]
+TraceContents: TypeAlias = Literal["full", "ids", "none"]
 ProfileName: TypeAlias = Annotated[str, Field(pattern=PROFILE_NAME.pattern)]
 
 
@@ -59,6 +60,9 @@ class Plan(BaseModel):
     profiles: Annotated[tuple[ProfileName, ...], Field(min_length=1, max_length=MAX_PROFILES)] | None = None  #: None: all
     dedicated: bool = True  #: whether its collections may get a shard of their own
     retention_days: Annotated[int, Field(ge=0, le=3650)] | None = None  #: most days that former versions are kept
+    trace_sample: Annotated[float, Field(ge=0, le=1)] = 1.0  #: which part of the questions leaves a trace
+    trace_contents: TraceContents = "full"  #: what of it: ids without the question, or none
+    trace_retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
 BUILT_IN: Mapping[str, Plan] = MappingProxyType(
@@ -79,6 +83,7 @@ BUILT_IN: Mapping[str, Plan] = MappingProxyType(
             llm_tokens_month=1_000_000,
             dedicated=False,
             retention_days=7,
+            trace_retention_days=7,
         ),
         "professional": Plan(
             documents=100_000,

@@ -17,7 +17,7 @@ import numpy as np
 from rag.corpus import Collection
 from rag.embedding.service import Embedded
 from rag.result_shelves import Kept, Shelves, States
-from rag.retrieval.question import Answer, Passage, Question
+from rag.retrieval.question import Answer, Passage, Question, Searched
 from rag.store.base import Vector
 from rag.types import Reader
 
@@ -30,6 +30,7 @@ class Known:
     passages: tuple[Passage, ...]
     tokens: int  #: of the question that it answers
     similarity: float | None = None  #: of the question that was asked before to this one, where they are not equal
+    searched: Searched | None = None
 
 
 class ResultCache:
@@ -55,7 +56,7 @@ class ResultCache:
             if shelf is None or nearest is None or nearest[0] < least:
                 return None
             kept = shelf.get(nearest[1])
-            return None if kept is None else Known(kept.passages, kept.tokens, min(1.0, nearest[0]))
+            return None if kept is None else Known(kept.passages, kept.tokens, min(1.0, nearest[0]), kept.searched)
 
     def put(self, tenant_id: str, key: bytes, kept: Kept) -> None:
         with self._lock:
@@ -87,7 +88,7 @@ class Asked:
     def known(self) -> Known | None:
         """The answer to this question."""
         kept = self._cache.get(self._tenant_id, self._key, self._states) if self._cached else None
-        return None if kept is None else Known(kept.passages, kept.tokens)
+        return None if kept is None else Known(kept.passages, kept.tokens, searched=kept.searched)
 
     def like(self, vectors: Vector) -> Known | None:
         """The answer to another question that is near enough to this one, where every collection allows that."""
@@ -99,8 +100,9 @@ class Asked:
         """Unless it is less than what was asked for."""
         if self._cached and not answer.degraded:
             tokens = embedded.tokens if embedded else 0
-            alike = (self._group, _unit(embedded.vectors[0])) if embedded and self._least is not None else (None, None)
-            self._cache.put(self._tenant_id, self._key, Kept(answer.passages, tokens, self._states, *alike))
+            group, vector = (self._group, _unit(embedded.vectors[0])) if embedded and self._least is not None else (None, None)
+            searched = replace(answer.searched, ranked=()) if answer.searched else None
+            self._cache.put(self._tenant_id, self._key, Kept(answer.passages, tokens, self._states, group, vector, searched))
         return answer
 
 

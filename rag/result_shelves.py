@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rag.retrieval.question import Passage
+from rag.retrieval.question import Passage, Searched
 from rag.store.base import Vector
 
 PASSAGE_BYTES = 1_000  #: of a passage besides its texts: the object, its numbers and its ids
@@ -36,11 +36,18 @@ class Kept:
     states: States  #: read before the search
     group: bytes | None = None  #: questions that differ in their text alone; None: not to be found by likeness
     vector: Vector | None = None  #: of the question, of length 1
+    searched: Searched | None = None  #: for whoever asks for it again, past what is kept
 
     @property
     def bytes(self) -> int:
         vector = 0 if self.vector is None else self.vector.nbytes
-        return ENTRY_BYTES + vector + sum(map(_bytes_of, self.passages))
+        searched = 0 if self.searched is None else _bytes_of_search(self.searched)
+        return ENTRY_BYTES + vector + searched + sum(map(_bytes_of, self.passages))
+
+
+def _bytes_of_search(searched: Searched) -> int:
+    vectors = 0 if searched.vectors is None else searched.vectors.nbytes
+    return vectors + sum(map(sys.getsizeof, searched.phrasings)) + PASSAGE_BYTES // 4 * len(searched.collections)
 
 
 def _bytes_of(passage: Passage) -> int:

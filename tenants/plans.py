@@ -20,7 +20,7 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound
-from config.plans import Plan, wrong_in
+from config.plans import Plan, TraceContents, wrong_in
 from tenants.tables import LimitOverride, Tenant
 
 FRESH_MS = 1000
@@ -53,6 +53,9 @@ class Limits:
     profiles: tuple[str, ...] | None = None
     dedicated: bool = True
     retention_days: int | None = None
+    trace_sample: float = 1.0
+    trace_contents: TraceContents = "full"
+    trace_retention_days: int = 30
 
 
 LIMITS = tuple(field.name for field in fields(Limits) if field.name != "plan")

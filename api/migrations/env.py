@@ -11,13 +11,14 @@ import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
 import rag.sessions.tables
+import rag.traces.tables
 import tenants.audit_tables
 import tenants.tables
 import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables),
+    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 

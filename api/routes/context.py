@@ -14,6 +14,7 @@ from api.session_contexts import pack_session
 from ingestion.passages import MAX_AROUND
 from rag.packing.counting import counter
 from rag.packing.packing import pack
+from rag.traces.left import Left, Packing
 from tenants.context import Scope
 
 routes = router("Knowledge")
@@ -44,8 +45,12 @@ async def create_context(
     def ask() -> tuple[str, list[str], int]:
         answer = retriever.query(question, charge_id=charge_id)
         packed = pack(answer.passages, body.max_tokens, counter(body.tokenizer, services.embedding.model))
+        packing = Packing(packed.text, packed.tokens, body.max_tokens, body.tokenizer, packed.left_out, packed.citations)
+        left = Left("context", question, answer, packing)
+        trace_id = services.traces.tracer.leave(tenant, left, request=charge_id)
         passages = [cited.passage.id for cited in packed.citations]
-        return ContextOut.of(packed, answer, body).model_dump_json(), passages, answer.charged + answer.rerank_tokens
+        rendered = ContextOut.of(packed, answer, body, trace_id=trace_id).model_dump_json()
+        return rendered, passages, answer.charged + answer.rerank_tokens
 
     rendered, passages, request.state.tokens = await in_thread(ask)
     request.state.audit = {"passages": passages}

@@ -11,6 +11,7 @@ from api.query_schemas import QueryIn, QueryOut
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import CollectionIn, CollectionPatch, Page, Text
 from rag.corpus import Collection
+from rag.traces.left import Left
 from tenants.context import Scope
 
 routes = router("Knowledge")
@@ -29,7 +30,8 @@ async def query(body: QueryIn, request: Request, services: Services, tenant: Ten
 
     def ask() -> tuple[str, list[str], int]:
         found = retriever.query(question, charge_id=charge_id)
-        answer = QueryOut.of(found, grouped=body.group_by is not None)
+        trace_id = services.traces.tracer.leave(tenant, Left("query", question, found), request=charge_id)
+        answer = QueryOut.of(found, grouped=body.group_by is not None, trace_id=trace_id)
         return answer.model_dump_json(), [passage.id for passage in answer.passages], found.charged + found.rerank_tokens
 
     # Rendered here and in the thread: the framework would check and render it once more, on the event loop.

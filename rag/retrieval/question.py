@@ -9,8 +9,10 @@ from typing import Any
 from config.errors import InvalidInput
 from config.profiles import Rewrite
 from rag.arranging.wishes import NONE, Wishes
+from rag.embedding.runtime import Matrix
 from rag.filters import Filter
 from rag.parents import ParentKey
+from rag.ranking import Ranked
 from rag.retrieval.explanation import Explanation, Mode
 from rag.types import MAX_QUESTION_CHARS
 
@@ -87,6 +89,36 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedOf:
+    """A collection as it was when it was asked."""
+
+    name: str
+    generation: int
+    profile: str
+    tuning: int  #: the active version; 0: it was not tuned
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What was searched for in the end, and of what: enough to do it again."""
+
+    phrasings: tuple[str, ...]  #: with those of a language model
+    vectors: Matrix | None  #: of each phrasing; None: without the dense leg
+    at: int  #: Unix milliseconds that ages were counted from
+    collections: tuple[AskedOf, ...]
+    ranked: tuple[Ranked, ...] = ()  #: all that the legs found, with their places; of an answer that is given again, none
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """How a question is asked once more."""
+
+    vectors: Matrix | None  #: those of then; None: it is embedded anew
+    at: int  #: Unix milliseconds that ages are counted from
+    profile: str | None = None  #: to search as this one says; None: as the collections' do
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     passages: tuple[Passage, ...]
     charged: int
@@ -99,3 +131,4 @@ class Answer:
     explanation: Explanation | None = None
     reused: bool = False  #: whether it was computed before, from the same collections at the same generations
     similarity: float | None = None  #: where it answered another question then: the cosine of the two
+    searched: Searched | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
@@ -27,21 +27,19 @@ from rag.embedding.service import Embedded, EmbeddingService
 from rag.filters import Filter, compile_filter
 from rag.lexical.analysis import has_unspaced
 from rag.lexical.counting import TermStatistics
-from rag.lexical.encoder import encode_query
-from rag.lexical.statistics import CollectionStatistics
 from rag.llm.rewriting import Rewriting
 from rag.parents import best_of_each
-from rag.profiles import NamedProfile
 from rag.ranking import SUPPORTED, Fusion, best_of, fuse, supported
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.hydration import Hydrator, Moment
 from rag.retrieval.legs import Legs
 from rag.retrieval.past import require_kept
-from rag.retrieval.question import Answer, Passage, Question
+from rag.retrieval.question import Again, Answer, Passage, Question, Searched
 from rag.retrieval.rewording import Reworded, Rewording, mode_of
 from rag.retrieval.stopwatch import Stopwatch
 from rag.retrieval.telling import Found, explained, known_answer, timings
+from rag.retrieval.where import Where, legs_of, tunings_of, uncounted, words_of
 from rag.store.base import MAX_LIMIT, SparseVector, TenantVectors, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf
 from rag.types import Meter, Reader
@@ -73,65 +71,77 @@ class Retriever:
         return TenantRetriever(self, scope, meter)
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """What a question is asked of, as it was at one moment."""
-
-    collections: Sequence[Collection]
-    filter: Filter | None  #: the question's, its values as the collections keep them
-    condition: Condition | None
-    statistics: Mapping[str, CollectionStatistics]  #: by collection; of questions that need none there are none
-
-    @property
-    def names(self) -> dict[str, str]:
-        return {row.id: row.name for row in self.collections}
-
-    @property
-    def generations(self) -> dict[str, int]:
-        return {row.name: row.generation for row in self.collections}
-
-
 class TenantRetriever:
     def __init__(self, retriever: Retriever, scope: Reader, meter: Meter) -> None:
         self._parts, self._scope, self._meter = retriever, scope, meter
 
     def query(self, question: Question, *, charge_id: str) -> Answer:
-        if question.wishes.min_relevance is not None and self._parts.calibration is None:
-            raise InvalidInput("The loaded model's scores were not measured: it has no relevance.", field="min_relevance")
-        watch = Stopwatch()
+        watch, now = Stopwatch(), self._parts.clock()
         where = self._where_or_default(question)
         question = replace(question, filter=where.filter)
-        mode = mode_of(question, self._profiles(where), self._parts.rewriting)
+        mode = mode_of(question, where.profiles, self._parts.rewriting)
         watch.lap("collections")
         asked = self._parts.results.asked(self._scope, question, where.collections)
         if (known := asked.known()) is not None:
             if known.tokens:
                 self._meter.saved(known.tokens, 0, len(question.phrasings))
-            return known_answer(known, None, where.generations, watch)
-        words = _words(question, where.statistics)
+            return known_answer(question, known, None, where, watch)
+        words = words_of(question, where.statistics)
         watch.lap("words")
         embedded, degraded = self._embed(question, charge_id, words)
         watch.lap("embedding")
         if embedded is not None and (known := asked.like(embedded.vectors)) is not None:
-            return known_answer(known, embedded, where.generations, watch)
+            return known_answer(question, known, embedded, where, watch)
         reworded = self._reworded(question, embedded, mode, charge_id, watch)
         if reworded.question is not question:
-            words = _words(reworded.question, where.statistics)
-        legs = _legs(where, reworded.embedded, words)
-        tunings = _tunings(question, where.collections)
-        fusion = self._fusion(question, where.collections[0], tunings)
+            words = words_of(reworded.question, where.statistics)
+        answer = self._searched(question, where, reworded, words, watch, now, charge_id)
+        return asked.keep(replace(answer, degraded=degraded + answer.degraded), embedded)
+
+    def again(self, question: Question, once: Again, *, charge_id: str) -> Answer:
+        """The same question once more, past everything that is kept of answers. It is not worded anew: `question` has the
+        phrasings that it was searched by. With the vectors of then it costs no tokens, but for reranking."""
+        watch = Stopwatch()
+        where = self._where(question)
+        if once.profile is not None:
+            where = replace(where, profiles=[self._parts.collections.profiles.get(once.profile)] * len(where.profiles))
+        question = replace(question, filter=where.filter)
+        watch.lap("collections")
+        words = words_of(question, where.statistics)
+        watch.lap("words")
+        given = None if once.vectors is None else Embedded(once.vectors, 0, 0, 0)
+        embedded, degraded = (given, ()) if given is not None else self._embed(question, charge_id, words)
+        watch.lap("embedding")
+        answer = self._searched(question, where, Reworded(question, embedded), words, watch, once.at, charge_id)
+        return replace(answer, degraded=degraded + answer.degraded)
+
+    def _searched(
+        self,
+        question: Question,
+        where: Where,
+        reworded: Reworded,
+        words: Sequence[Mapping[str, SparseVector]],
+        watch: Stopwatch,
+        now: int,
+        charge_id: str,
+    ) -> Answer:
+        """From the engine to the answer. `now`: the time that ages are counted from."""
+        legs = legs_of(where, reworded.embedded, words)
+        tunings = tunings_of(question, where.collections)
+        fusion = _fusion(question, where, tunings)
         reranking, spared = self._reranking(question, where)
         vectors = self._parts.store.for_tenant(self._scope, self._parts.embedding.space)
         reranks = reranking.candidates if reranking else 0
         depth = question.wishes.depth(question.top_k, reranks=reranks, tuned=bool(tunings))
-        found = self._search(reworded.question, legs, fusion, vectors, depth, tunings, watch)
+        found = Found(limit=max(fusion.candidates, 2 * depth) + SPARE_HITS, now=now)
+        self._search(reworded.question, legs, fusion, vectors, depth, tunings, found, watch)
         arranger = Arranger(self._parts.database, self._scope, self._meter)
         arranged = arranger.arrange(question, found.passages, vectors, reranking, charge_id=charge_id)
         watch.lap("arranging")
-        if question.mode != "dense" and _uncounted(where, found):
-            degraded += ("lexical",)
+        unheard = ("lexical",) if question.mode != "dense" and uncounted(where, found.passages) else ()
         parts = reworded.explained, legs, fusion, reworded.embedded, found, arranged, watch
-        answer = Answer(
+        vectors_asked = None if reworded.embedded is None else reworded.embedded.vectors
+        return Answer(
             passages=tuple(arranged.passages),
             charged=reworded.embedded.charged if reworded.embedded else 0,
             cached=reworded.embedded.cached if reworded.embedded else 0,
@@ -139,10 +149,10 @@ class TenantRetriever:
             timings_ms=timings(watch, reworded.embedded),
             rerank_tokens=arranged.rerank_tokens,
             llm_tokens=reworded.tokens,
-            degraded=degraded + reworded.degraded + spared + arranged.degraded,
+            degraded=unheard + reworded.degraded + spared + arranged.degraded,
             explanation=explained(question, *parts) if question.explain else None,
+            searched=Searched(reworded.question.phrasings, vectors_asked, now, tuple(where.settings), tuple(found.ranked)),
         )
-        return asked.keep(answer, embedded)
 
     def _reworded(
         self, question: Question, embedded: Embedded | None, mode: Rewrite, charge_id: str, watch: Stopwatch
@@ -154,26 +164,16 @@ class TenantRetriever:
         watch.lap("rewriting")
         return reworded
 
-    def _profiles(self, where: _Where) -> list[NamedProfile]:
-        return [self._parts.collections.profiles.get(row.profile) for row in where.collections]
-
-    def _fusion(self, question: Question, first: Collection, tunings: Mapping[str, Tuning]) -> Fusion:
-        weight = question.dense_weight
-        if weight is None and first.name in tunings:
-            weight = tunings[first.name].dense_weight
-        fusion = self._parts.collections.profiles.get(first.profile).fusion
-        return fusion if weight is None else fusion.weighing(weight)
-
-    def _reranking(self, question: Question, where: _Where) -> tuple[Reranking | None, tuple[str, ...]]:
+    def _reranking(self, question: Question, where: Where) -> tuple[Reranking | None, tuple[str, ...]]:
         """If there is a reranker, and the question wants it, or says nothing and every collection's profile does; and what is
         left out because the budget nears its end."""
         if self._parts.reranking is None or question.rerank is False:
             return None, ()
-        if not (question.rerank or all(profile.rerank for profile in self._profiles(where))):
+        if not (question.rerank or all(profile.rerank for profile in where.profiles)):
             return None, ()
         return (None, ("budget",)) if self._meter.strained() else (self._parts.reranking, ())
 
-    def _where_or_default(self, question: Question) -> _Where:
+    def _where_or_default(self, question: Question) -> Where:
         try:
             return self._where(question)
         except NotFound:
@@ -182,14 +182,17 @@ class TenantRetriever:
             self._parts.collections.for_tenant(self._scope).ensure_default()
             return self._where(question)
 
-    def _where(self, question: Question) -> _Where:
+    def _where(self, question: Question) -> Where:
+        if question.wishes.min_relevance is not None and self._parts.calibration is None:
+            raise InvalidInput("The loaded model's scores were not measured: it has no relevance.", field="min_relevance")
         with self._parts.database.read(self._scope) as session:
             found = self._parts.collections.for_tenant(self._scope).find_all(session, question.collections)
             if question.as_of is not None:
                 require_kept(found, question.as_of, self._parts.clock())
             statistics = {} if question.mode == "dense" else self._parts.statistics.of(session, found)
             filter_ = None if question.filter is None else typed(question.filter, [row.attribute_types for row in found])
-            return _Where(found, filter_, self._condition(session, filter_, found), statistics)
+            profiles = [self._parts.collections.profiles.get(row.profile) for row in found]
+            return Where(found, filter_, self._condition(session, filter_, found), statistics, profiles)
 
     def _condition(self, session: Session, filter_: Filter | None, found: Sequence[Collection]) -> Condition | None:
         parts: list[Condition] = []
@@ -223,12 +226,12 @@ class TenantRetriever:
         vectors: TenantVectors,
         depth: int,
         tunings: Mapping[str, Tuning],
+        found: Found,
         watch: Stopwatch,
-    ) -> Found:
+    ) -> None:
         """Ask for more as long as dropped hits leave the answer short and the engine may have others."""
         hydrator = Hydrator(self._scope, legs[0].names, question.filter, self._parts.calibration, Moment(question.as_of))
         unspaced = [has_unspaced(text) for text in question.phrasings]
-        found = Found(limit=max(fusion.candidates, 2 * depth) + SPARE_HITS)
         while True:
             found.rounds += 1
             found.legs = [each.search(vectors, found.limit) for each in legs]
@@ -244,7 +247,7 @@ class TenantRetriever:
             watch.lap("hydration")
             more = any(leg.cut_off for each in found.legs for leg in each)
             if enough or not more or found.limit == MAX_LIMIT or found.rounds == MAX_ROUNDS:
-                return found
+                return
             found.limit = min(found.limit * 8, MAX_LIMIT)
 
     def _hydrate(
@@ -254,12 +257,12 @@ class TenantRetriever:
         as a rule it confirms nearly all."""
         confirmed: list[Passage] = []
         passages: list[Passage] = []
-        at, many, now, enough = 0, depth + SPARE_HITS, self._parts.clock(), False
+        at, many, enough = 0, depth + SPARE_HITS, False
         with self._parts.database.read(self._scope) as session:
             while at < len(found.ranked) and not enough:
                 confirmed += hydrator.passages(session, found.ranked[at : at + many], found.dropped)
                 at, many = at + many, many * 4
-                passages = thinned(best_of_each(confirmed), question.wishes, now, tunings)
+                passages = thinned(best_of_each(confirmed), question.wishes, found.now, tunings)
                 had = {passage.document_id for passage in passages} if question.wishes.group else passages
                 enough = len(had) >= depth
         if len(passages) < len(confirmed):
@@ -267,24 +270,9 @@ class TenantRetriever:
         return passages, enough
 
 
-def _tunings(question: Question, found: Sequence[Collection]) -> dict[str, Tuning]:
-    return {row.name: Tuning.of(row.tuning["parameters"]) for row in found if row.tuning and question.tuned}
-
-
-def _words(question: Question, statistics: Mapping[str, CollectionStatistics]) -> list[dict[str, SparseVector]]:
-    """Of each phrasing, in each collection."""
-    if question.mode == "dense":
-        return [{} for _ in question.phrasings]
-    encoded = ({collection: encode_query(text, of) for collection, of in statistics.items()} for text in question.phrasings)
-    return [{collection: query for collection, query in each.items() if query.indices} for each in encoded]
-
-
-def _legs(where: _Where, embedded: Embedded | None, words: Sequence[Mapping[str, SparseVector]]) -> list[Legs]:
-    vectors = [None] * len(words) if embedded is None else [*embedded.vectors]
-    return [Legs(where.names, where.condition, *of) for of in zip(vectors, words, strict=True)]
-
-
-def _uncounted(where: _Where, found: Found) -> bool:
-    """Whether there are chunks that were indexed before their words were counted."""
-    empty = {row.name for row in where.collections if not where.statistics[row.id].chunks}
-    return any(passage.collection in empty for passage in found.passages)
+def _fusion(question: Question, where: Where, tunings: Mapping[str, Tuning]) -> Fusion:
+    first, weight = where.collections[0].name, question.dense_weight
+    if weight is None and first in tunings:
+        weight = tunings[first].dense_weight
+    fusion = where.profiles[0].fusion
+    return fusion if weight is None else fusion.weighing(weight)

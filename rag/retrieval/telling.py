@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from rag.arranging.arranger import Arranged
 from rag.embedding.service import Embedded
@@ -13,8 +13,9 @@ from rag.ranking import Fusion, Leg, Ranked
 from rag.result_cache import Known
 from rag.retrieval.explanation import ExplainedPassage, ExplainedRewrite, Explanation
 from rag.retrieval.legs import Legs
-from rag.retrieval.question import Answer, Passage, Question
+from rag.retrieval.question import Answer, Passage, Question, Searched
 from rag.retrieval.stopwatch import Stopwatch
+from rag.retrieval.where import Where
 from rag.store.conditions import to_json
 
 STAGES = ("engine", "fusion", "hydration", "arranging")
@@ -30,19 +31,28 @@ class Found:
     dropped: Counter[str] = field(default_factory=Counter)
     limit: int = 0
     rounds: int = 0
+    now: int = 0  #: Unix milliseconds that ages are counted from
 
 
-def known_answer(known: Known, embedded: Embedded | None, generations: Mapping[str, int], watch: Stopwatch) -> Answer:
+def known_answer(question: Question, known: Known, embedded: Embedded | None, where: Where, watch: Stopwatch) -> Answer:
     """`embedded`: None where the question itself was known, whose tokens cost nothing."""
     return Answer(
         passages=known.passages,
         charged=embedded.charged if embedded else 0,
         cached=embedded.cached if embedded else known.tokens,
-        generations=generations,
+        generations=where.generations,
         timings_ms=timings(watch, embedded),
         reused=True,
         similarity=known.similarity,
+        searched=_searched(question, known, embedded),
     )
+
+
+def _searched(question: Question, known: Known, embedded: Embedded | None) -> Searched | None:
+    """Where it is another question's answer, with this one's own words and vectors."""
+    if known.searched is None or embedded is None:
+        return known.searched
+    return replace(known.searched, phrasings=question.phrasings, vectors=embedded.vectors)
 
 
 def timings(watch: Stopwatch, embedded: Embedded | None) -> dict[str, float]:

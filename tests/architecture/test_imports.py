@@ -28,7 +28,7 @@ VENDORS = {
     "diskcache": {"rag/embedding/cache_file.py"},
     "tree_sitter": {"rag/grammars.py"},
     "tiktoken": {"rag/tokens.py"},
-    "orjson": {"rag/store/wire.py", "config/database.py"},
+    "orjson": {"rag/store/wire.py", "config/database.py", "rag/traces/left.py"},
     "dbos": {"ingestion/durable.py"},
     "pypdfium2": {"ingestion/readers/pdf.py", "ingestion/readers/pdf_hidden.py"},
     "bs4": {"ingestion/readers/html.py", "ingestion/readers/page_parts.py"},
@@ -73,6 +73,7 @@ WITHOUT_A_TENANT = {
     "tenants/ledger/policy.py",  # what the operator sets for a tenant
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
+    "rag/traces/erasing.py",  # which tenants have traces; each one's are swept in a session of its own
 }
 
 

@@ -150,7 +150,7 @@ def test_an_answer_that_began_before_a_newer_one_was_seen_is_not_kept() -> None:
 
 
 def test_a_degraded_answer_is_not_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retriever, "_uncounted", lambda *_: True)
+    monkeypatch.setattr(retriever, "uncounted", lambda *_: True)
     assert ask(world, ASH).degraded == ("lexical",)
     monkeypatch.undo()
     assert not ask(world, ASH).reused

@@ -59,6 +59,7 @@ class QueryResult(Model):
     explanation: dict[str, Any] | None = None  #: how the answer came to be, if that was asked for
     cached: bool = False  #: whether it was answered before, from the same state of the collections
     semantic_cache: dict[str, float] | None = None  #: `similarity` to another question, whose answer this is
+    trace_id: str | None = None  #: what it left for `carrel.traces.replay`; None if nothing was kept
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> QueryResult:
@@ -124,6 +125,7 @@ class Context(Model):
     explanation: dict[str, Any] | None = None
     cached: bool = False
     semantic_cache: dict[str, float] | None = None
+    trace_id: str | None = None  #: what it left for `carrel.traces.replay`; None if nothing was kept
     messages: list[dict[str, str]] | None = None  #: with a session: role and content, as any SDK takes them
     message_tokens: int | None = None  #: of the messages, with 4 for the form of each and 3 more
     question: str | None = None  #: what was asked of documents, memories and former turns

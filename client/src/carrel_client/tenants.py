@@ -49,6 +49,9 @@ class Plan(Model):
     profiles: list[str] | None
     dedicated: bool
     retention_days: int | None
+    trace_sample: float = 1.0
+    trace_contents: str = "full"  #: full, ids or none
+    trace_retention_days: int = 30
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""Traces are written behind the answers, in batches: a question waits for none, and each is on record within a second.
+
+A process that is killed loses those of its last second; one that is asked to stop loses none. An answer names a trace only
+if that is going to be kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import select
+
+from config.clock import Clock
+from config.database import Database
+from config.ids import new_id
+from rag.traces.left import Asker, Left, TracePolicy, body_of, is_sampled, packed_vectors
+from rag.traces.tables import Trace, TraceErasure
+
+FLUSH_S = 1.0  #: at most so much is lost when the process is killed
+MAX_WAITING = 5_000  #: some 50 MB; with more, as while the database does not answer, further questions leave none
+BATCH = 500  #: in one transaction, of one tenant
+
+PolicyOf = Callable[[str], TracePolicy]  #: by tenant
+_INSERT, _RAW = sa.insert(Trace), {"dml_strategy": "raw"}
+_ERASURES = select(TraceErasure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    id: str
+    tenant_id: str
+    at: int
+    subject: str | None
+    labels: frozenset[str] | None
+    policy: TracePolicy
+    left: Left
+
+
+class Tracer:
+    """Of one process. `space`: in which it embeds."""
+
+    def __init__(self, database: Database, clock: Clock, policy_of: PolicyOf, space: str) -> None:
+        self._database, self._clock, self._policy_of, self._space = database, clock, policy_of, space
+        self._waiting: dict[str, list[_Waiting]] = {}  # by tenant
+        self._count, self._lock, self._flushing = 0, threading.Lock(), threading.Lock()
+
+    def leave(self, asker: Asker, left: Left, *, request: str) -> str | None:
+        """The trace's id; None if this question leaves none. `request`: the same for its repetitions."""
+        tenant_id = asker.tenant_id
+        policy = self._policy_of(tenant_id)
+        if not is_sampled(tenant_id, request, policy.sample):
+            return None
+        subject = asker.subject if asker.subject is not None else left.subject
+        waiting = _Waiting(new_id("trc"), tenant_id, self._clock(), subject, asker.labels, policy, left)
+        with self._lock:
+            if self._count >= MAX_WAITING:
+                return None
+            self._count += 1
+            self._waiting.setdefault(tenant_id, []).append(waiting)
+        return waiting.id
+
+    def flush(self) -> None:
+        """Write what waits. Raises what the database raises; then it is written next time."""
+        with self._flushing:
+            for tenant_id in [*self._waiting]:
+                while batch := self._waiting.get(tenant_id, [])[:BATCH]:
+                    self._write(batch)
+                    self._forget(tenant_id, len(batch))
+
+    def flush_if_waiting(self, tenant_id: str, trace_id: str) -> None:
+        """So that whoever asks for a trace of just now finds it."""
+        with self._lock:
+            waits = any(each.id == trace_id for each in self._waiting.get(tenant_id, ()))
+        if waits:
+            self.flush()
+
+    def _forget(self, tenant_id: str, count: int) -> None:
+        with self._lock:
+            del self._waiting[tenant_id][:count]
+            self._count -= count
+            if not self._waiting[tenant_id]:
+                del self._waiting[tenant_id]
+
+    def _write(self, batch: Sequence[_Waiting]) -> None:
+        with self._database.write(batch[0]) as session:
+            if rows := [self._row(each) for each in _not_erased(session, batch)]:
+                session.execute(_INSERT, rows, execution_options=_RAW)
+
+    def _row(self, waiting: _Waiting) -> dict[str, Any]:
+        left, contents = waiting.left, waiting.policy.contents
+        searched = left.answer.searched if left.answer is not None and contents == "full" else None
+        vectors = None if searched is None or searched.vectors is None else packed_vectors(searched.vectors)
+        return {
+            "id": waiting.id,
+            "tenant_id": waiting.tenant_id,
+            "at": waiting.at,
+            "kind": left.kind,
+            "subject": waiting.subject,
+            "session_id": left.session_id,
+            "contents": contents,
+            "body": body_of(left, waiting.labels, contents),
+            "space": None if vectors is None else self._space,
+            "vectors": vectors,
+        }
+
+
+def _not_erased(session: Session, batch: Sequence[_Waiting]) -> list[_Waiting]:
+    """Without those of subjects and sessions that were erased since."""
+    if all(each.subject is None and each.left.session_id is None for each in batch):
+        return [*batch]
+    erased = {(row.kind, row.name): row.at for row in session.scalars(_ERASURES)}
+    return [
+        each
+        for each in batch
+        if erased.get(("subject", each.subject or ""), -1) < each.at
+        and erased.get(("session", each.left.session_id or ""), -1) < each.at
+    ]

@@ -83,10 +83,10 @@ class ContextOut(ConversingOut):
         )
 
     @classmethod
-    def of_session(cls, context: SessionContext, asked: ContextIn) -> ContextOut:
+    def of_session(cls, context: SessionContext, asked: ContextIn, *, trace_id: str | None) -> ContextOut:
         packed, answer = context.conversation, context.answer or Answer((), 0, 0, {})
         documents = replace(packed.chosen.documents, text=packed.composed.text, tokens=packed.tokens)
-        shown = cls.of(replace(documents, citations=packed.composed.citations), answer, asked)
+        shown = cls.of(replace(documents, citations=packed.composed.citations), answer, asked, trace_id=trace_id)
         shown.usage.embedding_tokens += context.charged
         shown.usage.llm_tokens += context.llm_tokens
         further = {"question": context.question, "degraded": list(context.degraded)}

@@ -13,6 +13,7 @@ from rag.packing.conversation import Plan
 from rag.packing.counting import counter
 from rag.packing.shares import shares_of
 from rag.retrieval.question import Answer
+from rag.traces.left import Left, Packing
 from tenants.context import TenantContext
 
 
@@ -30,7 +31,9 @@ def pack_session(services: ApiServices, tenant: TenantContext, body: ContextIn, 
     count = counter(body.tokenizer, services.embedding.model)
     handle = services.contexts.for_tenant(tenant)
     context = handle.pack(request, _sources(services, tenant, body, charge_id), count, charge_id=charge_id)
-    return PackedSession(ContextOut.of_session(context, body).model_dump_json(), _charged(context), _audit(context, body))
+    trace_id = services.traces.tracer.leave(tenant, _left(context, body), request=charge_id)
+    rendered = ContextOut.of_session(context, body, trace_id=trace_id).model_dump_json()
+    return PackedSession(rendered, _charged(context), _audit(context, body))
 
 
 def _sources(services: ApiServices, tenant: TenantContext, body: ContextIn, charge_id: str) -> Sources:
@@ -45,6 +48,31 @@ def _sources(services: ApiServices, tenant: TenantContext, body: ContextIn, char
 def _charged(context: SessionContext) -> int:
     answer = context.answer
     return context.charged + (0 if answer is None else answer.charged + answer.rerank_tokens)
+
+
+def _left(context: SessionContext, body: ContextIn) -> Left:
+    packed, chosen = context.conversation, context.conversation.chosen
+    text = packed.composed.text
+    packing = Packing(
+        text, packed.tokens, body.max_tokens, body.tokenizer, packed.left_out["documents"], packed.composed.citations
+    )
+    asked = body.model_dump(include={"strategy", "memories", "shares", "newest_turns", "recall_top_k", "knowledge"})
+    shown = {
+        "turns": [chosen.recent[0].seq, chosen.recent[-1].seq] if chosen.recent else [],
+        "recaps": [[recap.first, recap.last] for recap in chosen.recaps],
+        "memories": [fact.id for fact in chosen.facts],
+    }
+    return Left(
+        "context",
+        None if context.answer is None or context.question is None else body.asking(context.question),
+        context.answer,
+        packing,
+        subject=context.subject,
+        session_id=body.session,
+        recalled=[(turn.id, context.recalled.scores.get(turn.id, 0.0)) for turn in context.recalled.turns],
+        details={**asked, **shown},
+        words=body.model_dump(include={"message", "pins", "query", "queries"}),
+    )
 
 
 def _audit(context: SessionContext, body: ContextIn) -> dict[str, Any]:

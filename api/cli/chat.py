@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, tenant_client
-from carrel_client import Carrel, Context
+from carrel_client import Context
 from config.errors import SetupError, Unavailable
 from config.settings import Settings
 
@@ -58,11 +59,11 @@ def chat(
         try:
             for line in _lines(as_json):
                 context = client.chat_context(session=session_id, message=line, max_tokens=max_tokens, **wishes)  # type: ignore[arg-type]
-                client.sessions.append(session_id, role="user", content=line)
+                client.sessions.say(session_id, "user", line)
                 _show(context, as_json)
                 answer = None if model is None else model.answer(context.messages or [])
                 if answer is not None:
-                    client.sessions.append(session_id, role="assistant", content=answer)
+                    client.sessions.say(session_id, "assistant", answer)
                 _show_answer(context, answer, as_json)
         finally:
             if model is not None:
@@ -81,13 +82,13 @@ class _Model:
             return None
         if url is None or name is None:
             raise SetupError("An answer needs both --llm-url and --llm-model.")
-        from rag.llm.remote import RemoteLanguageModel  # noqa: PLC0415  half a second, for those who use it only
+        from rag.llm.remote import RemoteLanguageModel
 
         key = settings.llm_api_key
         return cls(RemoteLanguageModel(url, key.get_secret_value().strip() if key else None, model=name))
 
     def answer(self, messages: list[dict[str, str]]) -> str:
-        from rag.llm.base import CompletionFailed  # noqa: PLC0415
+        from rag.llm.base import CompletionFailed
 
         try:
             return str(self.remote.converse(messages, max_tokens=ANSWER_TOKENS, deadline_s=ANSWER_S).text)
@@ -124,11 +125,11 @@ def _show(context: Context, as_json: bool) -> None:
     for turn in context.turns:
         if turn.place == "recalled":
             said = context.text[turn.context_start : turn.context_end].split("\n", 1)[-1].rpartition("\n")[0]
-            out.print(f"[dim]recalled turn {turn.seq}, {turn.role}, {turn.said_at[:16]}: {escape(_line(said))}[/dim]")
+            out.print(f"[dim]recalled turn {turn.seq}, {turn.role}, {turn.said_at[:16]}: {_harmless(_line(said))}[/dim]")
     for cited in context.citations:
         name = cited.source or cited.title or cited.external_id
         out.print(
-            f"[dim][{cited.number}] {escape(name)}, characters {cited.start}-{cited.end}: {escape(_line(cited.text))}[/dim]"
+            f"[dim][{cited.number}] {_harmless(name)}, characters {cited.start}-{cited.end}: {_harmless(_line(cited.text))}[/dim]"
         )
 
 
@@ -139,11 +140,16 @@ def _show_answer(context: Context, answer: str | None, as_json: bool) -> None:
         lists = {name: [vars(item) for item in getattr(context, name)] for name in ("turns", "citations", "recaps", "memories")}
         print_json({**shown, **kept, **lists})
     elif answer is not None:
-        out.print(f"[bold]model>[/bold] {escape(answer)}")
+        out.print(f"[bold]model>[/bold] {_harmless(answer)}")
     else:
         for message in context.messages or []:
-            out.print(f"[cyan]{message['role']}[/cyan] {escape(message['content'])}")
+            out.print(f"[cyan]{message['role']}[/cyan] {_harmless(message['content'])}")
         out.print(f"[dim]{context.message_tokens} tokens would be given to a model.[/dim]")
+
+
+def _harmless(text: str) -> str:
+    """What others wrote, as a terminal may be given it: with line breaks and blanks, without control characters."""
+    return escape("".join(sign for sign in text if sign in "\n\t" or unicodedata.category(sign)[0] != "C"))
 
 
 def _line(text: str) -> str:

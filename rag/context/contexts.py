@@ -4,8 +4,8 @@ packed into one budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from sqlmodel import col, select
@@ -35,6 +35,7 @@ class Recalled:
     """Turns of sessions, best first."""
 
     turns: Sequence[Said] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)  #: by the turns' ids
     charged: int = 0
     degraded: tuple[str, ...] = ()
 
@@ -72,6 +73,7 @@ class SessionContext:
     subject: str
     question: str | None
     answer: Answer | None
+    recalled: Recalled
     charged: int = 0  #: for embedding, beside the answer's
     llm_tokens: int = 0  #: beside the answer's
     degraded: tuple[str, ...] = ()
@@ -132,6 +134,7 @@ class TenantContexts:
             read.subject,
             question,
             answer,
+            recalled,
             charged=recalled.charged + remembered.charged,
             llm_tokens=recaps.charged,
             degraded=tuple(degraded),

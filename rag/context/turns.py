@@ -11,7 +11,7 @@ EMPTY = "(nothing)"  #: models' interfaces take no message without content
 
 
 def said_of(turn: Turn) -> Said:
-    return Said(turn.session_id, turn.seq, turn.role, text_of(turn), turn.said_at, turn.speaker)
+    return Said(turn.session_id, turn.seq, turn.role, text_of(turn), turn.said_at, turn.speaker, turn.id)
 
 
 def text_of(turn: Turn) -> str:

@@ -26,6 +26,7 @@ class Said:
     text: str
     said_at: int  #: Unix milliseconds
     speaker: str | None = None
+    id: str = ""  #: of the turn
 
 
 @dataclass(frozen=True, slots=True)

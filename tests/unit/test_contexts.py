@@ -167,7 +167,7 @@ def test_pinned_turns_stand_in_every_context_and_are_not_recalled_again(
     first = pins.pin(session_id, 2)
     clock.now += 5
     assert pins.pin(session_id, 2).pinned_at == first.pinned_at
-    recalled = Recalled([Said(session_id, seq, "user", f"Again {seq}", 0) for seq in (2, 5, 40)], 7, ("recall",))
+    recalled = Recalled([Said(session_id, seq, "user", f"Again {seq}", 0) for seq in (2, 5, 40)], {}, 7, ("recall",))
     sources = Sources(recalled=lambda _question: recalled)
     context = packed(contexts, session_id, 800, sources=sources, pins=["Be brief."])
     assert context.conversation.composed.text.startswith('<pinned>\nBe brief.\n</pinned>\n<pinned seq="2" role="assistant"')

@@ -135,10 +135,12 @@ class Context(Model):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Context:
-        kinds = {"citations": Citation, "turns": ShownTurn, "recaps": ShownRecap, "memories": ShownMemory}
-        return super().parse(
-            {**data, **{name: [kind.parse(item) for item in data.get(name) or ()] for name, kind in kinds.items()}}
-        )
+        kinds: dict[str, type[Model]] = {
+            **{"citations": Citation, "turns": ShownTurn},
+            **{"recaps": ShownRecap, "memories": ShownMemory},
+        }
+        lists = {name: [kind.parse(item) for item in data.get(name) or ()] for name, kind in kinds.items()}
+        return super().parse({**data, **lists})
 
 
 @dataclass(frozen=True)

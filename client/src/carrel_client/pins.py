@@ -18,18 +18,20 @@ class Pin(Model):
 
 
 class Pins:
+    """`carrel.pins`. Reading needs the scope `query`, the rest `converse`."""
+
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, *, session: str, seq: int, idempotency_key: str | None = None) -> Pin:
+    def create(self, session_id: str, *, seq: int, idempotency_key: str | None = None) -> Pin:
         """Pin the turn of this number. Pinned already, it stays as it is."""
-        path = path_of("/v1/sessions", session, "pins")
+        path = path_of("/v1/sessions", session_id, "pins")
         return Pin.parse(self._transport.call("POST", path, json={"seq": seq}, idempotency_key=idempotency_key).json())
 
-    def list(self, *, session: str) -> list[Pin]:
+    def list(self, session_id: str) -> list[Pin]:
         """In the order of their turns."""
-        answer = self._transport.call("GET", path_of("/v1/sessions", session, "pins")).json()
+        answer = self._transport.call("GET", path_of("/v1/sessions", session_id, "pins")).json()
         return [Pin.parse(item) for item in answer["items"]]
 
-    def delete(self, *, session: str, seq: int) -> Pin:
-        return Pin.parse(self._transport.call("DELETE", path_of("/v1/sessions", session, "pins", str(seq))).json())
+    def delete(self, session_id: str, *, seq: int) -> Pin:
+        return Pin.parse(self._transport.call("DELETE", path_of("/v1/sessions", session_id, "pins", str(seq))).json())

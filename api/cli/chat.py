@@ -127,10 +127,8 @@ def _show(context: Context, as_json: bool) -> None:
             said = context.text[turn.context_start : turn.context_end].split("\n", 1)[-1].rpartition("\n")[0]
             out.print(f"[dim]recalled turn {turn.seq}, {turn.role}, {turn.said_at[:16]}: {_harmless(_line(said))}[/dim]")
     for cited in context.citations:
-        name = cited.source or cited.title or cited.external_id
-        out.print(
-            f"[dim][{cited.number}] {_harmless(name)}, characters {cited.start}-{cited.end}: {_harmless(_line(cited.text))}[/dim]"
-        )
+        name, place = cited.source or cited.title or cited.external_id, f"characters {cited.start}-{cited.end}"
+        out.print(f"[dim][{cited.number}] {_harmless(name)}, {place}: {_harmless(_line(cited.text))}[/dim]")
 
 
 def _show_answer(context: Context, answer: str | None, as_json: bool) -> None:

@@ -85,7 +85,7 @@ def test_pins_stand_first_and_what_needs_a_session_is_refused_without(clients: l
     assert client.pins.create(talk.session, seq=3).content.startswith("Turn 3")
     assert [pin.seq for pin in client.pins.list(talk.session)] == [3]
     packed = client.chat_context(session=talk.session, message=QUESTION, max_tokens=1500, pins=["Be brief."], strategy="recent")
-    assert packed.text.startswith('<pinned>\nBe brief.\n</pinned>\n<pinned seq="3" role="user"')
+    assert packed.text.startswith('<pinned>\nBe brief.\n</pinned>\n<pinned seq="3" role="assistant"')
     assert packed.citations == []
     assert client.pins.delete(talk.session, seq=3).seq == 3
     for wrong in ({"message": "Hello"}, {"pins": ["a"]}, {"strategy": "recent"}):
@@ -104,7 +104,7 @@ def test_another_subjects_or_tenants_session_is_as_a_missing_one(service: Servic
                 refused.context(session=talk.session, message=QUESTION)
             with pytest.raises(NotFoundError) as missing:
                 refused.context(session="ses_" + "0" * 26, message=QUESTION)
-            assert str(foreign.value) == str(missing.value)
+            assert foreign.value.detail == missing.value.detail
             with pytest.raises(NotFoundError):
                 refused.pins.create(talk.session, seq=1)
 
@@ -145,4 +145,4 @@ def test_a_chat_in_a_terminal_shows_what_a_model_would_be_given(service: Service
     assert "[1] Fees, characters 0-" in shown
     assert "tokens would be given to a model" in shown
     assert talk.session in told
-    assert [turn.content for turn in client.sessions.turns(talk.session, order="newest")][0] == QUESTION
+    assert next(client.sessions.turns(talk.session, order="newest")).content == QUESTION

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from rag.lexical.analysis import BESIDE, analyse, runs, term_of
 from rag.lexical.languages import STOP_WORDS, hits_of
-from rag.lexical.statistics import CollectionStatistics, terms_of
+from rag.lexical.statistics import Statistics, terms_of
 from rag.store.base import SparseVector
 
 K1, B = 1.2, 0.75
@@ -43,7 +43,7 @@ def encode_chunk(context: str, text: str) -> EncodedChunk:
     return EncodedChunk(SparseVector(tuple(counts), tuple(values)), terms)
 
 
-def encode_query(text: str, statistics: CollectionStatistics) -> SparseVector:
+def encode_query(text: str, statistics: Statistics) -> SparseVector:
     """What to search this collection for; empty where it has none of the words.
 
     A question is too short to tell its language by, so its words are read in each language that the collection has.
@@ -89,7 +89,7 @@ def _content(found: Sequence[str]) -> dict[str, int]:
     return {run: min(count, MAX_REPEATS) for run, count in counted.items()}
 
 
-def _weigh(wanted: Sequence[_Wanted], statistics: CollectionStatistics) -> dict[int, float]:
+def _weigh(wanted: Sequence[_Wanted], statistics: Statistics) -> dict[int, float]:
     """Each feature's weight by Robertson's IDF, of those that the collection has."""
     chunks = statistics.chunks
     features = sorted({feature for each in wanted for feature in each.features})

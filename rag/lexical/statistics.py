@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +78,17 @@ def total(parts: Sequence[Counts]) -> Counts:
 def terms_of(features: Iterable[int], language: str) -> bytes:
     """What a chunk adds to its collection's counts: each of its features once, packed."""
     return np.unique(np.array((*features, CHUNK, _LANGUAGE_IDS[language]), "<u4")).tobytes()
+
+
+class Statistics(Protocol):
+    """What a question is weighed by. `CollectionStatistics` is that of documents."""
+
+    @property
+    def chunks(self) -> int: ...
+
+    def frequencies(self, features: Sequence[int]) -> npt.NDArray[np.int64]: ...
+
+    def languages(self) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,259 @@
+"""Which texts of some threads answer a question: by words of the text with its day, of its surroundings and of its sitting, by
+vectors pooled with the neighbours', by who is named, and by time. Pure.
+
+The legs have unlike scales and shapes, so their z-scores over all rows are added. Of 1,451 judged turns in three
+conversations recall@10 is 0.84 so, against 0.61 for words and 0.47 for vectors of the turns alone, 0.59 for both by rank.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.lexical.encoder import K1, B, encode_query
+from rag.lexical.statistics import LANGUAGE
+from rag.recall.thread import BEFORE, NEAR, REACH, Floats, Postings, Thread
+from rag.recall.times import Span
+from rag.store.base import Vector
+
+MAX_TERMS = 24  #: of a question, the rarest: each costs a pass over all rows
+Mask = npt.NDArray[np.bool_]
+#: Which rows of a thread may be answered; None: all.
+Allow = Callable[[Thread], Mask | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each leg counts. Leaving any of the first five out costs recall in at least one of the three conversations."""
+
+    dated: float = 1.0  #: words of the text and its day
+    around: float = 1.0  #: words of the text with REACH to either side
+    before: float = 1.0  #: words of the text with the REACH before it
+    pooled: float = 1.0  #: cosine of the vector pooled with both sides
+    pooled_before: float = 1.0  #: cosine of the vector pooled with the one before
+    speaker: float = 0.7  #: the question names who said it
+    sitting: float = 0.4  #: words of the whole sitting
+    time: float = 2.0  #: said in a span of time that the question names
+    recency: float = 0.2  #: halved every HALF_LIFE_S before the newest
+
+
+HALF_LIFE_S = 7 * 86_400.0
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    text: str
+    vector: Vector | None = None  #: None: by words alone
+    spans: tuple[Span, ...] = ()  #: as `rag.recall.times.spans` reads them
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    thread: Thread
+    row: int
+    score: float
+    legs: dict[str, float] = field(default_factory=dict)  #: what each leg added to the score
+
+    @property
+    def id(self) -> str:
+        return self.thread.ids[self.row]
+
+
+class _Statistics:
+    """What `encode_query` asks: how many rows have a feature, and in which languages they are."""
+
+    def __init__(self, threads: Sequence[Thread]) -> None:
+        self._threads = threads
+        self.chunks = sum(map(len, threads))
+
+    def frequencies(self, features: Sequence[int]) -> npt.NDArray[np.int64]:
+        found = [
+            sum(max(thread.postings.count(feature), thread.days.count(feature)) for thread in self._threads)
+            for feature in features
+        ]
+        return np.array(found, np.int64)
+
+    def languages(self) -> list[str]:
+        counts = {name: sum(thread.languages[name] for thread in self._threads) for name in LANGUAGE.values()}
+        return sorted(filter(counts.__getitem__, counts), key=lambda name: (-counts[name], name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """All rows of all threads behind one another, with gaps: `places[row]` is where a row stands."""
+
+    places: npt.NDArray[np.int64]
+    width: int
+    offsets: tuple[int, ...]
+    starts: tuple[int, ...]  #: the first row of each thread, and last how many there are in all
+
+    @classmethod
+    def of(cls, threads: Sequence[Thread]) -> _Layout:
+        offsets, starts, at, rows = [], [0], REACH, 0
+        for thread in threads:
+            offsets.append(at)
+            at, rows = at + thread.width + REACH, rows + len(thread)
+            starts.append(rows)
+        places = [thread.places + offset for thread, offset in zip(threads, offsets, strict=True)]
+        return cls(np.concatenate(places).astype(np.int64), at, tuple(offsets), tuple(starts))
+
+    def spread(self, values: Floats) -> Floats:
+        """Values of rows at their places; 0 between."""
+        spread = np.zeros(self.width, np.float32)
+        spread[self.places] = values
+        return spread
+
+
+def rank(
+    threads: Sequence[Thread],
+    asked: Asked,
+    *,
+    limit: int,
+    weights: Weights = Weights(),
+    allow: Allow | None = None,
+) -> list[Hit]:
+    """The best `limit` rows that are allowed, the best first; of equals the earlier one."""
+    threads = [thread for thread in threads if len(thread)]
+    if not threads or limit < 1:
+        return []
+    layout = _Layout.of(threads)
+    legs = _legs(threads, layout, asked, weights)
+    scores: Floats = np.asarray(np.sum([*legs.values()], axis=0), np.float32)
+    for start, thread in zip(layout.starts, threads, strict=False):
+        mask = allow(thread) if allow else None
+        if mask is not None:
+            scores[start : start + len(thread)][~mask] = -np.inf
+    return [_hit(threads, layout, row, float(scores[row]), legs) for row in best(scores, limit)]
+
+
+def _hit(threads: Sequence[Thread], layout: _Layout, row: int, score: float, legs: dict[str, Floats]) -> Hit:
+    which = int(np.searchsorted(layout.starts, row, side="right")) - 1
+    within = row - layout.starts[which]
+    return Hit(threads[which], within, score, {name: round(float(leg[row]), 4) for name, leg in legs.items()})
+
+
+def best(scores: Floats, limit: int) -> list[int]:
+    """Places of the highest scores, of equals the first; what is at minus infinity is left out."""
+    if limit < len(scores):
+        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        rows = np.flatnonzero(scores >= least)
+    else:
+        rows = np.arange(len(scores))
+    rows = rows[np.isfinite(scores[rows])]
+    return [int(row) for row in rows[np.argsort(-scores[rows], kind="stable")][:limit]]
+
+
+def _legs(threads: Sequence[Thread], layout: _Layout, asked: Asked, weights: Weights) -> dict[str, Floats]:
+    legs = _word_legs(threads, layout, asked.text)
+    if asked.vector is not None:
+        legs |= _vector_legs(threads, layout, asked.vector)
+    scaled = {name: getattr(weights, name) * standard(leg) for name, leg in legs.items()}
+    scaled["speaker"] = weights.speaker * _named(threads, asked.text)
+    at = np.concatenate([thread.at for thread in threads])
+    if asked.spans:
+        closeness = [span.closeness(at) for span in asked.spans]
+        scaled["time"] = weights.time * np.max(closeness, axis=0).astype(np.float32)
+    scaled["recency"] = weights.recency * np.exp2((at - at.max()) / HALF_LIFE_S).astype(np.float32)
+    return scaled
+
+
+def standard(values: Floats) -> Floats:
+    """How many standard deviations above the mean; 0 where all are alike."""
+    values = values - values.mean(dtype=np.float64)
+    spread = float(np.sqrt(np.mean(np.square(values))))
+    return np.asarray(values / spread if spread > 1e-9 else np.zeros_like(values), np.float32)
+
+
+def _word_legs(threads: Sequence[Thread], layout: _Layout, text: str) -> dict[str, Floats]:
+    wanted = encode_query(text, _Statistics(threads))
+    if not wanted.indices:
+        return {}
+    features = wanted.indices[:MAX_TERMS]  # the rarest come first
+    weight = np.array(wanted.values[:MAX_TERMS], np.float32)
+    said = np.zeros((len(features), layout.width), np.float32)
+    _count(said, threads, layout, features, lambda thread: thread.postings)
+    dated = said.copy()
+    _count(dated, threads, layout, features, lambda thread: thread.days)
+    lengths = layout.spread(np.concatenate([thread.words for thread in threads]))
+    day_lengths = np.concatenate([thread.day_words for thread in threads])
+    before = said + _moved(said, 1) + _moved(said, 2)
+    length_before = lengths + _moved(lengths, 1) + _moved(lengths, 2)
+    around = before + _moved(said, -1) + _moved(said, -2)
+    length_around = length_before + _moved(lengths, -1) + _moved(lengths, -2)
+    at = layout.places
+    return {
+        "dated": bm25(dated, lengths + layout.spread(day_lengths), weight, at)[at],
+        "around": bm25(around, length_around, weight, at)[at],
+        "before": bm25(before, length_before, weight, at)[at],
+        "sitting": _by_sitting(threads, layout, dated, lengths, weight),
+    }
+
+
+def bm25(counts: Floats, lengths: Floats, weights: Floats, real: npt.NDArray[np.int64]) -> Floats:
+    """`counts`: of each feature (rows) at each place (columns). `real`: the places whose lengths make the mean."""
+    norm = K1 * (1 - B + B * lengths / max(float(lengths[real].mean(dtype=np.float64)), 1e-9))
+    return np.asarray((weights * (K1 + 1)) @ (counts / (counts + norm)), np.float32)
+
+
+def _count(
+    counts: Floats, threads: Sequence[Thread], layout: _Layout, features: Sequence[int], of: Callable[[Thread], Postings]
+) -> None:
+    """Adds how often each feature is at each place."""
+    for thread, offset in zip(threads, layout.offsets, strict=True):
+        for number, feature in enumerate(features):
+            if (found := of(thread).of(feature)) is not None:
+                counts[number, offset + thread.places[found[0]]] += found[1]
+
+
+def _moved(values: Floats, steps: int) -> Floats:
+    """Each place has what stands `steps` before it. The gaps at both ends take what falls out."""
+    return np.asarray(np.roll(values, steps, axis=-1), np.float32)
+
+
+def _by_sitting(threads: Sequence[Thread], layout: _Layout, counts: Floats, lengths: Floats, weight: Floats) -> Floats:
+    numbers, first = [], 0
+    for thread in threads:
+        numbers.append(thread.sittings + first)
+        first += int(thread.sittings[-1]) + 1 if len(thread) else 0
+    sitting = np.concatenate(numbers)
+    starts = layout.places[np.flatnonzero(np.diff(sitting, prepend=-1))]
+    summed, long = np.add.reduceat(counts, starts, axis=1), np.add.reduceat(lengths, starts)
+    return np.asarray(bm25(summed, long, weight, np.arange(len(starts)))[sitting], np.float32)
+
+
+def _vector_legs(threads: Sequence[Thread], layout: _Layout, vector: Vector) -> dict[str, Floats]:
+    """The cosine of a pool is the sum of its parts' products with the question, over the pool's length."""
+    # Row by row: with `@`, BLAS spreads over all cores, and beside a busy worker 10,000 rows took 10 ms instead of 0.2.
+    products = layout.spread(np.concatenate([np.vecdot(thread.vectors, vector) for thread in threads]))
+    beside = sum((_moved(products, step) for step in (-2, -1, 1, 2)), np.zeros_like(products))
+    at = layout.places
+    norms = np.concatenate([thread.norms for thread in threads])
+    norms_before = np.concatenate([thread.norms_before for thread in threads])
+    return {
+        "pooled": _cosines((products + NEAR * beside)[at], norms),
+        "pooled_before": _cosines((products + BEFORE * _moved(products, 1))[at], norms_before),
+    }
+
+
+def _cosines(products: Floats, norms: Floats) -> Floats:
+    """What has no vector yet is as near as the mean: found by its words, neither helped nor held back."""
+    known = norms > 0
+    if not known.any():
+        return np.zeros_like(products)
+    cosines: Floats = np.divide(products, norms, out=np.zeros_like(products), where=known)
+    cosines[~known] = cosines[known].mean(dtype=np.float64)
+    return np.asarray(cosines, np.float32)
+
+
+def _named(threads: Sequence[Thread], text: str) -> Floats:
+    """1 where the question names the speaker, by a word of the name."""
+    asked = set(_WORD.findall(text.lower()))
+    named = [[bool(asked.intersection(_WORD.findall(name.lower()))) for name in thread.speakers] for thread in threads]
+    return np.concatenate(
+        [np.array(flags, np.float32)[thread.speaker] for flags, thread in zip(named, threads, strict=True) if len(thread)]
+    )

@@ -10,6 +10,7 @@ import ingestion.tables
 import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
+import rag.recall.tables
 import rag.sessions.tables
 import rag.traces.tables
 import tenants.audit_tables
@@ -18,7 +19,8 @@ import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables, rag.traces.tables),
+    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
+    *(rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 

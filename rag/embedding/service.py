@@ -120,9 +120,10 @@ class EmbeddingService:
         hold_id: str,
         tokens: Sequence[int] | None = None,
         note: Note | None = None,
+        urgent: bool = False,
     ) -> Embedded:
         """One batch of a job. `hold_id` is the same whenever the same batch is tried again; `tokens` of each text, if known;
-        `note` as an `Embedder` says.
+        `note` and `urgent` as an `Embedder` says.
 
         `charged` is what the ledger says, whichever run paid. Savings are not counted here: the caller does that once it has
         kept the vectors.
@@ -131,7 +132,7 @@ class EmbeddingService:
         def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
             if not missing:  # an earlier run may have paid
                 return _Bought(meter.charged(hold_id))
-            return self._buy_held(scope, meter, hold_id, texts, missing, note)
+            return self._buy_held(scope, meter, hold_id, texts, missing, note, urgent)
 
         prompted = self._prompted(self.model.fingerprint.document_prompt, texts)
         counts = self.model.count_tokens(prompted) if tokens is None else tokens
@@ -176,12 +177,19 @@ class EmbeddingService:
             raise bought.error
 
     def _buy_held(
-        self, scope: Scope, meter: Meter, hold_id: str, texts: _Texts, missing: Sequence[str], note: Note | None
+        self,
+        scope: Scope,
+        meter: Meter,
+        hold_id: str,
+        texts: _Texts,
+        missing: Sequence[str],
+        note: Note | None,
+        urgent: bool,
     ) -> _Bought:
         tokens = [texts.tokens[text] for text in missing]
         held = meter.hold(hold_id, sum(tokens), started=True)  # False: an earlier run paid, and died before it kept the vectors
         try:
-            embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, note=note)
+            embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, note=note, urgent=urgent)
         except PartlyEmbedded as error:
             vectors = _by_text(missing, error.done)
             if held and vectors:

@@ -200,13 +200,19 @@ class Thread:
             self._vectorless.add(row)
 
     def give(self, item_id: str, vector: Vector) -> None:
-        """The vector of an item that had none; nothing of one that is not here or has one."""
-        row = self._rows.get(item_id)
-        if row is None or row not in self._vectorless:
-            return
-        self._vectorless.discard(row)
-        self.vectors[row] = vector
-        self._measure(row - REACH, row + REACH + 1)
+        self.give_all([(item_id, vector)])
+
+    def give_all(self, pairs: Iterable[tuple[str, Vector]]) -> None:
+        """Vectors of items that had none; nothing of one that is not here or has one."""
+        rows = []
+        for item_id, vector in pairs:
+            row = self._rows.get(item_id)
+            if row is not None and row in self._vectorless:
+                self._vectorless.discard(row)
+                self.vectors[row] = vector
+                rows.append(row)
+        if rows:
+            self._measure(min(rows) - REACH, max(rows) + REACH + 1)
 
     def _place(self, item: Item, row: int) -> None:
         """Next to the one before, or beyond a gap that no surroundings reach across."""

@@ -16,6 +16,8 @@ OPEN, CLOSED, ARCHIVED = "open", "closed", "archived"
 EXPIRED, ERASED = "expired", "erased"
 GONE = (EXPIRED, ERASED)
 _IS_GONE = sa.text("state IN ('expired', 'erased')")
+#: Some of its turns have no vector yet. As the index says it: SQLite takes it for no other wording.
+IS_BEHIND = sa.text("turns > embedded_turns")
 
 
 class ChatSession(TenantOwned, table=True):
@@ -26,6 +28,7 @@ class ChatSession(TenantOwned, table=True):
         sa.Index("ix_sessions_tenant_id_id", "tenant_id", "id"),
         sa.Index("ix_sessions_tenant_id_subject_id", "tenant_id", "subject", "id"),
         sa.Index("ix_sessions_gone", "state", sqlite_where=_IS_GONE, postgresql_where=_IS_GONE),
+        sa.Index("ix_sessions_behind", "tenant_id", "id", sqlite_where=IS_BEHIND, postgresql_where=IS_BEHIND),
     )
 
     id: str = Field(primary_key=True)
@@ -41,6 +44,8 @@ class ChatSession(TenantOwned, table=True):
     #: When it expires as things stand: what the two say. From then on it is as if it were not there.
     expires_at: int | None = Field(default=None, sa_type=sa.BigInteger, index=True)
     turns: int = 0  #: how many, and so the `seq` of the last
+    #: The first so many have their vectors (`rag.recall`).
+    embedded_turns: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     tokens: int = Field(default=0, sa_type=sa.BigInteger)  #: of all turns
     #: The first so many turns have left the window: they are listed and replayed, and neither recalled nor packed.
     archived_turns: int = 0

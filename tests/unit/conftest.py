@@ -14,6 +14,7 @@ import ingestion.tables
 import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
+import rag.recall.tables
 import rag.sessions.tables
 import rag.traces.tables
 import tenants.audit_tables
@@ -25,7 +26,8 @@ from tenants.tables import Tenant
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables, rag.traces.tables),
+    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
+    *(rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z

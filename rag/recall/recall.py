@@ -1,0 +1,219 @@
+"""A question becomes the turns that answer it, of one session or of all sessions of a subject. What is answered is read from
+SQL at that moment, so nothing that is erased, expired or out of a session's window is ever given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.clock import Clock
+from config.database import ROWS_BY_KEY, Database
+from config.errors import BudgetExhausted, InvalidInput, Unavailable
+from rag.embedding.service import Embedded, EmbeddingService
+from rag.recall.loading import MAX_TURNS, Known, brought_up
+from rag.recall.ranking import Asked, Hit, Mask, Weights, rank
+from rag.recall.resident import Held, Residents
+from rag.recall.thread import Thread
+from rag.recall.times import Span, spans
+from rag.retrieval.stopwatch import Stopwatch
+from rag.sessions.finding import alive, find
+from rag.sessions.tables import ChatSession, SessionTag, Turn
+from rag.sessions.values import ROLES
+from rag.types import Meter, Speaker
+
+MAX_TOP_K = 100
+MAX_NEIGHBOURS = 5
+MAX_SESSIONS = 200  #: of a subject, those that were active last
+Times = Literal["boost", "narrow", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecallQuestion:
+    text: str
+    top_k: int = 10
+    neighbours: int = 0  #: turns to either side of each that are given with it
+    roles: frozenset[str] = frozenset()  #: none: all
+    tags: tuple[str, ...] = ()  #: that a session must have, of a subject's
+    said_after: int | None = None  #: milliseconds, included
+    said_before: int | None = None  #: milliseconds, not included
+    asked_at: datetime | None = None  #: what "yesterday" refers to; None: now, in UTC
+    times: Times = "boost"  #: what times that the text names do: lift what was said then, leave out all else, or nothing
+    recency: float = Weights().recency
+    by_words: bool = False  #: embed nothing
+
+
+@dataclass(frozen=True, slots=True)
+class RecalledTurn:
+    turn: Turn
+    score: float
+    legs: Mapping[str, float]
+    before: tuple[Turn, ...] = ()
+    after: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    turns: tuple[RecalledTurn, ...]  #: the best first
+    spans: tuple[Span, ...] = ()  #: times that the text names
+    degraded: tuple[str, ...] = ()  #: `dense`: the model or the budget was away, or no turn has a vector yet
+    charged: int = 0
+    cached: int = 0
+    timings_ms: Mapping[str, float] = field(default_factory=dict)  #: `model` is a part of `embedding`
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    database: Database
+    clock: Clock
+    embedding: EmbeddingService
+    residents: Residents
+
+    def for_tenant(self, scope: Speaker, meter: Meter) -> TenantRecall:
+        return TenantRecall(self, scope, meter)
+
+
+#: What leaves the index of a session stays readable by nobody: the row is read each time.
+_OF_SUBJECT = (
+    sa.select(
+        col(ChatSession.id), col(ChatSession.turns), col(ChatSession.archived_turns), col(ChatSession.embedded_turns)
+    )
+    .where(col(ChatSession.subject) == sa.bindparam("subject"), *alive(sa.bindparam("now", type_=sa.BigInteger())))
+    .order_by(col(ChatSession.last_active_at).desc(), col(ChatSession.id).desc())
+    .limit(MAX_SESSIONS)
+)  # fmt: skip
+_BY_IDS = select(Turn).where(col(Turn.id).in_(sa.bindparam("ids", expanding=True))).execution_options(**ROWS_BY_KEY)
+
+
+_Where = Callable[[Session], list[Known]]
+_Found = Mapping[int, tuple[Held, Known]]  #: by the identity of the thread
+
+
+class TenantRecall:
+    def __init__(self, parts: Recall, scope: Speaker, meter: Meter) -> None:
+        self._parts, self._scope, self._meter = parts, scope, meter
+
+    def in_session(self, session_id: str, question: RecallQuestion, *, charge_id: str) -> Recalled:
+        """Raise NotFound as `TenantSessions` does. Without a model or budget the words have to do."""
+        watch = Stopwatch()
+        with self._parts.database.read(self._scope) as session:
+            self._find(session, session_id)
+        watch.lap("session")
+        return self._recall(lambda session: [self._find(session, session_id)], question, charge_id, watch)
+
+    def of_subject(self, subject: str | None, question: RecallQuestion, *, charge_id: str) -> Recalled:
+        """Among the newest turns of its sessions; nothing of a subject that has none. Raise Forbidden for another's."""
+        who = self._scope.speaking_for(subject)
+        if who is None:
+            raise InvalidInput("Name the subject: the end user whose sessions to search.", field="subject")
+        return self._recall(lambda session: self._sessions(session, who, question.tags), question, charge_id, Stopwatch())
+
+    def _find(self, session: Session, session_id: str) -> Known:
+        row = find(session, self._scope, session_id, self._parts.clock())
+        return Known(row.id, row.turns, row.archived_turns, row.embedded_turns)
+
+    def _sessions(self, session: Session, subject: str, tags: Sequence[str]) -> list[Known]:
+        """The newest, until they have MAX_TURNS."""
+        statement = _OF_SUBJECT
+        for tag in dict.fromkeys(tags):
+            tagged = select(SessionTag.tag).where(SessionTag.tag == tag, SessionTag.session_id == ChatSession.id)
+            statement = statement.where(tagged.exists())
+        found, turns = list[Known](), 0
+        for row in session.execute(statement, {"subject": subject, "now": self._parts.clock()}):
+            if turns < MAX_TURNS:
+                found.append(Known(*row))
+                turns += row.turns - row.archived_turns
+        return found
+
+    def _recall(self, where: _Where, question: RecallQuestion, charge_id: str, watch: Stopwatch) -> Recalled:
+        embedded, degraded = self._embed(question, charge_id)
+        watch.lap("embedding")
+        asked_at = question.asked_at or datetime.fromtimestamp(self._parts.clock() / 1000, UTC)
+        named = spans(question.text, asked_at) if question.times != "ignore" else ()
+        asked = Asked(
+            question.text,
+            None if embedded is None else embedded.vectors[0],
+            named if question.times == "boost" else (),
+        )
+        space, tenant_id = self._parts.embedding.space.id, self._scope.tenant_id
+        with self._parts.database.read(self._scope) as session:
+            found = {
+                id((held := brought_up(self._parts.residents, session, tenant_id, known, space)).thread): (held, known)
+                for known in where(session)
+            }
+            watch.lap("index")
+            hits = _ranked(found, asked, question, named)
+            watch.lap("ranking")
+            turns = self._read(session, hits, found, question.neighbours)
+        watch.lap("hydration")
+        model_ms = 0.0 if embedded is None else round(embedded.model_s * 1000, 3)
+        return Recalled(
+            turns=tuple(turns),
+            spans=named,
+            degraded=degraded,
+            charged=0 if embedded is None else embedded.charged,
+            cached=0 if embedded is None else embedded.cached,
+            timings_ms={**watch.each(), "model": model_ms},
+        )
+
+    def _embed(self, question: RecallQuestion, charge_id: str) -> tuple[Embedded | None, tuple[str, ...]]:
+        if question.by_words:
+            return None, ()
+        try:
+            return self._parts.embedding.embed_query(self._scope, self._meter, question.text, charge_id=charge_id), ()
+        except (Unavailable, BudgetExhausted):
+            return None, ("dense",)
+
+    def _read(self, session: Session, hits: Sequence[Hit], found: _Found, neighbours: int) -> list[RecalledTurn]:
+        """What was said, from SQL: a turn that is not there any more is left out."""
+        wanted = [_around(hit, *found[id(hit.thread)], neighbours) for hit in hits]
+        ids = {each for around in wanted for part in around for each in part}
+        rows = {row.id: row for row in session.scalars(_BY_IDS, {"ids": sorted(ids)})} if ids else {}
+        turns = []
+        for hit, (before, own, after) in zip(hits, wanted, strict=True):
+            if own[0] in rows:
+                beside = [tuple(rows[each] for each in part if each in rows) for part in (before, after)]
+                turns.append(RecalledTurn(rows[own[0]], round(hit.score, 4), hit.legs, *beside))
+        return turns
+
+
+def _ranked(found: _Found, asked: Asked, question: RecallQuestion, named: Sequence[Span]) -> list[Hit]:
+    """The indexes are held meanwhile, in an order that all keep to."""
+    with ExitStack() as stack:
+        for held, _known in sorted(found.values(), key=lambda each: each[1].id):
+            stack.enter_context(held.lock)
+        threads = [held.thread for held, _ in found.values()]
+        weights = Weights(recency=question.recency)
+        allow = partial(_allowed, found, question, named)
+        return rank(threads, asked, limit=question.top_k, weights=weights, allow=allow)
+
+
+def _allowed(found: _Found, question: RecallQuestion, named: Sequence[Span], thread: Thread) -> Mask:
+    """Rows in the session's window that the question asks for."""
+    held, known = found[id(thread)]
+    allowed: Mask = np.arange(len(thread)) >= known.archived_turns - held.before
+    if question.roles:
+        allowed &= np.isin(held.roles.all, [number for number, role in enumerate(ROLES) if role in question.roles])
+    if question.said_after is not None:
+        allowed &= thread.at >= question.said_after / 1000
+    if question.said_before is not None:
+        allowed &= thread.at < question.said_before / 1000
+    if question.times == "narrow" and named:
+        allowed &= np.any([span.holds(thread.at) for span in named], axis=0)
+    return allowed
+
+
+def _around(hit: Hit, held: Held, known: Known, neighbours: int) -> tuple[list[str], list[str], list[str]]:
+    """Ids of the turns before it, its own, and of those after it, in the session's window."""
+    first = max(hit.row - neighbours, known.archived_turns - held.before, 0)
+    ids = hit.thread.ids
+    return ids[first : hit.row], [hit.id], ids[hit.row + 1 : hit.row + 1 + neighbours]

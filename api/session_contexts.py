@@ -8,10 +8,12 @@ from typing import Any
 from api.context_schemas import ContextIn, ContextOut
 from api.routing import meter_of
 from api.wiring_api import ApiServices
-from rag.context.contexts import Request, SessionContext, Sources
+from rag.context.contexts import Recalled, Request, SessionContext, Sources
+from rag.context.turns import said_of
 from rag.packing.conversation import Plan
 from rag.packing.counting import counter
 from rag.packing.shares import shares_of
+from rag.recall.recall import RecallQuestion
 from rag.retrieval.question import Answer
 from rag.traces.left import Left, Packing
 from tenants.context import TenantContext
@@ -42,7 +44,20 @@ def _sources(services: ApiServices, tenant: TenantContext, body: ContextIn, char
         meter = meter_of(services, tenant, question.collections)
         return services.retriever.for_tenant(tenant, meter).query(question, charge_id=charge_id)
 
-    return Sources(documents=documents, llm_meter=None if services.rewriting is None else services.rewriting.meter_of(tenant))
+    def recalled(text: str) -> Recalled:
+        asked = RecallQuestion(text, top_k=body.recall_top_k)
+        found = services.recall.for_tenant(tenant, meter_of(services, tenant, ())).in_session(
+            body.session or "", asked, charge_id=f"{charge_id}:recall"
+        )
+        scores = {each.turn.id: each.score for each in found.turns}
+        degraded = ("recall",) if found.degraded else ()
+        return Recalled([said_of(each.turn) for each in found.turns], scores, found.charged, degraded)
+
+    return Sources(
+        documents=documents,
+        recalled=recalled,
+        llm_meter=None if services.rewriting is None else services.rewriting.meter_of(tenant),
+    )
 
 
 def _charged(context: SessionContext) -> int:

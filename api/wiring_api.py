@@ -53,6 +53,8 @@ from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
 from rag.evaluation.tunings import TuningStore
 from rag.llm.rewriting import Rewriting
+from rag.recall.recall import Recall
+from rag.recall.resident import Residents
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
@@ -73,6 +75,9 @@ from tenants.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from ingestion.reading import Reading
+
+
+RECALL_BYTES = 256 * MIB  # of the indexes of sessions that are kept in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,7 @@ class ApiServices:
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
+    recall: Recall
     contexts: Contexts
     reranking: Reranking | None
     rewriting: Rewriting | None
@@ -150,9 +156,8 @@ class ApiServices:
 
 def build_api(settings: Settings) -> ApiServices:
     core = build_core(settings)
-    keys = KeyRing(core.database, core.clock)
+    keys, tokens = KeyRing(core.database, core.clock), TokenSigner(core.vault.derive("tokens"), core.clock)
     keys.ensure_operator(operator_key(settings))
-    tokens = TokenSigner(core.vault.derive("tokens"), core.clock)
     gates = build_gates(core, keys, tokens)
     embedding = build_embedding(settings)
     core = priced(core, embedding)
@@ -190,6 +195,7 @@ def build_api(settings: Settings) -> ApiServices:
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
+        recall=Recall(core.database, core.clock, embedding, Residents(embedding.space.dimensions, RECALL_BYTES)),
         contexts=Contexts(core.database, core.clock, Recaps(core.database, core.clock, rewriting)),
         reranking=reranking,
         rewriting=rewriting,

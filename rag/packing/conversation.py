@@ -13,8 +13,9 @@ from typing import TypeVar
 
 from config.errors import InvalidInput
 from rag.packing.composing import Chosen, Composed, Knowledge, Message, compose
-from rag.packing.elements import Fact, Pin, Recap, Said, fact_element, message_of, recap_element, turn_element
+from rag.packing.elements import Fact, Pin, Recap, Said, asked_element, fact_element, message_of, recap_element, turn_element
 from rag.packing.packing import Count, pack
+from rag.packing.rendering import escaped
 from rag.packing.shares import Part, Purse
 from rag.retrieval.question import Passage
 
@@ -91,12 +92,14 @@ class _Packer:
         return least
 
     def fill(self, least: Conversation) -> Chosen:
-        musts = [self._cost_of_turn(said) for said in self._must]
-        fixed = max(least.tokens, least.message_tokens) - sum(musts)
-        purse = Purse(self.plan.budget - fixed, self.plan.shares)
-        recent = self._window(purse, sum(musts))
-        first = recent[0].seq if recent else self.material.turns[-1].seq + 1 if self.material.turns else 1
-        recaps = self._recaps(purse, first - 1)
+        message, musts = self._cost_of_message(), [self._cost_of_turn(said) for said in self._must]
+        pins = max(0, max(least.tokens, least.message_tokens) - sum(musts) - message)
+        purse = Purse(self.plan.budget - pins, self.plan.shares)
+        # A longer message does not make the window smaller, unless it must: what the question fills gives way to it.
+        recent, spent = self._window(musts, min(purse.allowance("recent"), self.plan.budget - pins - message))
+        purse.spend("recent", spent + message)
+        last = recent[0].seq - 1 if recent else self._turns[-1].seq if self._turns else self.material.first - 1
+        recaps = self._recaps(purse, last)
         facts = self._best(purse, "memories", self.material.facts, fact_element)
         allowance = purse.allowance("documents")
         documents = pack(self.material.passages if allowance else (), allowance, self.count)
@@ -107,10 +110,9 @@ class _Packer:
         recalled = self._best(purse, "recalled", further, lambda said: turn_element(said, self.material.session))
         return replace(least.chosen, recent=recent, recaps=recaps, facts=facts, documents=documents, recalled=recalled)
 
-    def _window(self, purse: Purse, spent: int) -> tuple[Said, ...]:
-        """The newest turns that fit. It begins on a step, unless that is the first turn there is."""
-        turns, allowance, start = self._turns, purse.allowance("recent"), len(self._turns) - len(self._must)
-        costs = [self._cost_of_turn(said) for said in self._must]
+    def _window(self, musts: Sequence[int], allowance: int) -> tuple[tuple[Said, ...], int]:
+        """The newest turns that fit, and what they take. It begins on a step, unless that is the first turn there is."""
+        turns, start, costs, spent = self._turns, len(self._turns) - len(self._must), [*musts], sum(musts)
         while start and spent + (cost := self._cost_of_turn(turns[start - 1])) <= allowance:
             start, spent = start - 1, spent + cost
             costs.insert(0, cost)
@@ -118,8 +120,7 @@ class _Packer:
             step = 1 << max(0, ((len(turns) - start) // STEPS_IN_WINDOW).bit_length() - 1)
             moved = min(-(turns[start].seq - 1) % step, len(turns) - len(self._must) - start)
             start, spent = start + moved, spent - sum(costs[:moved])
-        purse.spend("recent", spent)
-        return tuple(turns[start:])
+        return tuple(turns[start:]), spent
 
     def _best(self, purse: Purse, part: Part, found: Sequence[_T], element: Callable[[_T], str]) -> tuple[_T, ...]:
         """As they come; a smaller one may take the place of one that was too large."""
@@ -147,8 +148,14 @@ class _Packer:
 
     def _cost_of_turn(self, said: Said) -> int:
         """Of the dearer of its two forms."""
-        role_content = message_of(said)[1]
-        return max(self.count(turn_element(said, self.material.session)) + 1, self.count(role_content) + AROUND_MESSAGE)
+        element, content = turn_element(said, self.material.session), message_of(said)[1]
+        return max(self.count(element) + 1, self.count(content) + AROUND_MESSAGE)
+
+    def _cost_of_message(self) -> int:
+        message = self.plan.message
+        if message is None:
+            return 0
+        return max(self.count(asked_element(message)) + 1, self.count(escaped(message)) + AROUND_MESSAGE)
 
     def counted(self, chosen: Chosen) -> Conversation | None:
         """None if it is over the budget after all: texts can have more tokens together than apart."""

@@ -183,7 +183,9 @@ def turns_until(last: int) -> list[Said]:
     ]
 
 
-def grown(last: int, found: str = "The map room.", knowledge: str = "last", budget: int = 1000) -> Conversation:
+def grown(
+    last: int, found: str = "The map room.", knowledge: str = "last", budget: int = 1000, message: str | None = None
+) -> Conversation:
     material = Material(
         "ses_here",
         turns_until(last),
@@ -191,7 +193,8 @@ def grown(last: int, found: str = "The map room.", knowledge: str = "last", budg
         recaps=lambda until: [Recap(at, at + 3, f"Shelves of {at}.") for at in range(1, until - 2, 4)],
         passages=[passage(found)],
     )
-    return pack_conversation(material, Plan(budget, shares_of("hybrid", memories=False), knowledge=knowledge), len)  # type: ignore[arg-type]
+    plan = Plan(budget, shares_of("hybrid", memories=False), knowledge=knowledge, message=message)  # type: ignore[arg-type]
+    return pack_conversation(material, plan, len)
 
 
 def test_a_growing_session_keeps_the_beginning_of_its_context_for_several_turns() -> None:
@@ -207,6 +210,16 @@ def test_a_growing_session_keeps_the_beginning_of_its_context_for_several_turns(
         for last, found in ((4, "A lamp."), (5, "A map."))
     ]
     assert told[1][: len(told[0]) - 1] == told[0][:-1]
+
+
+def test_neither_a_long_message_nor_what_was_found_moves_the_window() -> None:
+    windows = [
+        {said.seq for said in grown(60, found, budget=6000, message=message).chosen.recent}
+        for found in ("A lamp.", "lamp " * 500)
+        for message in (None, "Why?", "Why? " * 500)
+    ]
+    assert all(window == windows[0] for window in windows)
+    assert len(windows[0]) > 10
 
 
 def test_what_was_found_stands_in_the_system_message_where_that_is_wanted() -> None:

@@ -24,6 +24,7 @@ from api.wiring import (
     build_reranking,
     build_rewriting,
     build_sandbox,
+    build_sessions,
     build_store,
     build_webhooks,
     disk_mark,
@@ -58,6 +59,7 @@ from rag.recall.resident import Residents
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
+from rag.sessions.sessions import Sessions
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
 from tenants.audit_chain import PURPOSE, public_key
@@ -122,6 +124,7 @@ class ApiServices:
     traces: Tracing
     estimates: Estimates
     jobs: Jobs
+    sessions: Sessions
     events: EventLog
     webhooks: Webhooks
     streams: JobStreams
@@ -189,6 +192,7 @@ def build_api(settings: Settings) -> ApiServices:
         traces=traces,
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
+        sessions=build_sessions(core),
         events=EventLog(core.database, core.clock),
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),

@@ -15,6 +15,7 @@ from api.wiring import (
     build_core,
     build_embedding,
     build_sandbox,
+    build_sessions,
     build_store,
     build_webhooks,
     open_collections,
@@ -41,6 +42,7 @@ from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
 from rag.traces.erasing import Sweeper
 from tenants.audit_archive import CheckpointArchive
@@ -70,6 +72,7 @@ class WorkerServices:
     sealer: Sealer
     figures: Figures
     traces: Sweeper
+    sweeper: SessionSweeper
 
     def close(self) -> None:
         self.webhooks.close()
@@ -93,21 +96,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     store = build_store(settings, **JOB_PATIENCE)
     blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
     collector = _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue)
-    pipeline = Pipeline(
-        core.database,
-        core.clock,
-        blobs,
-        sandbox,
-        Chunkers(embedding.model.tokenizer_json),
-        embedding,
-        store,
-        core.ledger,
-        collector,
-        queue,
-        max_chunks=settings.max_chunks,
-        fetcher=_fetcher(settings),
-        quotas=core.quotas,
-    )
+    pipeline = _pipeline(core, blobs, sandbox, embedding, store, collector, queue)
     worker = DurableWorker(
         core.database,
         pipeline,
@@ -123,8 +112,35 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
-    figures, sweeper = Figures(core.database, core.clock, core.registry), build_sweeper(core)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, sweeper)
+    figures = Figures(core.database, core.clock, core.registry)
+    sweepers = build_sweeper(core), SessionSweeper(build_sessions(core))
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, *sweepers)
+
+
+def _pipeline(
+    core: Core,
+    blobs: BlobStore,
+    sandbox: Sandbox,
+    embedding: EmbeddingService,
+    store: VectorStore,
+    collector: Collector,
+    queue: DurableQueue,
+) -> Pipeline:
+    return Pipeline(
+        core.database,
+        core.clock,
+        blobs,
+        sandbox,
+        Chunkers(embedding.model.tokenizer_json),
+        embedding,
+        store,
+        core.ledger,
+        collector,
+        queue,
+        max_chunks=core.settings.max_chunks,
+        fetcher=_fetcher(core.settings),
+        quotas=core.quotas,
+    )
 
 
 def build_sender(core: Core) -> WebhookSender:

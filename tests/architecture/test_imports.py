@@ -53,6 +53,7 @@ WITHOUT_A_TENANT = {
     "ingestion/repair/blobs.py",  # a stored content does not say whose it is
     "ingestion/repair/former.py",  # whose former versions are to go
     "ingestion/placement.py",  # which collections are to lie by themselves, whoever's they are
+    "rag/sessions/sweeping.py",  # whose sessions are over; each is ended and removed in a session of its tenant
     "ingestion/instances.py",  # processes belong to no tenant
     "ingestion/taking.py",  # names the tenants of jobs that a former version enqueued
     "tenants/registry.py",

@@ -74,6 +74,7 @@ from carrel_client.models import (
     UsageGroup,
 )
 from carrel_client.pins import Pin, Pins
+from carrel_client.sessions import Appended, AppendedTurn, Session, Sessions, Turn
 from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
 from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
@@ -81,6 +82,8 @@ __all__ = [
     "APIError",
     "Admin",
     "AdminAudit",
+    "Appended",
+    "AppendedTurn",
     "Audit",
     "AuditEntry",
     "AuthenticationError",
@@ -136,6 +139,8 @@ __all__ = [
     "RateLimitError",
     "RecentSums",
     "ServiceUnavailableError",
+    "Session",
+    "Sessions",
     "ShownMemory",
     "ShownRecap",
     "ShownTurn",
@@ -148,6 +153,7 @@ __all__ = [
     "TransportError",
     "TuningVersion",
     "Tunings",
+    "Turn",
     "Usage",
     "UsageAmounts",
     "UsageDay",

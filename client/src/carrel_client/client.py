@@ -26,6 +26,7 @@ from carrel_client.models import (
     Usage,
 )
 from carrel_client.pins import Pins
+from carrel_client.sessions import Sessions
 from carrel_client.tenants import Tenants
 from carrel_client.transport import Transport
 from carrel_client.transport import pages as _pages
@@ -56,6 +57,7 @@ class Carrel(Asking):
         self.events = Events(self._transport)
         self.collections = Collections(self._transport)
         self.pins = Pins(self._transport)
+        self.sessions = Sessions(self._transport)
         self.feedback = FeedbackOf(self._transport)
         self.question_sets = QuestionSets(self._transport)
         self.webhooks = Webhooks(self._transport)

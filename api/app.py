@@ -21,6 +21,7 @@ from api.routes import (
     health,
     jobs,
     knowledge,
+    memories,
     oversight,
     pins,
     sessions,
@@ -41,7 +42,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
 _ROUTES = (
-    *(documents, bulk, jobs, knowledge, context, sessions, pins),
+    *(documents, bulk, jobs, knowledge, context, sessions, pins, memories),
     *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )
@@ -50,6 +51,7 @@ TAGS = [
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
     {"name": "Knowledge", "description": "Ask questions; collections."},
     {"name": "Sessions", "description": "Conversations of an application's end users, turn by turn."},
+    {"name": "Memories", "description": "What is known of an application's end users: facts, with their history."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},

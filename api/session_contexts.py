@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from api.context_schemas import ContextIn, ContextOut
 from api.routing import meter_of
 from api.wiring_api import ApiServices
-from rag.context.contexts import Recalled, Request, SessionContext, Sources
+from rag.context.contexts import Recalled, Remembered, Request, SessionContext, Sources
 from rag.context.turns import said_of
+from rag.memories.values import Wanted
 from rag.packing.conversation import Plan
 from rag.packing.counting import counter
+from rag.packing.elements import Fact
 from rag.packing.shares import shares_of
 from rag.recall.recall import RecallQuestion
 from rag.retrieval.question import Answer
+from rag.sessions.spending import SessionMeter
 from rag.traces.left import Left, Packing
+from rag.types import Meter
 from tenants.context import TenantContext
+
+MAX_MEMORIES = 20  #: that are tried, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +39,55 @@ def pack_session(services: ApiServices, tenant: TenantContext, body: ContextIn, 
     request = Request(body.session or "", plan, body.pins, body.query or next(iter(body.queries), None))
     count = counter(body.tokenizer, services.embedding.model)
     handle = services.contexts.for_tenant(tenant)
-    context = handle.pack(request, _sources(services, tenant, body, charge_id), count, charge_id=charge_id)
+    context = handle.pack(request, _Asking(services, tenant, body, charge_id).sources(), count, charge_id=charge_id)
     trace_id = services.traces.tracer.leave(tenant, _left(context, body), request=charge_id)
     rendered = ContextOut.of_session(context, body, trace_id=trace_id).model_dump_json()
     return PackedSession(rendered, _charged(context), _audit(context, body))
 
 
-def _sources(services: ApiServices, tenant: TenantContext, body: ContextIn, charge_id: str) -> Sources:
-    def documents(text: str) -> Answer:
-        question = body.asking(text)
-        meter = meter_of(services, tenant, question.collections)
-        return services.retriever.for_tenant(tenant, meter).query(question, charge_id=charge_id)
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Who is asked for a context, and by which meters it is paid: the tenant's budget, within the session's own."""
 
-    def recalled(text: str) -> Recalled:
-        asked = RecallQuestion(text, top_k=body.recall_top_k)
-        found = services.recall.for_tenant(tenant, meter_of(services, tenant, ())).in_session(
-            body.session or "", asked, charge_id=f"{charge_id}:recall"
-        )
-        scores = {each.turn.id: each.score for each in found.turns}
-        degraded = ("recall",) if found.degraded else ()
-        return Recalled([said_of(each.turn) for each in found.turns], scores, found.charged, degraded)
+    services: ApiServices
+    tenant: TenantContext
+    body: ContextIn
+    charge_id: str
 
-    return Sources(
-        documents=documents,
-        recalled=recalled,
-        llm_meter=None if services.rewriting is None else services.rewriting.meter_of(tenant),
-    )
+    def sources(self) -> Sources:
+        rewriting, price = self.services.rewriting, self.services.core.settings.llm_price
+        llm = None if rewriting is None else self._metered(rewriting.meter_of(self.tenant), price)
+        memories = self._memories if self.body.memories else None
+        return Sources(self._documents, self._recalled, memories, llm)
+
+    def _documents(self, text: str) -> Answer:
+        question = self.body.asking(text)
+        meter = self._meter(question.collections)
+        return self.services.retriever.for_tenant(self.tenant, meter).query(question, charge_id=self.charge_id)
+
+    def _recalled(self, text: str) -> Recalled:
+        handle = self.services.recall.for_tenant(self.tenant, self._meter())
+        asked = RecallQuestion(text, top_k=self.body.recall_top_k)
+        found = handle.in_session(self._session, asked, charge_id=f"{self.charge_id}:recall")
+        turns, scores = [said_of(each.turn) for each in found.turns], {each.turn.id: each.score for each in found.turns}
+        return Recalled(turns, scores, found.charged, ("recall",) if found.degraded else ())
+
+    def _memories(self, text: str, subject: str) -> Remembered:
+        handle = self.services.memories.for_tenant(self.tenant, self._meter())
+        found = handle.search(text, charge_id=f"{self.charge_id}:memories", wanted=Wanted(subject=subject), limit=MAX_MEMORIES)
+        versions = [hit.memory.version for hit in found.hits]
+        facts = [Fact(each.memory_id, each.text, each.valid_from) for each in versions]
+        return Remembered(facts, found.charged, ("memories",) if found.degraded else ())
+
+    @property
+    def _session(self) -> str:
+        return self.body.session or ""
+
+    def _meter(self, collections: Sequence[str] = ()) -> SessionMeter:
+        return self._metered(meter_of(self.services, self.tenant, collections), self.services.core.ledger.price)
+
+    def _metered(self, meter: Meter, price: int) -> SessionMeter:
+        return SessionMeter(self.services.core.database, self.tenant, self._session, meter, price=price)
 
 
 def _charged(context: SessionContext) -> int:

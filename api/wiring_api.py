@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from api.bulk import BulkTurns
 from api.cursors import CursorSeal
@@ -12,6 +12,7 @@ from api.gates import build_gates, build_upkeep
 from api.middleware import Gates
 from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
+from api.remembering import build_memories
 from api.streams import JobStreams
 from api.tracing import Tracing, build_tracing
 from api.upkeep import Upkeep
@@ -54,6 +55,7 @@ from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
 from rag.evaluation.tunings import TuningStore
 from rag.llm.rewriting import Rewriting
+from rag.memories.memories import Memories
 from rag.recall.recall import Recall
 from rag.recall.resident import Residents
 from rag.rerank.stage import Reranking
@@ -125,6 +127,7 @@ class ApiServices:
     estimates: Estimates
     jobs: Jobs
     sessions: Sessions
+    memories: Memories
     events: EventLog
     webhooks: Webhooks
     streams: JobStreams
@@ -192,14 +195,12 @@ def build_api(settings: Settings) -> ApiServices:
         traces=traces,
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
-        sessions=build_sessions(core),
         events=EventLog(core.database, core.clock),
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
-        recall=Recall(core.database, core.clock, embedding, Residents(embedding.space.dimensions, RECALL_BYTES)),
-        contexts=Contexts(core.database, core.clock, Recaps(core.database, core.clock, rewriting)),
+        **_conversing(core, embedding, rewriting),
         reranking=reranking,
         rewriting=rewriting,
         store=store,
@@ -208,6 +209,16 @@ def build_api(settings: Settings) -> ApiServices:
         instances=instances,
         readiness=_readiness(core, instances, store, embedding, draining),
     )
+
+
+def _conversing(core: Core, embedding: EmbeddingService, rewriting: Rewriting | None) -> dict[str, Any]:
+    """What keeps conversations and what is known from them, by the names that services have."""
+    return {
+        "sessions": build_sessions(core),
+        "memories": build_memories(core, embedding, rewriting),
+        "recall": Recall(core.database, core.clock, embedding, Residents(embedding.space.dimensions, RECALL_BYTES)),
+        "contexts": Contexts(core.database, core.clock, Recaps(core.database, core.clock, rewriting)),
+    }
 
 
 def _retriever(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from api.remembering import build_memory_sweep
 from api.tracing import build_sweeper
 from api.wiring import (
     COLLECTOR_PATIENCE,
@@ -42,6 +43,7 @@ from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.memories.removal import MemorySweep
 from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
 from rag.traces.erasing import Sweeper
@@ -73,6 +75,7 @@ class WorkerServices:
     figures: Figures
     traces: Sweeper
     sweeper: SessionSweeper
+    memories: MemorySweep
 
     def close(self) -> None:
         self.webhooks.close()
@@ -106,14 +109,13 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         executor_id=executor,
     )
     reconciler = build_reconciler(core, embedding, queue)
-    instances = Instances(core.database, core.clock)
-    events = EventLog(core.database, core.clock)
+    instances, events = Instances(core.database, core.clock), EventLog(core.database, core.clock)
     removal = TenantRemoval(core.database, core.clock, core.registry, blobs, store, embedding, collector)
     points = settings.dedicated_points
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
     figures = Figures(core.database, core.clock, core.registry)
-    sweepers = build_sweeper(core), SessionSweeper(build_sessions(core))
+    sweepers = build_sweeper(core), SessionSweeper(build_sessions(core)), build_memory_sweep(core, embedding)
     return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, *sweepers)
 
 

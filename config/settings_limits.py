@@ -24,6 +24,9 @@ class LimitSettings(BaseModel):
     monthly_tokens: int | None = Field(
         None, ge=0, le=MAX_TOKENS, description="Embedding tokens a month for a new tenant; none is no limit."
     )
+    memories_per_subject: int = Field(
+        1_000, ge=1, le=20_000, description="Memories of one subject; each search and each new fact looks at all of them."
+    )
     events_keep_days: int = Field(30, ge=1, le=3650, description="Days that a tenant's events are kept for.")
     audit_keep_days: int = Field(
         365,

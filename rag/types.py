@@ -39,6 +39,10 @@ class Speaker(Scope, Protocol):
         """The subject of what is said. Raise Forbidden for another than its own."""
 
 
+class Rememberer(Reader, Speaker, Protocol):
+    """A scope that has memories: of its subject, from documents that it sees."""
+
+
 class Meter(Protocol):
     """A tenant's embedding budget, in tokens of the embedding model. Every call is one short transaction.
 

@@ -13,6 +13,7 @@ from config.database import Database
 from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.evaluation.tables import QuestionSet
+from rag.memories.tables import MemoryVersion
 from rag.sessions.tables import ChatSession, Turn
 from tenants.tables import ApiKey, Tenant
 from tenants.webhook_tables import WebhookEndpoint
@@ -126,6 +127,11 @@ CHANGES = {
         "/v1/webhooks",
         lambda _, name: ("/v1/webhooks", {"json": {"url": "https://example.com/", "events": ["*"], "description": name}}),
         _count(WebhookEndpoint, col(WebhookEndpoint.description)),
+    ),
+    "memory": Change(
+        "/v1/memories",
+        lambda _, name: ("/v1/memories", {"json": {"subject": name, "memories": [{"text": "Ann sings.", "key": "art"}]}}),
+        _count(MemoryVersion, col(MemoryVersion.subject)),
     ),
     "tenant": Change(
         "/v1/admin/tenants",

@@ -30,6 +30,7 @@ from api.cli import (
     ingest,
     jobs,
     keys,
+    memories,
     oversight,
     processes,
     questions,
@@ -58,6 +59,7 @@ app.add_typer(document.documents, name="document")
 app.add_typer(jobs.jobs, name="job")
 app.add_typer(session.sessions, name="session")
 app.add_typer(questions.questions, name="questions")
+app.add_typer(memories.memories, name="memory")
 app.add_typer(feedback.feedback, name="feedback")
 app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")

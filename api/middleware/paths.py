@@ -10,13 +10,14 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 #: Bodies of any length, which their routes read line by line and bound themselves.
 STREAMED = frozenset({"/v1/bulk"})
 #: POST routes that change nothing.
-ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"})
+ASKING = frozenset({"/v1/query", "/v1/context", "/v1/memories/search", "/v1/tokens", "/v1/admin/search"})
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(
-    r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/turns(/[^/]+)?|/v1/(admin/)?audit/export"
+    r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/turns(/[^/]+)?"
+    r"|/v1/memories(/[^/]+(/history)?)?|/v1/(admin/)?audit/export"
 )
 #: Somebody waits for the next turn of a conversation: its writes are no bulk work.
-CONVERSING = re.compile(r"/v1/sessions(/.*)?")
+CONVERSING = re.compile(r"/v1/(sessions|memories)(/.*)?")
 
 
 def class_of(method: str, path: str) -> OperationClass:

@@ -10,6 +10,7 @@ import ingestion.tables
 import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
+import rag.memories.tables
 import rag.recall.tables
 import rag.sessions.tables
 import rag.traces.tables
@@ -19,7 +20,7 @@ import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables, rag.memories.tables),
     *(rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )

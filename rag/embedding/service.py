@@ -92,7 +92,13 @@ class EmbeddingService:
 
     def embed_queries(self, scope: Scope, meter: Meter, queries: Sequence[str], *, charge_id: str) -> Embedded:
         """Texts whose tokens are known beforehand: one conditional debit for all, refunded if the model fails."""
+        return self._embed_at_once(scope, meter, self._prompted(self.model.fingerprint.query_prompt, queries), charge_id)
 
+    def embed_kept(self, scope: Scope, meter: Meter, texts: Sequence[str], *, charge_id: str) -> Embedded:
+        """Texts that are kept to be found, as chunks are, while somebody waits: paid for and as urgent as queries."""
+        return self._embed_at_once(scope, meter, self._prompted(self.model.fingerprint.document_prompt, texts), charge_id)
+
+    def _embed_at_once(self, scope: Scope, meter: Meter, prompted: Sequence[str], charge_id: str) -> Embedded:
         def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
             if not missing:
                 return _Bought()
@@ -105,7 +111,6 @@ class EmbeddingService:
                 raise
             return _Bought(sum(tokens), _by_text(missing, embedding.vectors), embedding)
 
-        prompted = self._prompted(self.model.fingerprint.query_prompt, queries)
         embedded = self._embed(scope, prompted, self.model.count_tokens(prompted), buy)
         if not embedded.charged:
             meter.saved(embedded.cached, embedded.deduplicated, embedded.hits)

@@ -43,7 +43,7 @@ def instruction(mode: Rewrite, count: int) -> str:
 
 def texts_of(mode: Rewrite, answer: str, *, asked: tuple[str, ...], count: int) -> tuple[str, ...]:
     """At most `count` texts that were not asked already; of `hyde` one. Raise NotUnderstood for anything but the form."""
-    given = _object(answer)
+    given = object_of(answer)
     found = [given.get("passage")] if mode == "hyde" else given.get("queries")
     if set(given) != {"passage" if mode == "hyde" else "queries"} or not isinstance(found, list):
         raise NotUnderstood("another object than was asked for")
@@ -51,13 +51,13 @@ def texts_of(mode: Rewrite, answer: str, *, asked: tuple[str, ...], count: int) 
     known = {_folded(text) for text in asked}
     texts: dict[str, str] = {}
     for text in found[: 4 * count]:
-        cleaned = _cleaned(text, limit)
-        if _folded(cleaned) not in known:
-            texts.setdefault(_folded(cleaned), cleaned)
+        plain = cleaned(text, limit)
+        if _folded(plain) not in known:
+            texts.setdefault(_folded(plain), plain)
     return tuple(texts.values())[:count]
 
 
-def _object(answer: str) -> dict[str, Any]:
+def object_of(answer: str) -> dict[str, Any]:
     """Models like to put a fence around JSON; nothing else may stand beside it."""
     bare = answer.strip()
     if bare.startswith("```") and bare.endswith("```") and len(bare) > 6:
@@ -71,15 +71,15 @@ def _object(answer: str) -> dict[str, Any]:
     return given
 
 
-def _cleaned(text: object, limit: int) -> str:
+def cleaned(text: object, limit: int) -> str:
     """On one line, without signs that are not seen."""
     if not isinstance(text, str) or len(text) > limit:
         raise NotUnderstood("a text is none, or too long")
     seen = "".join(" " if sign.isspace() else sign for sign in text if sign.isspace() or unicodedata.category(sign)[0] != "C")
-    cleaned = " ".join(seen.split())
-    if not cleaned:
+    plain = " ".join(seen.split())
+    if not plain:
         raise NotUnderstood("a text is empty")
-    return cleaned
+    return plain
 
 
 def _folded(text: str) -> str:

@@ -76,6 +76,7 @@ WITHOUT_A_TENANT = {
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
     "rag/traces/erasing.py",  # which tenants have traces; each one's are swept in a session of its own
+    "rag/memories/removal.py",  # finding what is to be forgotten, whoever's it is; each tenant's goes in a session of its own
 }
 
 

@@ -73,6 +73,7 @@ WITHOUT_AN_EFFECT = {
     "/v1/bulk": "a line that is brought again changes nothing, which holds for each of a stream, however far it came",
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
     "/v1/context": "the same",
+    "/v1/memories/search": "the same",
     "/v1/admin/search": "changes nothing",
     "/v1/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",
@@ -214,7 +215,7 @@ def test_reading_never_needs_more_than_changing() -> None:
             and path not in (*ASKING, "/v1/usage", "/v1/usage/export", "/v1/events", "/v1/feedback")
             and not path.startswith("/v1/audit")
         ):
-            changing = "converse" if path.startswith("/v1/sessions") else "ingest"
+            changing = "converse" if path.startswith(("/v1/sessions", "/v1/memories")) else "ingest"
             assert scope == ("query" if method == "GET" else changing), path
 
 

@@ -50,6 +50,7 @@ from carrel_client.errors import (
 )
 from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
 from carrel_client.jobs import Events, Jobs
+from carrel_client.memories import AddedMemories, FoundMemory, Memories, Memory, MemoryVersion, PlacedMemory
 from carrel_client.models import (
     Budget,
     BudgetLimit,
@@ -80,6 +81,7 @@ from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
 
 __all__ = [
     "APIError",
+    "AddedMemories",
     "Admin",
     "AdminAudit",
     "Appended",
@@ -108,6 +110,7 @@ __all__ = [
     "Events",
     "Feedback",
     "FeedbackOf",
+    "FoundMemory",
     "Group",
     "ImportedTenant",
     "InvalidRequestError",
@@ -118,6 +121,9 @@ __all__ = [
     "Keys",
     "Limit",
     "Limits",
+    "Memories",
+    "Memory",
+    "MemoryVersion",
     "NearDuplicate",
     "NewKey",
     "NewWebhook",
@@ -129,6 +135,7 @@ __all__ = [
     "PermissionDeniedError",
     "Pin",
     "Pins",
+    "PlacedMemory",
     "Placement",
     "Plan",
     "Profile",

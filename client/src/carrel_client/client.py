@@ -19,6 +19,7 @@ from carrel_client.documents import Documents
 from carrel_client.errors import CarrelClientError
 from carrel_client.evaluation import FeedbackOf, QuestionSets
 from carrel_client.jobs import Events, Jobs
+from carrel_client.memories import Memories
 from carrel_client.models import (
     Key,
     NewKey,
@@ -58,6 +59,7 @@ class Carrel(Asking):
         self.collections = Collections(self._transport)
         self.pins = Pins(self._transport)
         self.sessions = Sessions(self._transport)
+        self.memories = Memories(self._transport)
         self.feedback = FeedbackOf(self._transport)
         self.question_sets = QuestionSets(self._transport)
         self.webhooks = Webhooks(self._transport)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from carrel_client import Carrel, InvalidRequestError, NotFoundError
+from carrel_client import BudgetExhaustedError, Carrel, InvalidRequestError, NotFoundError
 from rag.tokens import count_tokens
 from tests.llm import serving
 from tests.support import Service, carrel
@@ -107,6 +107,30 @@ def test_another_subjects_or_tenants_session_is_as_a_missing_one(service: Servic
             assert foreign.value.detail == missing.value.detail
             with pytest.raises(NotFoundError):
                 refused.pins.create(talk.session, seq=1)
+
+
+def test_former_turns_and_memories_are_found_and_paid_within_the_sessions_budget(
+    clients: list[tuple[Talk, Carrel]],
+) -> None:
+    for talk, client in clients:
+        session = client.sessions.create(subject="eve").id
+        said = [{"role": "user", "content": f"The {word} of {talk.name} is blue."} for word in ("boat", *["stone"] * 12)]
+        client.sessions.append(session, said)
+        memory = client.memories.add(f"Eve of {talk.name} owns a boat.", subject="eve").data[0].memory.id
+        wishes = {"strategy": "recall", "memories": True, "message": "Which colour is the boat?", "max_tokens": 600}
+        packed = client.context(session=session, **wishes)  # type: ignore[arg-type]
+        recalled = [turn for turn in packed.turns if turn.place == "recalled"]
+        assert 1 in [turn.seq for turn in recalled]
+        assert all(turn.session_id == session and turn.seq < 12 for turn in recalled)
+        assert [shown.id for shown in packed.memories] == [memory]
+        assert f"Eve of {talk.name} owns a boat." in packed.text
+        assert packed.messages is not None
+        assert "boat of" in packed.messages[-1]["content"]
+        spent = client.sessions.get(session).spent_tokens
+        assert spent >= packed.usage["embedding_tokens"] > 0
+        client.sessions.update(session, budget_tokens=spent)
+        with pytest.raises(BudgetExhaustedError):
+            client.context(session=session, message="Who rows the green canoe at noon?", strategy="documents")
 
 
 def test_a_chat_for_scripts(service: Service, clients: list[tuple[Talk, Carrel]]) -> None:

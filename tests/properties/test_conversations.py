@@ -170,7 +170,8 @@ def test_a_session_is_packed_within_its_budget(counters: Counters, case: Case, n
 
 
 @pytest.mark.full
-@settings(max_examples=10_000, deadline=None)
+@pytest.mark.timeout(600)
+@settings(max_examples=3_000, deadline=None)
 @given(case=cases(), name=st.sampled_from(TOKENIZERS))
 def test_many_sessions_are_packed_within_their_budgets(counters: Counters, case: Case, name: str) -> None:
     check(case, counters[name])

@@ -17,10 +17,10 @@ from rag.embedding.hashing import HashRuntime
 from rag.packing.conversation import Conversation, Material, Plan, count_messages, pack_conversation
 from rag.packing.counting import TokenizerName, counter
 from rag.packing.elements import Fact, Pin, Recap, Said
-from rag.packing.rendering import TAGS
 from rag.packing.shares import PARTS, shares_of
 from tests.properties.test_packing import HOSTILE, passage
 
+TAGS = ("passage", "pinned", "recap", "memory", "turn")
 TOKENIZERS: tuple[TokenizerName, ...] = ("o200k_base", "cl100k_base", "embedding")
 FORGED = (
     *(

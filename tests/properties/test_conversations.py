@@ -34,7 +34,10 @@ FORGED = (
     *("<turn", "</", "<", "recap>", "\\<pinned"),
 )
 TEXT = st.lists(
-    st.one_of(st.sampled_from(HOSTILE + FORGED), st.text(max_size=30), st.just("Books may be kept for weeks. ")), max_size=8
+    st.one_of(
+        st.sampled_from(FORGED), st.sampled_from(HOSTILE), st.text(max_size=30), st.just("Books may be kept for weeks. ")
+    ),
+    max_size=6,
 ).map("".join)
 Counters = dict[str, Callable[[str], int]]
 
@@ -74,7 +77,7 @@ def cases(draw: st.DrawFn) -> Case:
     given_shares = draw(st.one_of(st.none(), st.fixed_dictionaries({part: st.sampled_from((0.0, 0.2, 1.0)) for part in PARTS})))
     strategy = draw(st.sampled_from(("recent", "recall", "documents", "hybrid")))
     plan = Plan(
-        draw(st.integers(1, 900)),
+        draw(st.one_of(st.integers(1, 900), st.integers(900, 8_000))),
         shares_of(strategy, memories=draw(st.booleans()), given=given_shares),  # type: ignore[arg-type]
         newest=draw(st.integers(0, 4)),
         knowledge=draw(st.sampled_from(("last", "system"))),
@@ -163,7 +166,7 @@ def check_delimiters(text: str, places: Sequence[str], passages: int) -> None:
     assert "<|" not in text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(case=cases(), name=st.sampled_from(TOKENIZERS))
 def test_a_session_is_packed_within_its_budget(counters: Counters, case: Case, name: str) -> None:
     check(case, counters[name])

@@ -24,6 +24,7 @@ from api.routes import (
     knowledge,
     memories,
     oversight,
+    pins,
     recall,
     session_documents,
     sessions,
@@ -46,7 +47,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 
 _ROUTES = (
     *(documents, bulk, jobs, knowledge, context),
-    *(sessions, session_documents, recall, memories, traces, erasures),
+    *(sessions, session_documents, pins, recall, memories, traces, erasures),
     *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from api.explain_schemas import ExplanationOut
 from api.query_schemas import CACHED, DEGRADED, SEMANTIC, TRACED, PassageOut, QueryIn, QueryUsage, ReuseOut
+from api.session_context_schemas import ConversingIn, ConversingOut
 from ingestion.passages import Shown
+from rag.context.contexts import SessionContext
 from rag.packing.counting import TokenizerName
 from rag.packing.packing import MAX_BUDGET, Packed
 from rag.packing.rendering import Citation
-from rag.retrieval.question import MAX_TOP_K, Answer
+from rag.retrieval.question import MAX_TOP_K, Answer, Question
 
 DEFAULT_BUDGET, DEFAULT_TOP_K = 2_000, 20
 
 
-class ContextIn(QueryIn):
+class ContextIn(ConversingIn, QueryIn):
     top_k: int = Field(DEFAULT_TOP_K, ge=1, le=MAX_TOP_K, description="Passages that are tried, best first.")
     max_tokens: int = Field(DEFAULT_BUDGET, ge=1, le=MAX_BUDGET, description="Of the whole text, which never has more.")
     tokenizer: TokenizerName = Field(
         "o200k_base", description="By which they are counted; `embedding` is that of the loaded embedding model."
     )
+
+    def asking(self, text: str) -> Question:
+        """As it says, and if it says no question, this one."""
+        asks = self.query is not None or self.queries
+        return self.question() if asks else self.model_copy(update={"query": text}).question()
 
 
 class CitationOut(PassageOut):
@@ -41,7 +49,7 @@ class CitationOut(PassageOut):
         return cls(**(cls.fields_of(passage) | shown | places))
 
 
-class ContextOut(BaseModel):
+class ContextOut(ConversingOut):
     text: str
     tokens: int = Field(description="Of the text, by `tokenizer`; never more than `max_tokens`.")
     max_tokens: int
@@ -73,6 +81,16 @@ class ContextOut(BaseModel):
             explanation=None if answer.explanation is None else ExplanationOut.of(answer.explanation),
             trace_id=trace_id,
         )
+
+    @classmethod
+    def of_session(cls, context: SessionContext, asked: ContextIn, *, trace_id: str | None) -> ContextOut:
+        packed, answer = context.conversation, context.answer or Answer((), 0, 0, {})
+        documents = replace(packed.chosen.documents, text=packed.composed.text, tokens=packed.tokens)
+        shown = cls.of(replace(documents, citations=packed.composed.citations), answer, asked, trace_id=trace_id)
+        shown.usage.embedding_tokens += context.charged
+        shown.usage.llm_tokens += context.llm_tokens
+        further = {"question": context.question, "degraded": list(context.degraded)}
+        return shown.model_copy(update=ConversingOut.fields_of(packed) | further | {"left_out": packed.left_out["documents"]})
 
 
 class PassageViewOut(BaseModel):

@@ -12,7 +12,6 @@ from api.gates import build_gates, build_upkeep
 from api.middleware import Gates
 from api.oversight import CrossTenantSearch, Oversight
 from api.readiness import Readiness, checks
-from api.remembering import build_memories
 from api.streams import JobStreams
 from api.tracing import Tracing, build_tracing
 from api.upkeep import Upkeep
@@ -25,7 +24,6 @@ from api.wiring import (
     build_reranking,
     build_rewriting,
     build_sandbox,
-    build_sessions,
     build_store,
     build_webhooks,
     disk_mark,
@@ -34,21 +32,18 @@ from api.wiring import (
     priced,
     url_policy,
 )
+from api.wiring_conversations import Conversations, build_conversations
 from config.settings import MIB, Settings
-from ingestion.attached import AttachedDocuments
 from ingestion.blobs import BlobStore
 from ingestion.bulk import BulkDocuments
 from ingestion.catalogue import DocumentLimits
 from ingestion.documents import Documents
 from ingestion.durable import DurableQueue
-from ingestion.erasing.requests import Erasures
 from ingestion.estimates import Estimates
-from ingestion.exporting import Exports
 from ingestion.instances import Instances
 from ingestion.jobs import Jobs
 from ingestion.passages import Passages
 from ingestion.placement import Placements
-from ingestion.promotion import Promotion
 from ingestion.removal import Removal
 from ingestion.statistics import StatisticsReader
 from rag.collections import Collections
@@ -57,13 +52,9 @@ from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
 from rag.evaluation.tunings import TuningStore
 from rag.llm.rewriting import Rewriting
-from rag.memories.memories import Memories
-from rag.recall.recall import Recall
-from rag.recall.resident import Residents
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
-from rag.sessions.sessions import Sessions
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
 from tenants.audit_chain import PURPOSE, public_key
@@ -95,16 +86,6 @@ class Tenancy:
 
 
 @dataclass(frozen=True, slots=True)
-class Belongings:
-    """What belongs to sessions and subjects, and what becomes of it."""
-
-    attached: AttachedDocuments
-    promotion: Promotion
-    exports: Exports
-    erasures: Erasures
-
-
-@dataclass(frozen=True, slots=True)
 class Evaluating:
     """What answers are measured by, and fitted to."""
 
@@ -133,17 +114,14 @@ class ApiServices:
     bulk_turns: BulkTurns
     passages: Passages
     traces: Tracing
-    belongings: Belongings
     estimates: Estimates
     jobs: Jobs
-    sessions: Sessions
-    memories: Memories
     events: EventLog
     webhooks: Webhooks
     streams: JobStreams
     draining: threading.Event  #: set when the process is asked to stop
     retriever: Retriever
-    recall: Recall
+    conversations: Conversations
     reranking: Reranking | None
     rewriting: Rewriting | None
     store: VectorStore
@@ -175,9 +153,8 @@ def build_api(settings: Settings) -> ApiServices:
     keys.ensure_operator(operator_key(settings))
     gates, embedding = build_gates(core, keys, tokens), build_embedding(settings)
     core = priced(core, embedding)
-    collections = open_collections(core, embedding)
+    collections, rewriting = open_collections(core, embedding), build_rewriting(settings, core.ledger)
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
-    rewriting = build_rewriting(settings, core.ledger)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     blobs = BlobStore(settings.data_dir / "blobs")
     documents, bulk = _documents(core, collections, blobs, queue)
@@ -203,17 +180,14 @@ def build_api(settings: Settings) -> ApiServices:
         bulk_turns=BulkTurns(),
         passages=Passages(core.database, blobs),
         traces=traces,
-        belongings=_belongings(core, documents, embedding),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
-        sessions=build_sessions(core),
-        memories=build_memories(core, embedding, rewriting),
         events=EventLog(core.database, core.clock),
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
-        recall=_recall(core, embedding),
+        conversations=build_conversations(core, documents, embedding, rewriting),
         reranking=reranking,
         rewriting=rewriting,
         store=store,
@@ -237,11 +211,6 @@ def _retriever(
     return Retriever(*parts, clock=core.clock, reranking=reranking, rewriting=rewriting, results=results)
 
 
-def _recall(core: Core, embedding: EmbeddingService) -> Recall:
-    residents = Residents(embedding.space.dimensions, core.settings.recall_index_mb * MIB)
-    return Recall(core.database, core.clock, embedding, residents)
-
-
 def _tenancy(core: Core) -> Tenancy:
     return Tenancy(
         overrides=Overrides(core.database, core.clock, core.limits),
@@ -250,12 +219,6 @@ def _tenancy(core: Core) -> Tenancy:
         usage=UsageReader(core.database, core.clock, core.limits),
         budgets=BudgetPolicy(core.database, core.clock, core.limits),
     )
-
-
-def _belongings(core: Core, documents: Documents, embedding: EmbeddingService) -> Belongings:
-    attached = AttachedDocuments(documents, embedding.space)
-    erasures = Erasures(core.database, core.clock, core.idempotency)
-    return Belongings(attached, Promotion(attached), Exports(attached), erasures)
 
 
 def _evaluating(core: Core, collections: Collections) -> Evaluating:

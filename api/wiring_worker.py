@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from api.remembering import build_memory_sweep
 from api.wiring import (
     COLLECTOR_PATIENCE,
     JOB_PATIENCE,
@@ -15,7 +14,6 @@ from api.wiring import (
     build_core,
     build_embedding,
     build_sandbox,
-    build_sessions,
     build_store,
     build_webhooks,
     open_collections,
@@ -23,6 +21,7 @@ from api.wiring import (
     url_policy,
     webhook_policy,
 )
+from api.wiring_conversations import build_memory_sweep, build_sessions
 from config.errors import NotFound
 from config.settings import Settings
 from ingestion.blobs import BlobStore

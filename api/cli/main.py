@@ -19,6 +19,7 @@ if not hasattr(config, "__path__") or Path(config.__path__[0]).parent != Path(__
 from api.cli import (
     audit,
     belongings,
+    chat,
     collections,
     context,
     demo,
@@ -67,7 +68,7 @@ app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(oversight.admin, name="admin")
-for module in (processes, doctor, ingest, documents, context, evaluation, tune, replay, jobs, usage, demo):
+for module in (processes, doctor, ingest, documents, context, chat, evaluation, tune, replay, jobs, usage, demo):
     module.register(app)
 
 

@@ -7,6 +7,7 @@ from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
 import ingestion.tables
+import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
 import rag.memories.tables
@@ -19,7 +20,7 @@ import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )

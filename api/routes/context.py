@@ -10,6 +10,7 @@ from api.context_schemas import ContextIn, ContextOut, PassageViewOut
 from api.idempotency import ChargeId
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import Text
+from api.session_contexts import pack_session
 from ingestion.passages import MAX_AROUND, Shown
 from rag.packing.counting import counter
 from rag.packing.packing import pack
@@ -27,13 +28,18 @@ Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="As that v
 @routes.post(
     "/v1/context",
     operation_id="create_context",
-    summary="Pack the passages that answer a question into a budget of tokens",
+    summary="Pack the passages that answer a question, and a session's turns, into a budget of tokens",
     response_model=ContextOut,
     **scope(Scope.QUERY, retrieval=True),
 )
 async def create_context(
     body: ContextIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
 ) -> Response:
+    body.require_session()
+    if body.session is not None:
+        packed = await in_thread(lambda: pack_session(services, tenant, body, charge_id=charge_id))
+        request.state.tokens, request.state.audit = packed.tokens, packed.audit
+        return Response(packed.rendered, media_type="application/json")
     question = body.question()
     retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, question.collections))
 
@@ -67,7 +73,7 @@ async def get_passage(
     session: OfSession = None,
 ) -> PassageViewOut:
     def get() -> Shown:
-        where = tenant if session is None else services.belongings.attached.for_tenant(tenant).reached(session)
+        where = tenant if session is None else services.conversations.belongings.attached.for_tenant(tenant).reached(session)
         return services.passages.for_tenant(where).get(passage_id, around=around, version=version)
 
     return PassageViewOut.of(await in_thread(get))

@@ -36,7 +36,7 @@ _LINES: dict[int | str, dict[str, Any]] = {
     **scope(Scope.QUERY),
 )
 async def export_session(session_id: Text, services: Services, tenant: Tenant) -> Lines:
-    return Lines(_written(await in_thread(services.belongings.exports.for_tenant(tenant).of_session, session_id)))
+    return Lines(_written(await in_thread(services.conversations.belongings.exports.for_tenant(tenant).of_session, session_id)))
 
 
 @routes.get(
@@ -48,7 +48,7 @@ async def export_session(session_id: Text, services: Services, tenant: Tenant) -
     **scope(Scope.QUERY),
 )
 async def export_subject(subject: Text, services: Services, tenant: Tenant) -> Lines:
-    return Lines(_written(await in_thread(services.belongings.exports.for_tenant(tenant).of_subject, subject)))
+    return Lines(_written(await in_thread(services.conversations.belongings.exports.for_tenant(tenant).of_subject, subject)))
 
 
 @routes.delete(
@@ -59,7 +59,7 @@ async def export_subject(subject: Text, services: Services, tenant: Tenant) -> L
     **scope(Scope.CONVERSE),
 )
 async def erase_session(session_id: Text, request: Request, services: Services, tenant: Tenant) -> ErasureOut:
-    row = await in_thread(services.belongings.erasures.for_tenant(tenant).of_session, session_id)
+    row = await in_thread(services.conversations.belongings.erasures.for_tenant(tenant).of_session, session_id)
     request.state.audit = {"session": session_id, "erasure": row.id}
     return ErasureOut.of(row)
 
@@ -72,7 +72,7 @@ async def erase_session(session_id: Text, request: Request, services: Services, 
     **scope(Scope.CONVERSE),
 )
 async def erase_subject(subject: Text, request: Request, services: Services, tenant: Tenant) -> ErasureOut:
-    row = await in_thread(services.belongings.erasures.for_tenant(tenant).of_subject, subject)
+    row = await in_thread(services.conversations.belongings.erasures.for_tenant(tenant).of_subject, subject)
     request.state.audit = {"erasure": row.id}
     return ErasureOut.of(row)
 
@@ -95,7 +95,7 @@ async def create_erasure(body: ErasureIn, request: Request, services: Services, 
     **scope(Scope.QUERY),
 )
 async def get_erasure(erasure_id: Text, services: Services, tenant: Tenant) -> ErasureOut:
-    return ErasureOut.of(await in_thread(services.belongings.erasures.for_tenant(tenant).get, erasure_id))
+    return ErasureOut.of(await in_thread(services.conversations.belongings.erasures.for_tenant(tenant).get, erasure_id))
 
 
 def _written(lines: Iterator[dict[str, Any]]) -> Iterator[bytes]:

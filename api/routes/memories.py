@@ -42,7 +42,7 @@ routes = router("Memories")
 
 
 async def _handle(services: Services, tenant: Tenant) -> TenantMemories:
-    return services.memories.for_tenant(tenant, meter_of(services, tenant, ()), by=tenant.principal.id)
+    return services.conversations.memories.for_tenant(tenant, meter_of(services, tenant, ()), by=tenant.principal.id)
 
 
 Handle = Annotated[TenantMemories, Depends(_handle)]

@@ -26,7 +26,7 @@ routes = router("Sessions")
 async def recall_session(
     session_id: Text, body: RecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
 ) -> Response:
-    handle = services.recall.for_tenant(tenant, meter_of(services, tenant, ()))
+    handle = services.conversations.recall.for_tenant(tenant, meter_of(services, tenant, ()))
     return await _answer(request, body, lambda: handle.in_session(session_id, body.question(), charge_id=charge_id))
 
 
@@ -38,7 +38,8 @@ async def recall_session(
     **scope(Scope.QUERY, retrieval=True),
 )
 async def recall(body: SubjectRecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> Response:
-    handle, question = services.recall.for_tenant(tenant, meter_of(services, tenant, ())), body.question(tuple(body.tags))
+    handle = services.conversations.recall.for_tenant(tenant, meter_of(services, tenant, ()))
+    question = body.question(tuple(body.tags))
     return await _answer(request, body, lambda: handle.of_subject(body.subject, question, charge_id=charge_id))
 
 

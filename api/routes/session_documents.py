@@ -39,7 +39,7 @@ async def attach_document(
 ) -> SubmittedOut:
     submission, after = await submission_of(request)
     render = partial(submitted_out, services.core.clock())
-    handle, record = services.belongings.attached.for_tenant(tenant), once.records(render, status=status_of)
+    handle, record = services.conversations.belongings.attached.for_tenant(tenant), once.records(render, status=status_of)
     submitted = await in_thread(lambda: handle.submit(session_id, submission, expected=expected, after=after, record=record))
     request.state.audit = {"session": session_id, "document": submitted.shown.document.id}
     response.status_code, response.headers["ETag"] = status_of(submitted), submitted.shown.etag
@@ -55,7 +55,7 @@ async def attach_document(
 async def list_attached_documents(
     session_id: Text, services: Services, tenant: Tenant, cursor: Cursor, limit: Limit = 20
 ) -> Page[DocumentOut]:
-    handle = services.belongings.attached.for_tenant(tenant)
+    handle = services.conversations.belongings.attached.for_tenant(tenant)
     shown, following = await in_thread(
         lambda: handle.within(session_id).list(collection=None, after=cursor.position, limit=limit)
     )
@@ -69,7 +69,7 @@ async def list_attached_documents(
     **scope(Scope.QUERY),
 )
 async def get_attached_document(session_id: Text, document_id: Text, services: Services, tenant: Tenant) -> DocumentOut:
-    handle = services.belongings.attached.for_tenant(tenant)
+    handle = services.conversations.belongings.attached.for_tenant(tenant)
     return DocumentOut.of(await in_thread(lambda: handle.within(session_id).get(document_id)))
 
 
@@ -80,7 +80,7 @@ async def get_attached_document(session_id: Text, document_id: Text, services: S
     **scope(Scope.QUERY),
 )
 async def get_attached_text(session_id: Text, document_id: Text, services: Services, tenant: Tenant) -> TextOut:
-    handle = services.belongings.attached.for_tenant(tenant)
+    handle = services.conversations.belongings.attached.for_tenant(tenant)
     shown, text = await in_thread(lambda: handle.within(session_id).text(document_id))
     return TextOut(document_id=document_id, version=shown.version.number, text=text)
 
@@ -94,7 +94,7 @@ async def get_attached_text(session_id: Text, document_id: Text, services: Servi
 async def detach_document(
     session_id: Text, document_id: Text, services: Services, tenant: Tenant, expected: IfMatch
 ) -> DeletedOut:
-    handle = services.belongings.attached.for_tenant(tenant)
+    handle = services.conversations.belongings.attached.for_tenant(tenant)
     job = await in_thread(lambda: handle.within(session_id).delete(document_id, expected=expected))
     return DeletedOut(id=document_id, deleted=not job.held, job=JobOut.of(job, services.core.clock()))
 
@@ -110,7 +110,7 @@ async def promote_session(
     session_id: Text, body: PromoteIn, request: Request, services: Services, tenant: Tenant
 ) -> PromotionOut:
     def promote() -> PromotionOut:
-        where, now = services.belongings.promotion, services.core.clock()
+        where, now = services.conversations.belongings.promotion, services.core.clock()
         promoted = where.promote(tenant, session_id, collection=body.collection, documents=body.documents)
         turns = where.transcript(tenant, session_id, collection=body.collection) if body.turns else None
         data = [

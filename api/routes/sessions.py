@@ -28,7 +28,7 @@ routes = router("Sessions")
 
 
 async def _handle(services: Services, tenant: Tenant) -> TenantSessions:
-    return services.sessions.for_tenant(tenant)
+    return services.conversations.sessions.for_tenant(tenant)
 
 
 Handle = Annotated[TenantSessions, Depends(_handle)]

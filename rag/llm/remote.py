@@ -42,7 +42,11 @@ class RemoteLanguageModel:
 
     def complete(self, instruction: str, text: str, *, max_tokens: int, deadline_s: float) -> Completion:
         messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
-        request = {"model": self.name, "messages": messages, "max_tokens": max_tokens, "temperature": 0, "stream": False}
+        return self.converse(messages, max_tokens=max_tokens, deadline_s=deadline_s)
+
+    def converse(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, deadline_s: float) -> Completion:
+        """What it says next, as `complete` does."""
+        request = {"model": self.name, "messages": [*messages], "max_tokens": max_tokens, "temperature": 0, "stream": False}
         until, began = self._clock() + deadline_s, False
         for attempt in range(TRIES):
             try:

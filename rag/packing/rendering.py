@@ -17,6 +17,9 @@ from itertools import pairwise
 from rag.retrieval.question import Passage
 
 TAG = "passage"
+#: Every element that a context can have: none of them may be forged by what stands in another.
+TAGS = (TAG, "pinned", "recap", "memory", "turn")
+_BEGINNINGS = frozenset(tag[:length] for tag in TAGS for length in range(1, len(tag) + 1))
 MAX_ATTRIBUTE_CHARS = 200
 _LONE = re.compile("[\ud800-\udfff]")
 #: Characters that are `<` or become it when text is normalised (NFKC).
@@ -145,16 +148,15 @@ def _delimits(text: str, at: int) -> bool:
     """
     if _CONTROL.match(text, at):
         return True
-    expected = iter(TAG)
-    wanted = next(expected)
+    read = ""
     for place in range(at, len(text)):
         character = text[place]
-        folded = unicodedata.normalize("NFKC", character).casefold()
-        if folded == wanted:
-            wanted = next(expected, "")
-            if not wanted:
+        more = read + unicodedata.normalize("NFKC", character).casefold()
+        if more in _BEGINNINGS:
+            read = more
+            if read in TAGS:
                 return True
-        elif not (_blank(character) or (wanted == TAG[0] and folded in "/\\!?")):
+        elif not (_blank(character) or (not read and more in "/\\!?")):
             return False
     return False
 

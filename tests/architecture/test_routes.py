@@ -93,6 +93,7 @@ WITHOUT_AN_EFFECT = {
     "/v1/webhooks/{webhook_id}/test": "a second test says no more than the first",
     "/v1/webhooks/{webhook_id}/replay": "what is sent again comes under its first id, by which receivers know it",
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay": "the same, and one that waits stays as it is",
+    "/v1/sessions/{session_id}/pins": "a turn that is pinned stays as it is, and answers every repetition",
     "/v1/admin/tenants/{tenant}/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
 }
 

@@ -189,6 +189,28 @@ _SESSIONS: tuple[Operation, ...] = (
     Operation("POST /v1/sessions/{session_id}/archive", "converse", 200, _SESSION),
     Operation("POST /v1/sessions/{session_id}/resume", "converse", 200, _SESSION),
     Operation("POST /v1/sessions/{session_id}/fork", "converse", 201, {**_SESSION, "body.turn_id": "turn"}),
+    Operation("POST /v1/sessions/{session_id}/pins", "converse", 201, _SESSION, {"body": {"seq": 2}}),
+    Operation("GET /v1/sessions/{session_id}/pins", "query", 200, _SESSION),
+    Operation("DELETE /v1/sessions/{session_id}/pins/{seq}", "converse", 200, _SESSION, {"path": {"seq": "1"}}),
+    Operation(
+        "POST /v1/context",
+        "query",
+        200,
+        {
+            "body.session": "session",
+            "body.message": "text",
+            "body.pins.0": "title",
+            "body.collections.0": "collection name",
+        },
+        {
+            "body": {
+                **{"pins": [""], "collections": [""], "top_k": 100, "max_tokens": 100_000, "strategy": "hybrid"},
+                **{"memories": True, "newest_turns": 1, "recall_top_k": 50, "knowledge": "system"},
+                "shares": {"recent": 0.1, "summary": 0.1, "memories": 0.3, "documents": 0.3, "recalled": 0.2},
+            }
+        },
+        variant="of a session",
+    ),
 )
 
 _MEMORY = {"path.memory_id": "memory"}

@@ -86,7 +86,8 @@ def _calm(body: str) -> str:
     answer.pop("explanation", None)  # ranks, scores and the compiled filter are the question's own
     if "citations" in answer:  # in another order the text has other tokens
         del answer["text"], answer["tokens"], answer["usage"]["context_tokens"]
-    for kind in ("passages", "citations", "groups"):
+        del answer["messages"], answer["message_tokens"]
+    for kind in ("passages", "citations", "groups", "turns", "recaps", "memories"):
         for item in answer.get(kind) or ():
             for name in ("score", "relevance", "boost", "number", "context_start", "context_end"):
                 item.pop(name, None)

@@ -301,6 +301,7 @@ class World:
         path = {"session_id": own["session"]}
         said = self.ask("POST /v1/sessions/{session_id}/turns", key, path=path, body={"turns": turns})
         own["turn"], own["turn/second"] = (turn["id"] for turn in said["data"])
+        self.ask("POST /v1/sessions/{session_id}/pins", key, path=path, body={"seq": 1})
 
     def _erasure(self, member: Member) -> None:
         """Asked for before there was anything to erase."""

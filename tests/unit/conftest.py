@@ -11,6 +11,7 @@ from sqlmodel import SQLModel
 from tokenizers import Tokenizer
 
 import ingestion.tables
+import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
 import rag.memories.tables
@@ -26,7 +27,7 @@ from tenants.tables import Tenant
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )

@@ -7,7 +7,17 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
-from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
+from carrel_client.answers import (
+    Citation,
+    Context,
+    Group,
+    Passage,
+    PassageView,
+    QueryResult,
+    ShownMemory,
+    ShownRecap,
+    ShownTurn,
+)
 from carrel_client.audit import (
     AdminAudit,
     Audit,
@@ -64,6 +74,7 @@ from carrel_client.models import (
     UsageDay,
     UsageGroup,
 )
+from carrel_client.pins import Pin, Pins
 from carrel_client.recall import Recalled, RecalledTurn, RecallWishes, SaidTurn
 from carrel_client.session_documents import Erasure, Erasures, Exports, Promoted, Promotion, SessionDocuments
 from carrel_client.sessions import Appended, AppendedTurn, Session, Sessions, Turn
@@ -128,6 +139,8 @@ __all__ = [
     "Passage",
     "PassageView",
     "PermissionDeniedError",
+    "Pin",
+    "Pins",
     "PlacedMemory",
     "Placement",
     "Plan",
@@ -151,6 +164,9 @@ __all__ = [
     "Session",
     "SessionDocuments",
     "Sessions",
+    "ShownMemory",
+    "ShownRecap",
+    "ShownTurn",
     "SkippedReplay",
     "Statistics",
     "Tenant",

@@ -78,8 +78,40 @@ class Citation(Passage):
 
 
 @dataclass(frozen=True)
+class ShownTurn(Model):
+    """`context.text[context_start:context_end]` shows it, delimiters included."""
+
+    place: str  #: pinned, recent or recalled
+    session_id: str
+    seq: int
+    role: str
+    speaker: str | None
+    said_at: str
+    context_start: int
+    context_end: int
+
+
+@dataclass(frozen=True)
+class ShownRecap(Model):
+    """What the turns `from_seq` to `to_seq` came to."""
+
+    from_seq: int
+    to_seq: int
+    method: str  #: extractive, or the language model that wrote it
+    context_start: int
+    context_end: int
+
+
+@dataclass(frozen=True)
+class ShownMemory(Model):
+    id: str
+    context_start: int
+    context_end: int
+
+
+@dataclass(frozen=True)
 class Context(Model):
-    """Passages packed into a budget of tokens."""
+    """Passages, and what was said in a session, packed into a budget of tokens."""
 
     text: str
     tokens: int
@@ -94,10 +126,21 @@ class Context(Model):
     cached: bool = False
     semantic_cache: dict[str, float] | None = None
     trace_id: str | None = None  #: what it left for `carrel.traces.replay`; None if nothing was kept
+    messages: list[dict[str, str]] | None = None  #: with a session: role and content, as any SDK takes them
+    message_tokens: int | None = None  #: of the messages, with 4 for the form of each and 3 more
+    question: str | None = None  #: what was asked of documents, memories and former turns
+    turns: list[ShownTurn] = field(default_factory=list)
+    recaps: list[ShownRecap] = field(default_factory=list)
+    memories: list[ShownMemory] = field(default_factory=list)
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Context:
-        return super().parse({**data, "citations": [Citation.parse(item) for item in data["citations"]]})
+        kinds: dict[str, type[Model]] = {
+            **{"citations": Citation, "turns": ShownTurn},
+            **{"recaps": ShownRecap, "memories": ShownMemory},
+        }
+        lists = {name: [kind.parse(item) for item in data.get(name) or ()] for name, kind in kinds.items()}
+        return super().parse({**data, **lists})
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,19 @@ class Wishes(TypedDict, total=False):
     mode: str | None  #: hybrid (default), dense or lexical
     dense_weight: float | None  #: 0 to 1: of meaning; the rest is that of words
     tuned: bool | None  #: False leaves out what the collections are tuned to
-    session: str | None  #: search what is attached to it too; with it `collections` may be empty
     explain: bool | None  #: say how the answer came to be
+
+
+class SessionWishes(Wishes, total=False):
+    """What a context of a session can ask for beside that."""
+
+    strategy: str | None  #: hybrid (default), recent, recall or documents
+    memories: bool | None  #: also what is remembered of the subject
+    shares: Mapping[str, float] | None  #: of the budget: recent, summary, memories, documents, recalled
+    newest_turns: int | None  #: so many stand in it, or InvalidRequestError says how much they lack
+    recall_top_k: int | None
+    pins: Sequence[str] | None  #: texts that stand first
+    knowledge: str | None  #: where what was found stands: last (default) or system
 
 
 class Asking:
@@ -38,25 +49,37 @@ class Asking:
 
     _transport: Transport
 
-    def query(self, query: str, *, top_k: int = 10, **wishes: Unpack[Wishes]) -> QueryResult:
-        """Find the passages that answer `query`, best first."""
-        return QueryResult.parse(self._ask("/v1/query", query, {"top_k": top_k}, wishes))
+    def query(self, query: str, *, top_k: int = 10, session: str | None = None, **wishes: Unpack[Wishes]) -> QueryResult:
+        """Find the passages that answer `query`, best first. With a `session` what is attached to it is searched too, and
+        `collections` may be empty."""
+        body = {"top_k": top_k, **({} if session is None else {"session": session})}
+        return QueryResult.parse(self._ask("/v1/query", query, body, wishes))
 
     def context(
         self,
-        query: str,
+        query: str | None = None,
         *,
         max_tokens: int = 2000,
         tokenizer: str = "o200k_base",
         top_k: int = 20,
-        **wishes: Unpack[Wishes],
+        session: str | None = None,
+        message: str | None = None,
+        **wishes: Unpack[SessionWishes],
     ) -> Context:
-        """The passages that answer `query` as one text for a language model, of at most `max_tokens`, with citations.
+        """The passages that answer `query` as one text for a language model, of at most `max_tokens`, with citations; with a
+        `session` its turns too, and `messages` for a chat.
 
-        `tokenizer`: "o200k_base", "cl100k_base", or "embedding", that of the service's embedding model.
+        `tokenizer`: "o200k_base", "cl100k_base", or "embedding", that of the service's embedding model. `message`: what the
+        user says now, which stands last. Without a query, the message is asked for, or what the user said last.
         """
         body = {"max_tokens": max_tokens, "tokenizer": tokenizer, "top_k": top_k}
+        body |= {name: value for name, value in (("session", session), ("message", message)) if value is not None}
         return Context.parse(self._ask("/v1/context", query, body, wishes))
+
+    def chat_context(self, *, session: str, message: str, max_tokens: int = 4000, **wishes: Unpack[SessionWishes]) -> Context:
+        """What a language model is to be given when the user says `message`: `messages` of the answer go to any SDK as they
+        are, and have at most `max_tokens`. The message is not appended to the session."""
+        return self.context(session=session, message=message, max_tokens=max_tokens, **wishes)
 
     def passage(
         self, passage_id: str, *, around: int = 500, version: int | None = None, session: str | None = None
@@ -70,7 +93,7 @@ class Asking:
         answer = self._transport.call("GET", _path("/v1/passages", passage_id), params=params)
         return PassageView.parse(answer.json())
 
-    def _ask(self, path: str, query: str, body: Mapping[str, Any], wishes: Wishes) -> Any:
-        given = {name: value for name, value in wishes.items() if value is not None}
-        body = {"query": query, **body, **given}
+    def _ask(self, path: str, query: str | None, body: Mapping[str, Any], wishes: Wishes) -> Any:
+        given = {name: value for name, value in {"query": query, **wishes}.items() if value is not None}
+        body = {**body, **given}
         return self._transport.call("POST", path, json=body, repeatable=True).json()

@@ -26,6 +26,7 @@ from carrel_client.models import (
     Token,
     Usage,
 )
+from carrel_client.pins import Pins
 from carrel_client.recall import RecallsSubject
 from carrel_client.session_documents import Erasures, Exports, SessionDocuments
 from carrel_client.sessions import Sessions
@@ -59,6 +60,7 @@ class Carrel(Asking, RecallsSubject):
         self.jobs = Jobs(self._transport)
         self.events = Events(self._transport)
         self.collections = Collections(self._transport)
+        self.pins = Pins(self._transport)
         self.sessions = Sessions(self._transport)
         self.memories = Memories(self._transport)
         self.feedback = FeedbackOf(self._transport)

@@ -1,0 +1,128 @@
+"""Contexts of sessions, put together from the services of the api process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.context_schemas import ContextIn, ContextOut
+from api.routing import meter_of
+from api.wiring_api import ApiServices
+from rag.context.contexts import Recalled, Remembered, Request, SessionContext, Sources
+from rag.context.turns import said_of
+from rag.memories.values import Wanted
+from rag.packing.conversation import Plan
+from rag.packing.counting import counter
+from rag.packing.elements import Fact
+from rag.packing.shares import shares_of
+from rag.recall.recall import RecallQuestion
+from rag.retrieval.question import Answer
+from rag.sessions.spending import SessionMeter
+from rag.traces.left import Left, Packing
+from rag.types import Meter
+from tenants.context import TenantContext
+
+MAX_MEMORIES = 20  #: that are tried, best first
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSession:
+    rendered: str
+    tokens: int  #: charged
+    audit: dict[str, Any]
+
+
+def pack_session(services: ApiServices, tenant: TenantContext, body: ContextIn, *, charge_id: str) -> PackedSession:
+    shares = shares_of(body.strategy, memories=body.memories, given=body.shares.given())
+    plan = Plan(body.max_tokens, shares, body.newest_turns, body.knowledge, body.message)
+    request = Request(body.session or "", plan, body.pins, body.query or next(iter(body.queries), None))
+    count = counter(body.tokenizer, services.embedding.model)
+    handle = services.conversations.contexts.for_tenant(tenant)
+    context = handle.pack(request, _Asking(services, tenant, body, charge_id).sources(), count, charge_id=charge_id)
+    trace_id = services.traces.tracer.leave(tenant, _left(context, body), request=charge_id)
+    rendered = ContextOut.of_session(context, body, trace_id=trace_id).model_dump_json()
+    return PackedSession(rendered, _charged(context), _audit(context, body))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Who is asked for a context, and by which meters it is paid: the tenant's budget, within the session's own."""
+
+    services: ApiServices
+    tenant: TenantContext
+    body: ContextIn
+    charge_id: str
+
+    def sources(self) -> Sources:
+        rewriting, price = self.services.rewriting, self.services.core.settings.llm_price
+        llm = None if rewriting is None else self._metered(rewriting.meter_of(self.tenant), price)
+        memories = self._memories if self.body.memories else None
+        return Sources(self._documents, self._recalled, memories, llm)
+
+    def _documents(self, text: str) -> Answer:
+        question = self.body.asking(text)
+        meter = self._meter(question.collections)
+        return self.services.retriever.for_tenant(self.tenant, meter).query(question, charge_id=self.charge_id)
+
+    def _recalled(self, text: str) -> Recalled:
+        handle = self.services.conversations.recall.for_tenant(self.tenant, self._meter())
+        asked = RecallQuestion(text, top_k=self.body.recall_top_k)
+        found = handle.in_session(self._session, asked, charge_id=f"{self.charge_id}:recall")
+        turns, scores = [said_of(each.turn) for each in found.turns], {each.turn.id: each.score for each in found.turns}
+        return Recalled(turns, scores, found.charged, ("recall",) if found.degraded else ())
+
+    def _memories(self, text: str, subject: str) -> Remembered:
+        handle = self.services.conversations.memories.for_tenant(self.tenant, self._meter())
+        found = handle.search(text, charge_id=f"{self.charge_id}:memories", wanted=Wanted(subject=subject), limit=MAX_MEMORIES)
+        versions = [hit.memory.version for hit in found.hits]
+        facts = [Fact(each.memory_id, each.text, each.valid_from) for each in versions]
+        return Remembered(facts, found.charged, ("memories",) if found.degraded else ())
+
+    @property
+    def _session(self) -> str:
+        return self.body.session or ""
+
+    def _meter(self, collections: Sequence[str] = ()) -> SessionMeter:
+        return self._metered(meter_of(self.services, self.tenant, collections), self.services.core.ledger.price)
+
+    def _metered(self, meter: Meter, price: int) -> SessionMeter:
+        return SessionMeter(self.services.core.database, self.tenant, self._session, meter, price=price)
+
+
+def _charged(context: SessionContext) -> int:
+    answer = context.answer
+    return context.charged + (0 if answer is None else answer.charged + answer.rerank_tokens)
+
+
+def _left(context: SessionContext, body: ContextIn) -> Left:
+    packed, chosen = context.conversation, context.conversation.chosen
+    text = packed.composed.text
+    packing = Packing(
+        text, packed.tokens, body.max_tokens, body.tokenizer, packed.left_out["documents"], packed.composed.citations
+    )
+    asked = body.model_dump(include={"strategy", "memories", "shares", "newest_turns", "recall_top_k", "knowledge"})
+    shown = {
+        "turns": [chosen.recent[0].seq, chosen.recent[-1].seq] if chosen.recent else [],
+        "recaps": [[recap.first, recap.last] for recap in chosen.recaps],
+        "memories": [fact.id for fact in chosen.facts],
+    }
+    return Left(
+        "context",
+        None if context.answer is None or context.question is None else body.asking(context.question),
+        context.answer,
+        packing,
+        subject=context.subject,
+        session_id=body.session,
+        recalled=[(turn.id, context.recalled.scores.get(turn.id, 0.0)) for turn in context.recalled.turns],
+        details={**asked, **shown},
+        words=body.model_dump(include={"message", "pins", "query", "queries"}),
+    )
+
+
+def _audit(context: SessionContext, body: ContextIn) -> dict[str, Any]:
+    """Ids, as of every retrieval."""
+    composed = context.conversation.composed
+    shown = {"passages": [cited.passage.id for cited in composed.citations], "session": body.session}
+    recalled = [f"{turn.session}:{turn.seq}" for turn in context.conversation.chosen.recalled]
+    return shown | {"turns": recalled, "memories": [fact.id for fact in context.conversation.chosen.facts]}

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api import idempotency, middleware
+from api.openai import embedding_routes, errors, file_routes, member_routes, store_routes
 from api.problems import install_handlers
 from api.routes import (
     admin,
@@ -40,12 +41,14 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 
 _ROUTES = (
     *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
+    *(store_routes, member_routes, file_routes, embedding_routes),
     *(admin, tenants, oversight, health),
 )
 TAGS = [
     {"name": "Documents", "description": "Bring, show and delete documents."},
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
     {"name": "Knowledge", "description": "Ask questions; collections."},
+    {"name": "OpenAI", "description": "Vector stores, files, embeddings and models, as the OpenAI SDK calls them."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},
@@ -89,5 +92,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]
         idempotency.described(schema, RETRIEVAL_KEY, STREAMED_KEY)
+        errors.described(schema)
         app.openapi_schema = schema
     return app.openapi_schema

@@ -29,12 +29,11 @@ from api.wiring import (
     open_collections,
     operator_key,
     priced,
-    url_policy,
 )
+from api.wiring_documents import build_documents, store_parts
 from config.settings import MIB, Settings
 from ingestion.blobs import BlobStore
 from ingestion.bulk import BulkDocuments
-from ingestion.catalogue import DocumentLimits
 from ingestion.documents import Documents
 from ingestion.durable import DurableQueue
 from ingestion.estimates import Estimates
@@ -44,7 +43,9 @@ from ingestion.passages import Passages
 from ingestion.placement import Placements
 from ingestion.removal import Removal
 from ingestion.statistics import StatisticsReader
+from ingestion.stores.services import StoreServices
 from rag.collections import Collections
+from rag.embedding.given import GivenTexts
 from rag.embedding.service import EmbeddingService
 from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
@@ -110,6 +111,8 @@ class ApiServices:
     documents: Documents
     bulk: BulkDocuments
     bulk_turns: BulkTurns
+    stores: StoreServices
+    given: GivenTexts
     passages: Passages
     estimates: Estimates
     jobs: Jobs
@@ -157,7 +160,7 @@ def build_api(settings: Settings) -> ApiServices:
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     instances = Instances(core.database, core.clock)
     blobs = BlobStore(settings.data_dir / "blobs")
-    documents, bulk = _documents(core, collections, blobs, queue)
+    documents, bulk = build_documents(core, collections, blobs, queue)
     audit = AuditLog(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     return ApiServices(
@@ -177,6 +180,8 @@ def build_api(settings: Settings) -> ApiServices:
         documents=documents,
         bulk=bulk,
         bulk_turns=BulkTurns(),
+        stores=StoreServices.of(store_parts(core, bulk)),
+        given=GivenTexts(embedding, cut=settings.embedding_dimensions is not None),
         passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
@@ -221,13 +226,6 @@ def _tenancy(core: Core) -> Tenancy:
 def _evaluating(core: Core, collections: Collections) -> Evaluating:
     parts = core.database, core.clock, collections
     return Evaluating(QuestionSets(*parts), FeedbackStore(*parts), TuningStore(*parts))
-
-
-def _documents(core: Core, collections: Collections, blobs: BlobStore, queue: DurableQueue) -> tuple[Documents, BulkDocuments]:
-    settings = core.settings
-    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings), core.quotas)
-    parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
-    return Documents(*parts), BulkDocuments(*parts)
 
 
 def _oversight(core: Core, audit: AuditLog, retriever: Retriever) -> Oversight:

@@ -11,6 +11,7 @@ from api.wiring import (
     COLLECTOR_PATIENCE,
     JOB_PATIENCE,
     Core,
+    build_admission,
     build_core,
     build_embedding,
     build_sandbox,
@@ -21,6 +22,7 @@ from api.wiring import (
     url_policy,
     webhook_policy,
 )
+from api.wiring_documents import build_store_upkeep
 from config.settings import Settings
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
@@ -35,6 +37,7 @@ from ingestion.placement import Placer
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
+from ingestion.stores.upkeep import StoreUpkeep
 from ingestion.tenant_removal import TenantRemoval
 from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
@@ -67,6 +70,8 @@ class WorkerServices:
     removal: TenantRemoval
     sealer: Sealer
     figures: Figures
+    stores: StoreUpkeep
+    admitting: DurableQueue  #: takes what finds room
 
     def close(self) -> None:
         self.webhooks.close()
@@ -76,6 +81,7 @@ class WorkerServices:
         self.embedding.close()
         self.store.close()
         self.queue.close()
+        self.admitting.close()
         self.core.database.close()
 
 
@@ -86,7 +92,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     sandbox.warm_up()
     embedding = build_embedding(settings)
     core = priced(core, embedding)
-    open_collections(core, embedding)
+    collections = open_collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
     blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
     collector = _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue)
@@ -121,7 +127,9 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
     figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
+    admitting = DurableQueue(core.database, build_admission(settings))
+    stores = build_store_upkeep(core, collections, blobs, admitting), admitting
+    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures, *stores)
 
 
 def build_sender(core: Core) -> WebhookSender:

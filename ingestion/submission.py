@@ -15,6 +15,7 @@ from rag.attributes import Stored, conformed
 from rag.collections import DEFAULT
 from rag.corpus import PIPELINE_VERSION
 from rag.filters import Value, check_attributes
+from rag.profiles import Chunking
 
 MAX_TITLE_CHARS, MAX_EXTERNAL_ID_CHARS, MAX_SOURCE_CHARS = 500, 512, 2_000
 MAX_LABELS, MAX_LABEL_CHARS = 16, 64
@@ -34,6 +35,7 @@ class Submission:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     labels: Sequence[str] = ()
     url: str | None = None  #: from where a job is to fetch the content, instead of `content`
+    chunking: Chunking | None = None  #: None: as the collection's profile says
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Checked:
     attributes: dict[str, Value]
     labels: tuple[str, ...]
     url: str | None = None
+    chunking: Chunking | None = None
 
     def within(self, types: Stored) -> Checked:
         """With its attributes as a collection keeps them. Raises InvalidInput."""
@@ -93,6 +96,7 @@ def check(submission: Submission, *, max_bytes: int, urls: UrlPolicy | None = No
         attributes=check_attributes(submission.attributes),
         labels=tuple(sorted(set(submission.labels))),
         url=url,
+        chunking=submission.chunking,
     )
 
 

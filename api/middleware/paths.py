@@ -10,9 +10,18 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 #: Bodies of any length, which their routes read line by line and bound themselves.
 STREAMED = frozenset({"/v1/bulk"})
 #: POST routes that change nothing.
-ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"})
+ASKING = frozenset(
+    {
+        *("/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"),
+        *("/v1/embeddings", "/v1/vector_stores/{vector_store_id}/search"),
+    }
+)
+_ASKING = re.compile("|".join(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) for path in sorted(ASKING)))
 #: Reads that are audited although they change nothing: they hand out content.
-RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export")
+RETRIEVALS = re.compile(
+    r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export"
+    r"|/v1/files/[^/]+/content|/v1/vector_stores/[^/]+/files/[^/]+/content"
+)
 
 
 def class_of(method: str, path: str) -> OperationClass:
@@ -20,4 +29,4 @@ def class_of(method: str, path: str) -> OperationClass:
         return OperationClass.ADMIN
     if method in ("GET", "HEAD"):
         return OperationClass.READ
-    return OperationClass.QUERY if path in ASKING else OperationClass.INGEST
+    return OperationClass.QUERY if _ASKING.fullmatch(path) else OperationClass.INGEST

@@ -6,6 +6,7 @@ from alembic import context
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
+import ingestion.stores.tables
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
@@ -15,7 +16,7 @@ import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.stores.tables, ingestion.tables, rag.corpus, rag.evaluation.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 from ingestion.counting import documents_as_they_are, follow, mismatched
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
+from ingestion.stores.tables import StoredFile
 from rag.corpus import Collection, Document
 from tenants.context import TenantContext
 from tenants.quotas import Counts, open_counts, set_counts, used_of
@@ -50,12 +51,13 @@ def _noted(parts: Parts, context: TenantContext, document_id: str) -> bool:
 
 
 def recount(session: Session) -> Counts:
-    """As the notes on the documents say, in one statement with the collections: it sees one moment."""
+    """As the notes on the documents say, in one statement with the collections and files: it sees one moment."""
     notes = (sa.case((col(Document.counted), 1), else_=0), col(Document.counted_chunks), col(Document.counted_bytes))
     sums = [sa.select(sa.func.coalesce(sa.func.sum(note), 0)).scalar_subquery() for note in notes]
     collections = sa.select(sa.func.count(col(Collection.id))).scalar_subquery()
-    row = session.execute(sa.select(*sums, collections)).one()
-    return Counts(*map(int, row)) + Counts(sessions=used_of_sessions(session))
+    kept = sa.select(sa.func.coalesce(sa.func.sum(col(StoredFile.bytes)), 0)).where(col(StoredFile.deleted_at).is_(None))
+    *row, files = session.execute(sa.select(*sums, collections, kept.scalar_subquery())).one()
+    return Counts(*map(int, row)) + Counts(bytes=int(files)) + Counts(sessions=used_of_sessions(session))
 
 
 def used_of_sessions(session: Session) -> int:

@@ -91,7 +91,12 @@ class EmbeddingService:
         return self.embed_queries(scope, meter, [text], charge_id=charge_id)
 
     def embed_queries(self, scope: Scope, meter: Meter, queries: Sequence[str], *, charge_id: str) -> Embedded:
-        """Texts whose tokens are known beforehand: one conditional debit for all, refunded if the model fails."""
+        prompted = self._prompted(self.model.fingerprint.query_prompt, queries)
+        return self.embed_now(scope, meter, prompted, charge_id=charge_id, urgent=True)
+
+    def embed_now(self, scope: Scope, meter: Meter, texts: Sequence[str], *, charge_id: str, urgent: bool = False) -> Embedded:
+        """Texts as they are given, whose tokens are known beforehand: one conditional debit for all, refunded if the model
+        fails."""
 
         def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
             if not missing:
@@ -99,14 +104,13 @@ class EmbeddingService:
             tokens = [texts.tokens[text] for text in missing]
             meter.debit(charge_id, sum(tokens))
             try:
-                embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, urgent=True)
+                embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, urgent=urgent)
             except Exception:
                 meter.refund(charge_id)
                 raise
             return _Bought(sum(tokens), _by_text(missing, embedding.vectors), embedding)
 
-        prompted = self._prompted(self.model.fingerprint.query_prompt, queries)
-        embedded = self._embed(scope, prompted, self.model.count_tokens(prompted), buy)
+        embedded = self._embed(scope, texts, self.model.count_tokens(texts), buy)
         if not embedded.charged:
             meter.saved(embedded.cached, embedded.deduplicated, embedded.hits)
         return embedded

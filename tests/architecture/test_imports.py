@@ -68,6 +68,7 @@ WITHOUT_A_TENANT = {
     "tenants/webhook_outbox.py",  # finding endpoints that wait, and purging; each is served in a session of its tenant
     "tenants/overrides.py",  # the operator's, as the registry is
     "tenants/deletions.py",
+    "ingestion/stores/upkeep.py",  # which tenants have something to be finished; each is served in sessions of its own
     "ingestion/tenant_removal.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
     "tenants/anomalies.py",  # which tenants used anything; each is looked at in a session of its own
     "tenants/ledger/policy.py",  # what the operator sets for a tenant

@@ -113,7 +113,7 @@ class Settling:
         )
 
     def _remove_files(self, context: TenantContext) -> None:
-        """Files that leave their stores, and then those that are deleted altogether."""
+        """Files that leave their stores."""
         leaving = select(StoreFile).where(col(StoreFile.state) == REMOVING).limit(REMOVED)
         with self._parts.database.read(context) as session:
             rows = session.scalars(leaving).all()
@@ -123,6 +123,9 @@ class Settling:
             )
             with self._parts.database.write(context) as session:
                 session.execute(sa.delete(StoreFile).where(*_same(row)), execution_options=_NO_SYNC)
+
+    def purge_files(self, context: TenantContext) -> None:
+        """What is left of deleted files that are in no store any more."""
         left = sa.exists().where(col(StoreFile.file_id) == col(StoredFile.id))
         gone = select(StoredFile).where(col(StoredFile.deleted_at).is_not(None), ~left).limit(REMOVED)
         with self._parts.database.read(context) as session:

@@ -34,6 +34,7 @@ class StoreUpkeep:
                 context = self._context_of_job(tenant_id, "stores")
                 self._expire_files(context)
                 self._settling.settle(context, quiet_ms=QUIET_MS)
+                self._settling.purge_files(context)
             except CarrelError as error:
                 log.info("stores are seen to later", extra={"tenant": tenant_id, "code": error.code})
 

@@ -144,7 +144,7 @@ async def get_file(file_id: Text, services: Services, tenant: Tenant) -> FileOut
     operation_id="openai_get_file_content",
     summary="A file's bytes, as they were uploaded",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}},
+    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
     **scope(Scope.QUERY),
 )
 async def get_content(file_id: Text, services: Services, tenant: Tenant) -> Response:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, Field
 
 from api.arranging_schemas import ArrangingIn
-from api.openai.filters import native
+from api.openai.filters import FilterIn, native
 from api.openai.shapes import MAX_METADATA, FileCounts, Metadata, Strategy, seconds
 from api.query_schemas import QueryIn
 from api.schemas import Input, Text
@@ -116,11 +116,7 @@ class SearchOptions(Input, ArrangingIn):
 
 class SearchIn(Input):
     query: Text | list[Text] = Field(description=f"One, or up to {MAX_PHRASINGS} phrasings.")
-    filters: dict[str, Any] | None = Field(
-        None,
-        description="`type` (eq ne gt gte lt lte in nin), `key`, `value`; or `type` (and or), `filters`.",
-        examples=[{"type": "gte", "key": "year", "value": 2020}],
-    )
+    filters: FilterIn | None = Field(None, examples=[{"type": "gte", "key": "year", "value": 2020}])
     max_num_results: int = Field(10, ge=1, le=MAX_RESULTS)
     ranking_options: RankingIn = Field(default_factory=RankingIn)
     rewrite_query: bool | None = Field(None, description="By the configured language model, if there is one.")

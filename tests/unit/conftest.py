@@ -10,6 +10,7 @@ import pytest
 from sqlmodel import SQLModel
 from tokenizers import Tokenizer
 
+import ingestion.stores.tables
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
@@ -22,7 +23,7 @@ from tenants.tables import Tenant
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.stores.tables, ingestion.tables, rag.corpus, rag.evaluation.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field
+from fastapi.exceptions import RequestValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from api.arranging_schemas import ArrangingIn
 from api.openai.filters import FilterIn, native
@@ -139,13 +140,12 @@ class SearchIn(Input):
             asked["rerank"] = False
         if self.rewrite_query is not None and "rewrite" not in asked:
             asked["rewrite"] = "multi_query" if self.rewrite_query and rewrites else "none"
-        given = QueryIn.model_construct(**asked, queries=self.queries, collections=[store_id], top_k=self.max_num_results)
-        return QueryIn.model_validate(
-            {
-                **given.model_dump(exclude_unset=True),
-                "filter": None if self.filters is None else native(self.filters),
-            }
-        ).question()
+        asked |= {"queries": self.queries, "collections": [store_id], "top_k": self.max_num_results}
+        asked["filter"] = None if self.filters is None else native(self.filters)
+        try:
+            return QueryIn.model_validate(asked).question()
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from error
 
 
 class ContentOut(BaseModel):

@@ -7,6 +7,7 @@ import base64
 import struct
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -351,6 +352,18 @@ def test_a_repeated_request_makes_one_store_and_one_file(client: OpenAI) -> None
     ]
     assert batches[0] == batches[1]
     assert len([*client.vector_stores.list()]) == len([*client.files.list()]) == 1
+
+
+def test_the_documented_snippet_runs(hashed: Service, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (repository / "docs" / "openai.md").read_text(encoding="utf-8")
+    snippet = page.partition("```python\n")[2].partition("```")[0]
+    snippet = snippet.replace("carrel_key_...", hashed.key(hashed.tenant()[0])).replace("http://127.0.0.1:8321", hashed.url)
+    ran: dict[str, Any] = {}
+    exec(compile(snippet, "docs/openai.md", "exec"), ran)
+    ran["client"].close()
+    hashed.close_clients()
+    assert "rules.txt [0:33]  Books may be kept for four weeks." in capsys.readouterr().out
+    assert len(ran["vectors"]) == 2
 
 
 @pytest.mark.full

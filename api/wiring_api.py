@@ -30,7 +30,7 @@ from api.wiring import (
     operator_key,
     priced,
 )
-from api.wiring_documents import build_documents, store_parts
+from api.wiring_documents import OpenAIServices, build_documents, build_openai
 from config.settings import MIB, Settings
 from ingestion.blobs import BlobStore
 from ingestion.bulk import BulkDocuments
@@ -43,9 +43,7 @@ from ingestion.passages import Passages
 from ingestion.placement import Placements
 from ingestion.removal import Removal
 from ingestion.statistics import StatisticsReader
-from ingestion.stores.services import StoreServices
 from rag.collections import Collections
-from rag.embedding.given import GivenTexts
 from rag.embedding.service import EmbeddingService
 from rag.evaluation.feedback import FeedbackStore
 from rag.evaluation.question_sets import QuestionSets
@@ -111,8 +109,7 @@ class ApiServices:
     documents: Documents
     bulk: BulkDocuments
     bulk_turns: BulkTurns
-    stores: StoreServices
-    given: GivenTexts
+    openai: OpenAIServices
     passages: Passages
     estimates: Estimates
     jobs: Jobs
@@ -158,8 +155,7 @@ def build_api(settings: Settings) -> ApiServices:
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     rewriting = build_rewriting(settings, core.ledger)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
-    instances = Instances(core.database, core.clock)
-    blobs = BlobStore(settings.data_dir / "blobs")
+    instances, blobs = Instances(core.database, core.clock), BlobStore(settings.data_dir / "blobs")
     documents, bulk = build_documents(core, collections, blobs, queue)
     audit = AuditLog(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
@@ -180,8 +176,7 @@ def build_api(settings: Settings) -> ApiServices:
         documents=documents,
         bulk=bulk,
         bulk_turns=BulkTurns(),
-        stores=StoreServices.of(store_parts(core, bulk)),
-        given=GivenTexts(embedding, cut=settings.embedding_dimensions is not None),
+        openai=build_openai(core, bulk, embedding),
         passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from api.wiring import Core, url_policy
 from ingestion.blobs import BlobStore
 from ingestion.bulk import BulkDocuments
@@ -11,9 +13,20 @@ from ingestion.durable import DurableQueue
 from ingestion.jobs import Jobs
 from ingestion.removal import Removal
 from ingestion.stores.parts import StoreParts
+from ingestion.stores.services import StoreServices
 from ingestion.stores.settling import Settling
 from ingestion.stores.upkeep import StoreUpkeep
 from rag.collections import Collections
+from rag.embedding.given import GivenTexts
+from rag.embedding.service import EmbeddingService
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIServices:
+    """What the OpenAI SDK's routes need besides those of the native ones."""
+
+    stores: StoreServices
+    given: GivenTexts
 
 
 def build_documents(
@@ -34,6 +47,11 @@ def store_parts(core: Core, documents: BulkDocuments) -> StoreParts:
         jobs=Jobs(core.database, core.clock, documents.queue, core.quotas),
         removal=Removal(core.database, documents.collections),
     )
+
+
+def build_openai(core: Core, documents: BulkDocuments, embedding: EmbeddingService) -> OpenAIServices:
+    given = GivenTexts(embedding, cut=core.settings.embedding_dimensions is not None)
+    return OpenAIServices(StoreServices.of(store_parts(core, documents)), given)
 
 
 def build_store_upkeep(core: Core, collections: Collections, blobs: BlobStore, queue: DurableQueue) -> StoreUpkeep:

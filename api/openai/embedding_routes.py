@@ -104,7 +104,7 @@ async def create_embeddings(
 
     def embed() -> tuple[str, Embedded]:
         wish = Wish(body.texts(), body.carrel.input_type, body.dimensions, body.carrel.truncate)
-        vectors, embedded = services.given.embed(tenant, meter, wish, charge_id=charge_id)
+        vectors, embedded = services.openai.given.embed(tenant, meter, wish, charge_id=charge_id)
         encoded = (
             base64.b64encode(vector.astype("<f4").tobytes()).decode() if body.encoding_format == "base64" else vector.tolist()
             for vector in vectors

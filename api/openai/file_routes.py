@@ -83,7 +83,7 @@ _DECLARED = scope(Scope.INGEST)["openapi_extra"] | {
 @routes.post("/v1/files", operation_id="openai_create_file", summary="Upload a file", openapi_extra=_DECLARED)
 async def create_file(request: Request, services: Services, tenant: Tenant, once: Once) -> FileOut:
     upload = await _upload(request)
-    handle, record = services.stores.uploads.for_tenant(tenant), once.records(FileOut.of, status=200)
+    handle, record = services.openai.stores.uploads.for_tenant(tenant), once.records(FileOut.of, status=200)
     row = await in_thread(lambda: handle.create(upload, record))
     request.state.audit = {"file": row.id, "bytes": row.bytes}
     return FileOut.of(row)
@@ -130,13 +130,13 @@ async def list_files(
     after: Annotated[Text | None, Query(description="Id of the file that the page follows.")] = None,
 ) -> ListOut[FileOut]:
     wish = PageWish(limit, after, None, order == "desc")
-    rows, more = await in_thread(lambda: services.stores.uploads.for_tenant(tenant).list(purpose, wish))
+    rows, more = await in_thread(lambda: services.openai.stores.uploads.for_tenant(tenant).list(purpose, wish))
     return ListOut[FileOut].of([FileOut.of(row) for row in rows], more)
 
 
 @routes.get("/v1/files/{file_id}", operation_id="openai_get_file", summary="Show a file", **scope(Scope.QUERY))
 async def get_file(file_id: Text, services: Services, tenant: Tenant) -> FileOut:
-    return FileOut.of(await in_thread(services.stores.uploads.for_tenant(tenant).get, file_id))
+    return FileOut.of(await in_thread(services.openai.stores.uploads.for_tenant(tenant).get, file_id))
 
 
 @routes.get(
@@ -148,7 +148,7 @@ async def get_file(file_id: Text, services: Services, tenant: Tenant) -> FileOut
     **scope(Scope.QUERY),
 )
 async def get_content(file_id: Text, services: Services, tenant: Tenant) -> Response:
-    _, content = await in_thread(services.stores.uploads.for_tenant(tenant).content, file_id)
+    _, content = await in_thread(services.openai.stores.uploads.for_tenant(tenant).content, file_id)
     headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
     return Response(content, media_type="application/octet-stream", headers=headers)
 
@@ -160,5 +160,5 @@ async def get_content(file_id: Text, services: Services, tenant: Tenant) -> Resp
     **scope(Scope.INGEST),
 )
 async def delete_file(file_id: Text, services: Services, tenant: Tenant) -> FileDeleted:
-    await in_thread(services.stores.uploads.for_tenant(tenant).delete, file_id)
+    await in_thread(services.openai.stores.uploads.for_tenant(tenant).delete, file_id)
     return FileDeleted(id=file_id)

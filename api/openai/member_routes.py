@@ -150,7 +150,7 @@ def _polled(response: Response, status: str) -> None:
 async def create_store_file(
     vector_store_id: Text, body: StoreFileIn, response: Response, services: Services, tenant: Tenant
 ) -> StoreFileOut:
-    handle = services.stores.files.for_tenant(tenant)
+    handle = services.openai.stores.files.for_tenant(tenant)
     shown = await in_thread(lambda: handle.attach(vector_store_id, body.wanted()))
     _polled(response, shown.status)
     return StoreFileOut.of(shown)
@@ -160,7 +160,7 @@ async def create_store_file(
 async def list_store_files(
     vector_store_id: Text, services: Services, tenant: Tenant, wish: Paged, status: Filter = None
 ) -> ListOut[StoreFileOut]:
-    handle = services.stores.files.for_tenant(tenant)
+    handle = services.openai.stores.files.for_tenant(tenant)
     shown, more = await in_thread(lambda: handle.list(vector_store_id, wish, status=status))
     return ListOut[StoreFileOut].of([StoreFileOut.of(one) for one in shown], more)
 
@@ -174,7 +174,7 @@ async def list_store_files(
 async def get_store_file(
     vector_store_id: Text, file_id: Text, response: Response, services: Services, tenant: Tenant
 ) -> StoreFileOut:
-    shown = await in_thread(services.stores.files.for_tenant(tenant).get, vector_store_id, file_id)
+    shown = await in_thread(services.openai.stores.files.for_tenant(tenant).get, vector_store_id, file_id)
     _polled(response, shown.status)
     return StoreFileOut.of(shown)
 
@@ -188,7 +188,7 @@ async def get_store_file(
 async def update_store_file(
     vector_store_id: Text, file_id: Text, body: StoreFilePatch, services: Services, tenant: Tenant
 ) -> StoreFileOut:
-    handle = services.stores.files.for_tenant(tenant)
+    handle = services.openai.stores.files.for_tenant(tenant)
     return StoreFileOut.of(await in_thread(lambda: handle.update(vector_store_id, file_id, body.attributes or {})))
 
 
@@ -199,7 +199,7 @@ async def update_store_file(
     **scope(Scope.INGEST),
 )
 async def delete_store_file(vector_store_id: Text, file_id: Text, services: Services, tenant: Tenant) -> StoreFileDeleted:
-    await in_thread(services.stores.files.for_tenant(tenant).remove, vector_store_id, file_id)
+    await in_thread(services.openai.stores.files.for_tenant(tenant).remove, vector_store_id, file_id)
     return StoreFileDeleted(id=file_id)
 
 
@@ -210,7 +210,7 @@ async def delete_store_file(vector_store_id: Text, file_id: Text, services: Serv
     **scope(Scope.QUERY),
 )
 async def get_store_file_content(vector_store_id: Text, file_id: Text, services: Services, tenant: Tenant) -> FileContentOut:
-    text = await in_thread(services.stores.files.for_tenant(tenant).text, vector_store_id, file_id)
+    text = await in_thread(services.openai.stores.files.for_tenant(tenant).text, vector_store_id, file_id)
     return FileContentOut(data=[ContentOut(text=text)])
 
 
@@ -220,7 +220,7 @@ async def get_store_file_content(vector_store_id: Text, file_id: Text, services:
 async def create_batch(
     vector_store_id: Text, body: BatchIn, request: Request, response: Response, services: Services, tenant: Tenant, once: Once
 ) -> BatchOut:
-    handle, record = services.stores.batches.for_tenant(tenant), once.records(BatchOut.of, status=200)
+    handle, record = services.openai.stores.batches.for_tenant(tenant), once.records(BatchOut.of, status=200)
     wanted = body.wanted()
     shown = await in_thread(lambda: handle.create(vector_store_id, wanted, record))
     request.state.audit = {"batch": shown.row.id, "files": len(wanted)}
@@ -235,7 +235,7 @@ async def create_batch(
     **scope(Scope.QUERY),
 )
 async def get_batch(vector_store_id: Text, batch_id: Text, response: Response, services: Services, tenant: Tenant) -> BatchOut:
-    shown = await in_thread(services.stores.batches.for_tenant(tenant).get, vector_store_id, batch_id)
+    shown = await in_thread(services.openai.stores.batches.for_tenant(tenant).get, vector_store_id, batch_id)
     _polled(response, shown.status)
     return BatchOut.of(shown)
 
@@ -247,7 +247,7 @@ async def get_batch(vector_store_id: Text, batch_id: Text, response: Response, s
     **scope(Scope.INGEST),
 )
 async def cancel_batch(vector_store_id: Text, batch_id: Text, services: Services, tenant: Tenant) -> BatchOut:
-    return BatchOut.of(await in_thread(services.stores.batches.for_tenant(tenant).cancel, vector_store_id, batch_id))
+    return BatchOut.of(await in_thread(services.openai.stores.batches.for_tenant(tenant).cancel, vector_store_id, batch_id))
 
 
 @routes.get(
@@ -259,6 +259,6 @@ async def cancel_batch(vector_store_id: Text, batch_id: Text, services: Services
 async def list_batch_files(
     vector_store_id: Text, batch_id: Text, services: Services, tenant: Tenant, wish: Paged, status: Filter = None
 ) -> ListOut[StoreFileOut]:
-    handle = services.stores.batches.for_tenant(tenant)
+    handle = services.openai.stores.batches.for_tenant(tenant)
     shown, more = await in_thread(lambda: handle.list_files(vector_store_id, batch_id, wish, status=status))
     return ListOut[StoreFileOut].of([StoreFileOut.of(one) for one in shown], more)

@@ -23,7 +23,7 @@ async def create_store(body: StoreIn, request: Request, services: Services, tena
     days = None if body.expires_after is None else body.expires_after.days
     wish = StoreWish(body.name, body.description, body.metadata, days, body.carrel.profile)
     files = [WantedFile(file_id, sizes=sizes_of(body.chunking_strategy)) for file_id in body.file_ids]
-    handle, record = services.stores.stores.for_tenant(tenant), once.records(StoreOut.of, status=200)
+    handle, record = services.openai.stores.stores.for_tenant(tenant), once.records(StoreOut.of, status=200)
     shown = await in_thread(lambda: handle.create(wish, files, record))
     request.state.audit = {"vector_store": shown.row.id, "files": len(files)}
     return StoreOut.of(shown)
@@ -31,7 +31,7 @@ async def create_store(body: StoreIn, request: Request, services: Services, tena
 
 @routes.get("/v1/vector_stores", operation_id="openai_list_vector_stores", summary="List vector stores", **scope(Scope.QUERY))
 async def list_stores(services: Services, tenant: Tenant, wish: Paged) -> ListOut[StoreOut]:
-    shown, more = await in_thread(lambda: services.stores.stores.for_tenant(tenant).list(wish))
+    shown, more = await in_thread(lambda: services.openai.stores.stores.for_tenant(tenant).list(wish))
     return ListOut[StoreOut].of([StoreOut.of(one) for one in shown], more)
 
 
@@ -42,7 +42,7 @@ async def list_stores(services: Services, tenant: Tenant, wish: Paged) -> ListOu
     **scope(Scope.QUERY),
 )
 async def get_store(vector_store_id: Text, response: Response, services: Services, tenant: Tenant) -> StoreOut:
-    shown = await in_thread(services.stores.stores.for_tenant(tenant).get, vector_store_id)
+    shown = await in_thread(services.openai.stores.stores.for_tenant(tenant).get, vector_store_id)
     if shown.status == "in_progress":
         response.headers[POLL_HEADER] = POLL_MS
     return StoreOut.of(shown)
@@ -55,7 +55,7 @@ async def get_store(vector_store_id: Text, response: Response, services: Service
     **scope(Scope.INGEST),
 )
 async def update_store(vector_store_id: Text, body: StorePatch, services: Services, tenant: Tenant) -> StoreOut:
-    handle = services.stores.stores.for_tenant(tenant)
+    handle = services.openai.stores.stores.for_tenant(tenant)
     return StoreOut.of(await in_thread(lambda: handle.update(vector_store_id, body.changes())))
 
 
@@ -66,7 +66,7 @@ async def update_store(vector_store_id: Text, body: StorePatch, services: Servic
     **scope(Scope.INGEST),
 )
 async def delete_store(vector_store_id: Text, services: Services, tenant: Tenant) -> StoreDeleted:
-    await in_thread(services.stores.stores.for_tenant(tenant).delete, vector_store_id)
+    await in_thread(services.openai.stores.stores.for_tenant(tenant).delete, vector_store_id)
     return StoreDeleted(id=vector_store_id)
 
 
@@ -81,7 +81,7 @@ async def search_store(
     vector_store_id: Text, body: SearchIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
 ) -> Response:
     question = body.question(vector_store_id, rewrites=services.rewriting is not None)
-    stores = services.stores.stores.for_tenant(tenant)
+    stores = services.openai.stores.stores.for_tenant(tenant)
     retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, question.collections))
 
     def ask() -> tuple[str, list[str], int]:

@@ -169,7 +169,11 @@ def test_what_a_request_left_waiting_is_brought_by_who_keeps_house(shelf: Shelf,
     assert shelf.services.stores.for_tenant(shelf.contexts[ELM]).list(PageWish()) == ([], False)
 
 
-def test_a_file_that_leaves_while_it_is_brought_leaves_no_document(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("settles", [True, False])
+def test_a_file_that_leaves_while_it_is_brought_leaves_no_document(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, settles: bool
+) -> None:
+    """Whether who takes it out ends that, or dies with its note."""
     file, files = shelf.file(ASH), shelf.services.files.for_tenant(shelf.contexts[ASH])
     store, take = shelf.store_of(ASH), TenantBulk.take
     removed: list[str] = []
@@ -177,6 +181,8 @@ def test_a_file_that_leaves_while_it_is_brought_leaves_no_document(shelf: Shelf,
     def meanwhile(self: TenantBulk, *args: Any, **options: Any) -> Any:
         if not removed:
             removed.append(file)
+            if not settles:
+                monkeypatch.setattr(Settling, "settle", lambda *_args, **_options: None)
             files.remove(store, file)
         return take(self, *args, **options)
 
@@ -184,6 +190,9 @@ def test_a_file_that_leaves_while_it_is_brought_leaves_no_document(shelf: Shelf,
     with pytest.raises(NotFound):
         files.attach(store, WantedFile(file))
     assert [row for row in shelf.all(ASH, Document) if row.deleted_at is None] == []
+    monkeypatch.undo()
+    shelf.keep_house()
+    assert shelf.all(ASH, StoreFile) == []
 
 
 def test_a_batch_ends_what_has_not_ended(shelf: Shelf) -> None:

@@ -6,6 +6,7 @@ Counted are the leaves of every parameter and of every answer: what the SDK's ty
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterator, Mapping
@@ -171,6 +172,7 @@ class Offered:
         return any(self._has(each, way) for each in inner)
 
 
+@functools.cache
 def counted() -> dict[str, Count]:
     offered = Offered(create_app(cast(ApiServices, None)).openapi())
     client = openai.OpenAI(api_key="-", base_url="http://127.0.0.1:9/v1")

@@ -210,6 +210,7 @@ def test_stores_are_listed_page_by_page_for_one_tenant_only(hashed: Service) -> 
                 refused()
 
 
+@pytest.mark.full
 def test_a_deleted_file_leaves_every_store(client: OpenAI) -> None:
     file = upload(client)
     stores = [client.vector_stores.create(file_ids=[file.id]).id for _ in range(2)]
@@ -276,6 +277,7 @@ def test_refusals_are_what_the_sdk_knows(hashed: Service) -> None:
         assert unknown.value.param == "nonsense"
 
 
+@pytest.mark.full
 def test_a_key_with_bounds_searches_in_them_and_writes_nothing(hashed: Service) -> None:
     name, _ = hashed.tenant()
     with sdk(hashed, hashed.key(name)) as owner:
@@ -297,6 +299,7 @@ def test_a_key_with_bounds_searches_in_them_and_writes_nothing(hashed: Service) 
         assert [*guest.vector_stores.files.list(secret)] == []
 
 
+@pytest.mark.full
 def test_the_native_routes_know_a_store_by_its_id(hashed: Service) -> None:
     name, native = hashed.tenant()
     with sdk(hashed, hashed.key(name)) as client:
@@ -311,6 +314,7 @@ def test_the_native_routes_know_a_store_by_its_id(hashed: Service) -> None:
         wait_for(lambda: store not in {row.name for row in native.collections.list()}, what="the collection to go")
 
 
+@pytest.mark.full
 def test_the_asynchronous_sdk(hashed: Service) -> None:
     key = hashed.key(hashed.tenant()[0])
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api import idempotency, middleware
+from api.openai import embedding_routes, errors, file_routes, member_routes, store_routes
 from api.problems import install_handlers
 from api.routes import (
     admin,
@@ -49,6 +50,7 @@ _ROUTES = (
     *(documents, bulk, jobs, knowledge, context),
     *(sessions, session_documents, pins, recall, memories, traces, erasures),
     *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
+    *(store_routes, member_routes, file_routes, embedding_routes),
     *(admin, tenants, oversight, health),
 )
 TAGS = [
@@ -57,6 +59,7 @@ TAGS = [
     {"name": "Knowledge", "description": "Ask questions; collections."},
     {"name": "Sessions", "description": "Conversations of end users: turns, what is attached to them, and their end."},
     {"name": "Memories", "description": "What is known of an application's end users: facts, with their history."},
+    {"name": "OpenAI", "description": "Vector stores, files, embeddings and models, as the OpenAI SDK calls them."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Traces", "description": "What questions left behind, and asking them again."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
@@ -101,5 +104,6 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]
         idempotency.described(schema, RETRIEVAL_KEY, STREAMED_KEY)
+        errors.described(schema)
         app.openapi_schema = schema
     return app.openapi_schema

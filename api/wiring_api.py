@@ -30,13 +30,12 @@ from api.wiring import (
     open_collections,
     operator_key,
     priced,
-    url_policy,
 )
 from api.wiring_conversations import Conversations, build_conversations
+from api.wiring_documents import OpenAIServices, build_documents, build_openai
 from config.settings import MIB, Settings
 from ingestion.blobs import BlobStore
 from ingestion.bulk import BulkDocuments
-from ingestion.catalogue import DocumentLimits
 from ingestion.documents import Documents
 from ingestion.durable import DurableQueue
 from ingestion.estimates import Estimates
@@ -112,6 +111,7 @@ class ApiServices:
     documents: Documents
     bulk: BulkDocuments
     bulk_turns: BulkTurns
+    openai: OpenAIServices
     passages: Passages
     traces: Tracing
     estimates: Estimates
@@ -157,7 +157,7 @@ def build_api(settings: Settings) -> ApiServices:
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
     blobs = BlobStore(settings.data_dir / "blobs")
-    documents, bulk = _documents(core, collections, blobs, queue)
+    documents, bulk = build_documents(core, collections, blobs, queue)
     audit, instances = AuditLog(core.database, core.clock), Instances(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     traces = build_tracing(core, collections, retriever, draining)
@@ -178,6 +178,7 @@ def build_api(settings: Settings) -> ApiServices:
         documents=documents,
         bulk=bulk,
         bulk_turns=BulkTurns(),
+        openai=build_openai(core, bulk, embedding),
         passages=Passages(core.database, blobs),
         traces=traces,
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
@@ -224,13 +225,6 @@ def _tenancy(core: Core) -> Tenancy:
 def _evaluating(core: Core, collections: Collections) -> Evaluating:
     parts = core.database, core.clock, collections
     return Evaluating(QuestionSets(*parts), FeedbackStore(*parts), TuningStore(*parts))
-
-
-def _documents(core: Core, collections: Collections, blobs: BlobStore, queue: DurableQueue) -> tuple[Documents, BulkDocuments]:
-    settings = core.settings
-    limits = DocumentLimits(settings.max_document_bytes, url_policy(settings), core.quotas)
-    parts = core.database, core.clock, collections, blobs, queue, core.ledger, limits
-    return Documents(*parts), BulkDocuments(*parts)
 
 
 def _oversight(core: Core, audit: AuditLog, retriever: Retriever) -> Oversight:

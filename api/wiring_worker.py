@@ -11,6 +11,7 @@ from api.wiring import (
     COLLECTOR_PATIENCE,
     JOB_PATIENCE,
     Core,
+    build_admission,
     build_core,
     build_embedding,
     build_sandbox,
@@ -22,6 +23,7 @@ from api.wiring import (
     webhook_policy,
 )
 from api.wiring_conversations import build_memory_sweep, build_sessions
+from api.wiring_documents import build_store_upkeep
 from config.errors import NotFound
 from config.settings import Settings
 from ingestion.blobs import BlobStore
@@ -37,6 +39,7 @@ from ingestion.placement import Placer
 from ingestion.reconciler import Reconciler
 from ingestion.repair.parts import Parts
 from ingestion.sandbox import Sandbox
+from ingestion.stores.upkeep import StoreUpkeep
 from ingestion.tenant_removal import TenantRemoval
 from ingestion.turn_vectors import TurnEmbedding
 from ingestion.webhooks import WebhookSender
@@ -77,6 +80,8 @@ class WorkerServices:
     memories: MemorySweep
     traces: Sweeper
     erasing: Erasing
+    stores: StoreUpkeep
+    admitting: DurableQueue  #: takes what finds room
 
     def close(self) -> None:
         self.webhooks.close()
@@ -86,6 +91,7 @@ class WorkerServices:
         self.embedding.close()
         self.store.close()
         self.queue.close()
+        self.admitting.close()
         self.core.database.close()
 
 
@@ -96,7 +102,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     sandbox.warm_up()
     embedding = build_embedding(settings)
     core = priced(core, embedding)
-    open_collections(core, embedding)
+    collections = open_collections(core, embedding)
     store = build_store(settings, **JOB_PATIENCE)
     blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
     collector = _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue)
@@ -109,7 +115,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         fair=settings.worker_fairness == "on",
         executor_id=executor,
     )
-    points = settings.dedicated_points
+    points, admitting = settings.dedicated_points, DurableQueue(core.database, build_admission(settings))
     return WorkerServices(
         core=core,
         worker=worker,
@@ -128,6 +134,8 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         sweeper=SessionSweeper(build_sessions(core)),
         memories=build_memory_sweep(core, embedding),
         traces=_sweeper(core),
+        stores=build_store_upkeep(core, collections, blobs, admitting),
+        admitting=admitting,
         erasing=Erasing(core.database, core.clock, core.registry, core.idempotency, blobs, store, collector, embedding),
     )
 

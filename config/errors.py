@@ -5,7 +5,8 @@ CarrelError
 │   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
 │   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded, Shedding
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
-│   └── IdempotencyKeyReused   ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
+│   ├── StoreExpired           ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
+│   └── IdempotencyKeyReused   │                              │
 │                              ├── QuotaExceeded (403), NotInPlan (403), TenantSuspended (403)
 ├── BudgetExhausted (402)      ├── FetchFailed (422, a job's) └── SetupError (start-up: what to do next)
 ├── RateLimited (429)          ├── IdempotencyInProgress (409, retryable)
@@ -75,6 +76,12 @@ class UrlRefused(InvalidInput):
 
 class IdempotencyKeyReused(InvalidInput):
     code, title = "idempotency_key_reused", "The idempotency key stands for another request"
+
+
+class StoreExpired(InvalidInput):
+    """Of a vector store that its expiry policy has ended: its documents are being removed."""
+
+    code, title = "vector_store_expired", "The vector store has expired"
 
 
 class Unauthenticated(CarrelError):

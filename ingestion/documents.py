@@ -141,12 +141,12 @@ class TenantDocuments(TenantCatalogue):
         return Examined(checked.content, version, collection.id)
 
     def _checked(self, submission: Submission) -> Checked:
-        checked = check(submission, max_bytes=self._max_bytes(), urls=self._parts.limits.urls)
+        checked = check(submission, max_bytes=self.max_bytes(), urls=self._parts.limits.urls)
         if self._context.labels is not None and not self._context.labels.issuperset(checked.labels):
             raise Forbidden("The key does not hold all of these labels.", field="labels")
         return checked
 
-    def _max_bytes(self) -> int:
+    def max_bytes(self) -> int:
         limits = self._parts.limits
         of_plan = limits.quotas.of(self._context.tenant_id).document_bytes
         return limits.max_bytes if of_plan is None else min(of_plan, limits.max_bytes)
@@ -167,7 +167,7 @@ class TenantDocuments(TenantCatalogue):
             number=0,
             digest=checked.digest,
             profile=profile.name,
-            chunking=asdict(profile.chunking),
+            chunking=asdict(checked.chunking or profile.chunking),
             title=checked.title,
             source=checked.source,
             url=checked.url,

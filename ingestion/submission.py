@@ -15,6 +15,7 @@ from rag.attributes import Stored, conformed
 from rag.collections import DEFAULT
 from rag.corpus import PIPELINE_VERSION
 from rag.filters import Value, check_attributes
+from rag.profiles import Chunking
 
 MAX_TITLE_CHARS, MAX_EXTERNAL_ID_CHARS, MAX_SOURCE_CHARS = 500, 512, 2_000
 MAX_LABELS, MAX_LABEL_CHARS = 16, 64
@@ -35,6 +36,7 @@ class Submission:
     labels: Sequence[str] = ()
     url: str | None = None  #: from where a job is to fetch the content, instead of `content`
     copied_from: str | None = None  #: the version or session that it is made of, whose vectors it takes over
+    chunking: Chunking | None = None  #: None: as the collection's profile says
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Checked:
     labels: tuple[str, ...]
     url: str | None = None
     copied_from: str | None = None
+    chunking: Chunking | None = None
 
     def within(self, types: Stored) -> Checked:
         """With its attributes as a collection keeps them. Raises InvalidInput."""
@@ -96,6 +99,7 @@ def check(submission: Submission, *, max_bytes: int, urls: UrlPolicy | None = No
         labels=tuple(sorted(set(submission.labels))),
         url=url,
         copied_from=submission.copied_from,
+        chunking=submission.chunking,
     )
 
 

@@ -22,6 +22,7 @@ from config.database import Database
 from ingestion.blobs import BlobStore
 from ingestion.collector import Collector
 from ingestion.counting import follow
+from ingestion.stores.tables import StoredFile
 from ingestion.tables import Job
 from rag.corpus import Document, DocumentVersion, SpaceRow
 from rag.embedding.service import EmbeddingService
@@ -103,12 +104,13 @@ class TenantRemoval:
         return found
 
     def _blobs_of(self, context: TenantContext, document_id: str | None = None) -> Sequence[str]:
-        """Names of contents and texts of versions."""
+        """Names of contents and texts of versions, and of uploaded files."""
         names = (col(DocumentVersion.content_blob), col(DocumentVersion.text_blob))
         mine = sa.true() if document_id is None else col(DocumentVersion.document_id) == document_id
         with self._database.read(context) as session:
             rows = session.execute(sa.select(*names).where(mine)).all()
-        return sorted({name for row in rows for name in row if name})
+            files = [] if document_id else session.scalars(select(col(StoredFile.blob))).all()
+        return sorted({name for row in rows for name in row if name} | {*files})
 
     def _note_left(self, deletion: TenantDeletion, blobs: int) -> None:
         """Files that are there although their rows are gone: nothing that is looked at in the end could name them."""
@@ -145,10 +147,26 @@ class TenantRemoval:
                 yield
             if not documents:
                 break
+        yield from self._empty_files(context)
         for vectors in self._vectors(context):  # of no document: what a repair would find
             while points := vectors.page(None, ROWS):
                 vectors.delete_points([point_id for point_id, _ in points])
                 yield
+
+    def _empty_files(self, context: TenantContext) -> Iterator[None]:
+        """Uploaded files, each content before its row."""
+        page = select(StoredFile).order_by(col(StoredFile.id)).limit(PAGE)
+        while True:
+            with self._database.read(context) as session:
+                files = session.scalars(page).all()
+            for file in files:
+                self._blobs.delete(file.blob)
+            ids = [file.id for file in files]
+            with self._database.write(context) as session:
+                session.execute(sa.delete(StoredFile).where(col(StoredFile.id).in_(ids)), execution_options=_NO_SYNC)
+            if not files:
+                return
+            yield
 
     def _at_work(self, context: TenantContext) -> bool:
         with self._database.read(context) as session:

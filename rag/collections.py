@@ -93,6 +93,11 @@ class Collections:
                 with self._database.system_write() as session:
                     session.add(row)
 
+    def since(self) -> int:
+        """When the loaded model's space was first used here, Unix milliseconds."""
+        with self._database.system_read() as session:
+            return session.get_one(SpaceRow, self._space.id).created_at
+
     def require_profiles(self) -> None:
         """Raise SetupError if collections are processed by a profile that is gone; asked once when the service starts."""
         known = [profile.name for profile in self.profiles.all()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config.errors import InvalidInput, SetupError
 from config.profiles import PRIORITIES, Profile, Rewrite
@@ -52,7 +52,7 @@ class Profiles:
         window, count = model.fingerprint.max_tokens, model.count_tokens
         # What the model reads besides: special tokens, its prompt, and the empty line between context and chunk.
         (nothing, prompt, line) = count(["", model.fingerprint.document_prompt, "\n\n"])
-        room = window - prompt - (line - nothing)
+        self._room = room = window - prompt - (line - nothing)
         self._named = {
             name: NamedProfile(
                 name,
@@ -70,6 +70,13 @@ class Profiles:
         if name not in self._named:
             raise InvalidInput(f"There is no profile {name!r}; there are {', '.join(self._named)}.", field=field)
         return self._named[name]
+
+    def sized(self, name: str, chunk_tokens: int, overlap_tokens: int) -> Chunking:
+        """The profile's way to cut at other sizes, as far as the model's window has room for them."""
+        base = self.get(name).chunking
+        chunk = min(chunk_tokens, self._room - base.context_tokens)
+        parent = base.parent_tokens if base.parent_tokens >= chunk else 0
+        return replace(base, chunk_tokens=chunk, overlap_tokens=min(overlap_tokens, chunk // 2), parent_tokens=parent)
 
     def all(self) -> list[NamedProfile]:
         return [*self._named.values()]

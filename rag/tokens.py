@@ -9,10 +9,13 @@ import base64
 import functools
 import hashlib
 import lzma
+from collections.abc import Sequence
 from importlib import resources
 from typing import Literal
 
 import tiktoken
+
+from config.errors import InvalidInput
 
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
@@ -61,6 +64,14 @@ def ranks(name: EncodingName) -> dict[bytes, int]:
         raise RuntimeError(f"the token ranks of {name} inside the package are damaged; install it again")
     pairs = (line.split() for line in lines.splitlines())
     return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def text_of(tokens: Sequence[int], name: EncodingName = "cl100k_base") -> str:
+    """The text that the tokens stand for; what is cut within a character is replaced. Raise InvalidInput."""
+    known = encoding(name)
+    if any(not 0 <= token < known.n_vocab for token in tokens):
+        raise InvalidInput(f"A token is no token of {name}.", field="input", limit=known.n_vocab - 1)
+    return known.decode(list(tokens), errors="replace")
 
 
 def count_tokens(text: str, name: EncodingName = "o200k_base") -> int:

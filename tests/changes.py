@@ -10,8 +10,9 @@ import httpx2
 from sqlmodel import SQLModel, col, func, select
 
 from config.database import Database
+from ingestion.stores.tables import FileBatch, StoredFile, VectorStore
 from ingestion.tables import Job
-from rag.corpus import Collection, Document, DocumentVersion
+from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
 from rag.evaluation.tables import QuestionSet
 from rag.memories.tables import MemoryVersion
 from rag.sessions.tables import ChatSession, Turn
@@ -69,6 +70,29 @@ def _make_key(database: Database, tenant: str, name: str) -> None:
 
 def _replacing(database: Database, name: str) -> list[int]:
     return _count(ApiKey, col(ApiKey.replaces))(database, f"key_{name}")
+
+
+def _make_store(database: Database, tenant: str, name: str) -> None:
+    """A vector store and a file, whose content is nowhere: that fails alone."""
+    with database.system_write() as session:
+        if session.get(VectorStore, f"vs_{name}") is not None:
+            return
+        owner = session.scalars(select(col(Tenant.id)).where(col(Tenant.name) == tenant)).one()
+        space = session.scalars(select(col(SpaceRow.id))).one()
+        mine: dict[str, Any] = {"tenant_id": owner, "created_at": 0}
+        session.add(Collection(id=f"col_{name}", name=f"vs_{name}", space_id=space, **mine))
+        session.flush()
+        session.add(VectorStore(id=f"vs_{name}", collection_id=f"col_{name}", name=name, last_active_at=0, **mine))
+        blob = f"{'ab' * 16}-{'cd' * 32}"
+        session.add(StoredFile(id=f"file-{name}", name=name, purpose="user_data", bytes=1, blob=blob, **mine))
+
+
+def _batch(_tenant: str, name: str) -> tuple[str, Options]:
+    return f"/v1/vector_stores/vs_{name}/file_batches", {"json": {"file_ids": [f"file-{name}"]}}
+
+
+def _batches(database: Database, name: str) -> list[int]:
+    return _count(FileBatch, col(FileBatch.collection_id))(database, f"col_{name}")
 
 
 def _question_set(_tenant: str, name: str) -> tuple[str, Options]:
@@ -130,6 +154,19 @@ CHANGES = {
         _count(Collection, col(Collection.name)),
     ),
     "questions": Change("/v1/question-sets", _question_set, _count(QuestionSet, col(QuestionSet.name))),
+    "upload": Change(
+        "/v1/files",
+        lambda _, name: ("/v1/files", {"files": {"file": (name, b"A file.")}, "data": {"purpose": "user_data"}}),
+        _count(StoredFile, col(StoredFile.name)),
+        status=200,
+    ),
+    "store": Change(
+        "/v1/vector_stores",
+        lambda _, name: ("/v1/vector_stores", {"json": {"name": name}}),
+        _count(VectorStore, col(VectorStore.name)),
+        status=200,
+    ),
+    "batch": Change("/v1/vector_stores/{vector_store_id}/file_batches", _batch, _batches, status=200, prepare=_make_store),
     "webhook": Change(
         "/v1/webhooks",
         lambda _, name: ("/v1/webhooks", {"json": {"url": "https://example.com/", "events": ["*"], "description": name}}),

@@ -20,6 +20,7 @@ from api.middleware.bulkheads import Bulkhead, Bulkheads
 from api.middleware.limit_rate import LimitRate, RatesInForce
 from api.middleware.paths import ASKING, PUBLIC, STREAMED, class_of
 from api.middleware.request_id import Drain, RequestId
+from api.openai.errors import OpenAIErrors
 from tenants.audit import AuditLog
 from tenants.guesses import Guesses
 from tenants.identity import Identifier
@@ -42,4 +43,4 @@ def stack(app: ASGIApp, gates: Gates, *, draining: threading.Event, audit: Audit
     """The middlewares around `app`, outermost first in the order of the module's docstring."""
     inner = LimitRate(Bulkhead(LimitBody(app, max_body), gates.bulkheads), gates.rates)
     identified = Authenticate(inner, gates.identifier, gates.guesses, gates.proxies)
-    return RequestId(Drain(Audit(identified, audit), draining))
+    return OpenAIErrors(RequestId(Drain(Audit(identified, audit), draining)))

@@ -15,13 +15,15 @@ ASKING = frozenset(
         *("/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search"),
         *("/v1/recall", "/v1/sessions/{session_id}/recall", "/v1/memories/search"),
         *("/v1/traces/replay", "/v1/traces/{trace_id}/replay"),
+        *("/v1/embeddings", "/v1/vector_stores/{vector_store_id}/search"),
     }
 )
-_ASKING = re.compile("|".join(re.sub(r"{\w+}", "[^/]+", path) for path in sorted(ASKING)))
+_ASKING = re.compile("|".join(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) for path in sorted(ASKING)))
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(
     r"/v1/(sessions/[^/]+/)?documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/(turns(/[^/]+)?|export)"
     r"|/v1/subjects/[^/]+/export|/v1/memories(/[^/]+(/history)?)?|/v1/traces(/[^/]+)?|/v1/(admin/)?audit/export"
+    r"|/v1/(vector_stores/[^/]+/)?files/[^/]+/content"
 )
 #: Somebody waits for the next turn of a conversation: its writes are no bulk work.
 CONVERSING = re.compile(r"/v1/(sessions|memories)(/.*)?")

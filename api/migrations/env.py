@@ -6,6 +6,7 @@ from alembic import context
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
+import ingestion.stores.tables
 import ingestion.tables
 import rag.context.tables
 import rag.corpus
@@ -20,7 +21,7 @@ import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.stores.tables, ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlmodel import col, select
 
 from ingestion.blobs import FOLDERS
 from ingestion.repair.parts import Parts
 from ingestion.repair.report import Finding
+from ingestion.stores.tables import StoredFile
 from rag.corpus import Document, DocumentVersion
 
 MARGIN_MS = 1_000  # between the clocks of processes and of the disk; less than a process takes to start
@@ -30,6 +32,7 @@ def check_blobs(parts: Parts, folder: str, repair: bool, before: int) -> Iterato
     files = parts.blobs.listed(folder)
     versions = _versions(parts, folder)
     named = {name for version in versions for name in (version.content_blob, version.text_blob) if name}
+    named |= _files(parts, folder)
     # A waiting version's text is named only after it was written, and a repeated step takes the one that is there.
     waiting = {version.content_blob.partition("-")[0] for version in versions if version.state == "queued"}
     for name, modified in files.items():
@@ -49,16 +52,27 @@ def _is_whole(name: str) -> bool:
 
 def _versions(parts: Parts, folder: str) -> list[DocumentVersion]:
     """Those whose contents lie in the folder; both names of a version begin alike."""
-    index = FOLDERS.index(folder)
-    # Two characters are compared, not names: how hyphens sort depends on the database's collation, digits do not.
-    conditions = [col(DocumentVersion.content_blob) >= folder]
-    if index + 1 < len(FOLDERS):
-        conditions.append(col(DocumentVersion.content_blob) < FOLDERS[index + 1])
+    conditions = _within(col(DocumentVersion.content_blob), folder)
     columns = (DocumentVersion.id, DocumentVersion.tenant_id, DocumentVersion.document_id, DocumentVersion.state)
     names = (DocumentVersion.content_blob, DocumentVersion.text_blob)
     with parts.database.system_read() as session:
         rows = session.execute(sa.select(*map(col, columns), *map(col, names)).where(*conditions))
         return [DocumentVersion(**row._mapping) for row in rows]
+
+
+def _files(parts: Parts, folder: str) -> set[str]:
+    """Contents of uploaded files."""
+    with parts.database.system_read() as session:
+        return {*session.scalars(select(col(StoredFile.blob)).where(*_within(col(StoredFile.blob), folder)))}
+
+
+def _within(name: SQLCoreOperations[str], folder: str) -> list[sa.ColumnElement[bool]]:
+    index = FOLDERS.index(folder)
+    # Two characters are compared, not names: how hyphens sort depends on the database's collation, digits do not.
+    conditions = [name >= folder]
+    if index + 1 < len(FOLDERS):
+        conditions.append(name < FOLDERS[index + 1])
+    return conditions
 
 
 def _still_missing(parts: Parts, version: DocumentVersion) -> bool:

@@ -11,6 +11,7 @@ from sqlmodel import col
 from ingestion.counting import documents_as_they_are, follow, mismatched
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
+from ingestion.stores.tables import StoredFile
 from rag.corpus import Collection, Document
 from rag.sessions.tables import GONE, ChatSession
 from tenants.context import TenantContext
@@ -51,15 +52,16 @@ def _noted(parts: Parts, context: TenantContext, document_id: str) -> bool:
 
 
 def recount(session: Session) -> Counts:
-    """As the notes on the documents say, in one statement with collections and sessions: it sees one moment."""
+    """As the notes on the documents say, in one statement with collections, sessions and files: it sees one moment."""
     notes = (sa.case((col(Document.counted), 1), else_=0), col(Document.counted_chunks), col(Document.counted_bytes))
     sums = [sa.select(sa.func.coalesce(sa.func.sum(note), 0)).scalar_subquery() for note in notes]
     counted = sa.select(sa.func.count(col(Collection.id))).where(col(Collection.session_id).is_(None))
     collections = counted.scalar_subquery()
     living = col(ChatSession.state).not_in(GONE)  # one whose time is up counts until it is swept
     sessions = sa.select(sa.func.count(col(ChatSession.id))).where(living).scalar_subquery()
-    row = session.execute(sa.select(*sums, collections, sessions)).one()
-    return Counts(*map(int, row))
+    kept = sa.select(sa.func.coalesce(sa.func.sum(col(StoredFile.bytes)), 0)).where(col(StoredFile.deleted_at).is_(None))
+    *row, files = session.execute(sa.select(*sums, collections, sessions, kept.scalar_subquery())).one()
+    return Counts(*map(int, row)) + Counts(bytes=int(files))
 
 
 def _recounted(parts: Parts, context: TenantContext) -> bool:

@@ -94,26 +94,31 @@ class EmbeddingService:
 
     def embed_queries(self, scope: Scope, meter: Meter, queries: Sequence[str], *, charge_id: str) -> Embedded:
         """Texts whose tokens are known beforehand: one conditional debit for all, refunded if the model fails."""
-        return self._embed_at_once(scope, meter, self._prompted(self.model.fingerprint.query_prompt, queries), charge_id)
+        prompted = self._prompted(self.model.fingerprint.query_prompt, queries)
+        return self.embed_now(scope, meter, prompted, charge_id=charge_id, urgent=True)
 
     def embed_kept(self, scope: Scope, meter: Meter, texts: Sequence[str], *, charge_id: str) -> Embedded:
         """Texts that are kept to be found, as chunks are, while somebody waits: paid for and as urgent as queries."""
-        return self._embed_at_once(scope, meter, self._prompted(self.model.fingerprint.document_prompt, texts), charge_id)
+        prompted = self._prompted(self.model.fingerprint.document_prompt, texts)
+        return self.embed_now(scope, meter, prompted, charge_id=charge_id, urgent=True)
 
-    def _embed_at_once(self, scope: Scope, meter: Meter, prompted: Sequence[str], charge_id: str) -> Embedded:
-        def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
+    def embed_now(self, scope: Scope, meter: Meter, texts: Sequence[str], *, charge_id: str, urgent: bool = False) -> Embedded:
+        """Texts as they are given, whose tokens are known beforehand: one conditional debit for all, refunded if the model
+        fails."""
+
+        def buy(known: _Texts, missing: Sequence[str]) -> _Bought:
             if not missing:
                 return _Bought()
-            tokens = [texts.tokens[text] for text in missing]
+            tokens = [known.tokens[text] for text in missing]
             meter.debit(charge_id, sum(tokens))
             try:
-                embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, urgent=True)
+                embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, urgent=urgent)
             except Exception:
                 meter.refund(charge_id)
                 raise
             return _Bought(sum(tokens), _by_text(missing, embedding.vectors), embedding)
 
-        embedded = self._embed(scope, prompted, self.model.count_tokens(prompted), buy)
+        embedded = self._embed(scope, texts, self.model.count_tokens(texts), buy)
         if not embedded.charged:
             meter.saved(embedded.cached, embedded.deduplicated, embedded.hits)
         return embedded

@@ -69,6 +69,7 @@ WITHOUT_A_TENANT = {
     "tenants/webhook_outbox.py",  # finding endpoints that wait, and purging; each is served in a session of its tenant
     "tenants/overrides.py",  # the operator's, as the registry is
     "tenants/deletions.py",
+    "ingestion/stores/upkeep.py",  # which tenants have something to be finished; each is served in sessions of its own
     "ingestion/tenant_removal.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
     "ingestion/erasing/removal.py",  # which sessions are over; each is removed in sessions of its tenant
     "ingestion/turn_vectors.py",  # which tenants have turns that wait for a vector

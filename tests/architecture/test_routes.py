@@ -22,6 +22,7 @@ from api.cursors import _cursor
 from api.gates import build_gates
 from api.idempotency import _recorder
 from api.middleware import ASKING, PUBLIC, STREAMED, class_of
+from api.openai.errors import PATHS as OPENAI
 from api.routing import RETRIEVAL_KEY, SCOPE_KEY, STREAMED_KEY, ScopedRoute
 from api.schemas import Page
 from api.wiring import Core
@@ -64,6 +65,12 @@ def _scopes() -> dict[tuple[str, str], str]:
     return {(method, route.path): _scope(route) for route in ROUTES for method in route.methods}
 
 
+def _code(answer: Any) -> str:
+    """Of a refusal in either shape."""
+    body = answer.json()
+    return str(body["error"]["code"] if "error" in body else body["code"])
+
+
 def _name(value: object) -> str | None:
     return " ".join(value) if isinstance(value, tuple) else None
 
@@ -95,6 +102,12 @@ WITHOUT_AN_EFFECT = {
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay": "the same, and one that waits stays as it is",
     "/v1/sessions/{session_id}/pins": "a turn that is pinned stays as it is, and answers every repetition",
     "/v1/admin/tenants/{tenant}/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
+    "/v1/embeddings": "changes nothing but a charge, whose id comes from the key",
+    "/v1/vector_stores/{vector_store_id}/search": "the same",
+    "/v1/vector_stores/{vector_store_id}": "what it sets is the same however often it is set",
+    "/v1/vector_stores/{vector_store_id}/files": "a file is in a store once: put there again, it stays as it is",
+    "/v1/vector_stores/{vector_store_id}/files/{file_id}": "what it sets is the same however often it is set",
+    "/v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel": "a batch is cancelled once",
 }
 
 
@@ -243,7 +256,8 @@ def test_every_list_goes_on_by_a_sealed_cursor_and_is_bounded() -> None:
         assert given["limit"]["maximum"] <= 100
     for (method, path), operation in _operations().items():
         named = {item["name"] for item in operation.get("parameters", ())}
-        assert "after" not in named or (method == "GET" and path in lists), path
+        if not OPENAI.fullmatch(path):  # where lists go on behind an id, which is compared and looked up nowhere
+            assert "after" not in named or (method == "GET" and path in lists), path
 
 
 def _operations() -> dict[tuple[str, str], Any]:
@@ -262,9 +276,9 @@ def test_the_openapi_document_declares_scopes_and_refusals() -> None:
         if path in PUBLIC:
             assert operation["security"] == []
         else:
-            assert {"401", "403", "404", "422", "429", "503"} <= set(operation["responses"])
-            refused = operation["responses"]["422"]["content"]
-            assert "Problem" in json.dumps(refused)
+            invalid, shape = ("400", "OpenAIError") if OPENAI.fullmatch(path) else ("422", "Problem")
+            assert {"401", "403", "404", invalid, "429", "503"} <= set(operation["responses"])
+            assert shape in json.dumps(operation["responses"][invalid]["content"])
 
 
 def test_every_reference_in_the_openapi_document_leads_somewhere() -> None:
@@ -286,7 +300,7 @@ BROKEN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("broken", BROKEN, ids=["empty", "json", "form", "too large"])
 def test_without_a_key_nothing_private_answers(stand: Stand, call: tuple[str, str], broken: dict[str, Any]) -> None:
     response = stand.call(*call, **{**broken, "headers": dict(broken.get("headers", {}))})
-    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
+    assert (response.status_code, _code(response)) == (401, "unauthenticated")
     assert response.headers["www-authenticate"] == "Bearer"
 
 
@@ -309,7 +323,7 @@ def test_a_key_without_the_scope_is_refused_before_the_body_is_read(stand: Stand
     for scope, key in stand.keys.items():
         if scope != needed:
             response = stand.call(*call, key=key, content=b"{broken")
-            assert (response.status_code, response.json()["code"]) == (403, "forbidden")
+            assert (response.status_code, _code(response)) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("call", [call for call in PRIVATE if not call[1].startswith("/v1/admin/")], ids=_name)

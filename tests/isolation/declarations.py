@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-REFUSED = frozenset({404, 422})
+REFUSED = frozenset({400, 404, 422})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,11 @@ KINDS: Mapping[str, Kind] = {
         )
     },
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
+    "file": Kind(404),
+    "vector store": Kind(404, bounded=(BY_COLLECTION,)),
+    "store file": Kind(404, like="file"),
+    "file batch": Kind(404, bounded=(BY_COLLECTION,)),
+    "listed after": Kind(None, malformed=None, like="file", optional=True),  # compared, and looked up nowhere
 }
 
 
@@ -113,6 +118,14 @@ _WHOLE = {BY_COLLECTION: 403, BY_LABELS: 403}  #: what tells of all documents is
 _HOOK = {"url": "https://example.com/hook", "events": ["document.*"], "coalesce_seconds": 5}
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
+_STORE = {"path.vector_store_id": "vector store"}
+_STORE_FILE = {**_STORE, "path.file_id": "store file"}
+_BATCH = {**_STORE, "path.batch_id": "file batch"}
+_LISTED = {"query.after": "listed after", "query.before": "listed after"}
+_ORDERED = {"query": {"order": "asc"}}
+_FILTERED = {"query": {"order": "asc", "filter": "completed"}}
+_STATIC = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 10}}
+_STAFF = {"labels": []}
 _TELLS_ALL = {BY_COLLECTION: 403, BY_LABELS: 403}
 
 _ANOTHERS = {BY_SUBJECT: 403}  #: who speaks for a subject names no other
@@ -885,6 +898,121 @@ _DECLARED: tuple[Operation, ...] = (
         },
     ),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),
+    Operation(
+        "POST /v1/files",
+        "ingest",
+        200,
+        {"form.file": "text"},
+        {"form": {"purpose": "user_data", "expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}},
+        but=_WHOLE,
+    ),
+    Operation(
+        "GET /v1/files",
+        "query",
+        200,
+        {"query.after": "listed after"},
+        {"query": {"order": "asc", "purpose": "user_data"}},
+        but=_WHOLE,
+    ),
+    Operation("GET /v1/files/{file_id}", "query", 200, {"path.file_id": "file"}, but=_WHOLE),
+    Operation("GET /v1/files/{file_id}/content", "query", 200, {"path.file_id": "file"}, but=_WHOLE),
+    Operation("DELETE /v1/files/{file_id}", "ingest", 200, {"path.file_id": "file"}, but=_WHOLE),
+    Operation(
+        "POST /v1/vector_stores",
+        "ingest",
+        200,
+        {"body.name": "title", "body.description": "text", "body.file_ids.0": "file", "body.metadata.kind": "attribute value"},
+        {
+            "body": {
+                **{"file_ids": [""], "metadata": {}, "expires_after": {"anchor": "last_active_at", "days": 3}},
+                **{"chunking_strategy": _STATIC, "carrel": {"profile": "precise"}},
+            }
+        },
+        but=_WHOLE,
+    ),
+    Operation("GET /v1/vector_stores", "query", 200, _LISTED, _ORDERED),
+    Operation("GET /v1/vector_stores/{vector_store_id}", "query", 200, _STORE),
+    Operation(
+        "POST /v1/vector_stores/{vector_store_id}",
+        "ingest",
+        200,
+        {**_STORE, "body.name": "title", "body.metadata.kind": "attribute value"},
+        {"body": {"metadata": {}, "expires_after": None}},
+        but=_WHOLE,
+    ),
+    Operation("DELETE /v1/vector_stores/{vector_store_id}", "ingest", 200, _STORE, but=_WHOLE),
+    Operation(
+        "POST /v1/vector_stores/{vector_store_id}/search",
+        "query",
+        200,
+        {
+            **_STORE,
+            "body.query": "text",
+            "body.filters.key": "attribute key",
+            "body.filters.value": "attribute value",
+        },
+        {
+            "body": {
+                **{"filters": {"type": "eq"}, "max_num_results": 50, "rewrite_query": True},
+                **{"ranking_options": {"ranker": "none", "score_threshold": 0.0}, "carrel": {"mode": "dense"}},
+            }
+        },
+    ),
+    Operation(
+        "POST /v1/vector_stores/{vector_store_id}/files",
+        "ingest",
+        200,
+        {**_STORE, "body.file_id": "file", "body.attributes.kind": "attribute value"},
+        {"body": {"attributes": {}, "chunking_strategy": _STATIC, "carrel": _STAFF}},
+        but=_WHOLE,
+    ),
+    Operation("GET /v1/vector_stores/{vector_store_id}/files", "query", 200, {**_STORE, **_LISTED}, _FILTERED),
+    Operation("GET /v1/vector_stores/{vector_store_id}/files/{file_id}", "query", 200, _STORE_FILE),
+    Operation(
+        "POST /v1/vector_stores/{vector_store_id}/files/{file_id}",
+        "ingest",
+        200,
+        {**_STORE_FILE, "body.attributes.kind": "attribute value"},
+        {"body": {"attributes": {}}},
+        but=_WHOLE,
+    ),
+    Operation("DELETE /v1/vector_stores/{vector_store_id}/files/{file_id}", "ingest", 200, _STORE_FILE, but=_WHOLE),
+    Operation("GET /v1/vector_stores/{vector_store_id}/files/{file_id}/content", "query", 200, _STORE_FILE),
+    Operation(
+        "POST /v1/vector_stores/{vector_store_id}/file_batches",
+        "ingest",
+        200,
+        {**_STORE, "body.file_ids.0": "file", "body.attributes.kind": "attribute value"},
+        {"body": {"file_ids": [""], "attributes": {}, "chunking_strategy": {"type": "auto"}, "carrel": _STAFF}},
+        but=_WHOLE,
+    ),
+    Operation(
+        "POST /v1/vector_stores/{vector_store_id}/file_batches",
+        "ingest",
+        200,
+        {**_STORE, "body.files.0.file_id": "file"},
+        {"body": {"files": [{"attributes": {"year": 2026}}]}},
+        but=_WHOLE,
+        variant="one by one",
+    ),
+    Operation("GET /v1/vector_stores/{vector_store_id}/file_batches/{batch_id}", "query", 200, _BATCH),
+    Operation("POST /v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/cancel", "ingest", 200, _BATCH, but=_WHOLE),
+    Operation(
+        "GET /v1/vector_stores/{vector_store_id}/file_batches/{batch_id}/files",
+        "query",
+        200,
+        {**_BATCH, **_LISTED},
+        _FILTERED,
+    ),
+    Operation(
+        "POST /v1/embeddings",
+        "query",
+        200,
+        {"body.input": "text", "body.user": "subject"},
+        {"body": {"model": "hash", "dimensions": 256, "encoding_format": "base64", "carrel": {"truncate": True}}},
+    ),
+    Operation("GET /v1/models", "query", 200),
+    Operation("GET /v1/models/{model}", "query", 200, parts={"path": {"model": "hash"}}),
     Operation("GET /v1/admin/tenants/{tenant}", "operate", 200, _TENANT),
     Operation(
         "PATCH /v1/admin/tenants/{tenant}",

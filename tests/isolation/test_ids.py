@@ -91,7 +91,7 @@ def test_an_id_of_another_kind_is_a_missing_one(world: World, operation: Operati
 
 @each_place
 def test_nonsense_is_refused(world: World, operation: Operation, place: str) -> None:
-    allowed = kind_of(operation.takes[place]).malformed or {operation.success, 413, 415, 422}
+    allowed = kind_of(operation.takes[place]).malformed or {operation.success, 400, 413, 415, 422}
     found = {name: ask(world, operation, place, value) for name, value in _some(MALFORMED, operation, place).items()}
     assert {name: answer for name, answer in found.items() if answer.status not in allowed} == {}
     assert not any("x-injected" in dict(answer.headers) for answer in found.values())

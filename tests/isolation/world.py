@@ -226,6 +226,7 @@ class World:
         self._sessions(member)
         self._attached(member)
         self._traces(member)
+        self._stores(member)
         self._found_in_sql(member)
         return member
 
@@ -336,6 +337,21 @@ class World:
         own["traced subject"], own["traced session"] = own["subject"], own["trace"]
         self.services.traces.tracer.flush()
 
+    def _stores(self, member: Member) -> None:
+        """A vector store with a file and the batch that brought it; and a file that is in none."""
+        own, key = member.own, member.credentials["full key"]
+        for variant in ("", "/second"):
+            own[f"text of file{variant}"] = self.word("filed")
+            form = {"file": own[f"text of file{variant}"], "purpose": "user_data"}
+            own[f"file{variant}"] = self.ask("POST /v1/files", key, form=form)["id"]
+        own["name of store"] = self.word("store")
+        store = self.ask("POST /v1/vector_stores", key, body={"name": own["name of store"]})["id"]
+        own["vector store"] = own["collection name/of store"] = store
+        path, body = {"vector_store_id": store}, {"file_ids": [own["file"]]}
+        batch = self.ask("POST /v1/vector_stores/{vector_store_id}/file_batches", key, path=path, body=body)
+        own["file batch"], own["store file"], own["listed after"] = batch["id"], own["file"], own["file"]
+        self.run_jobs()
+
     def _opinions(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]
         for comment in ("feedback", "feedback/second"):
@@ -401,6 +417,7 @@ class World:
             "document_versions": ("id", "content_blob", "text_blob"),
             "ledger": ("id",),
             "events": ("id",),
+            "files": ("blob",),
         }
         with self.services.core.database.engine.connect() as connection:
             for table, names in columns.items():
@@ -431,7 +448,7 @@ class World:
         self._delete(member, "/deleted")
         self._bring(member, "/queued", labels=[member.own["label"]])
         for operation in OPERATIONS:
-            if "query.after" in operation.takes:
+            if operation.takes.get("query.after") == "cursor":
                 values = self.good(operation, member)
                 values.setdefault("query", {})["limit"] = "1"
                 operates = operation.scope == "operate"

@@ -10,6 +10,7 @@ import pytest
 from sqlmodel import SQLModel
 from tokenizers import Tokenizer
 
+import ingestion.stores.tables
 import ingestion.tables
 import rag.context.tables
 import rag.corpus
@@ -27,7 +28,7 @@ from tenants.tables import Tenant
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.stores.tables, ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )

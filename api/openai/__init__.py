@@ -1,0 +1,1 @@
+"""What the OpenAI SDK calls, over the same handles as the native routes: vector stores, files, embeddings, models."""

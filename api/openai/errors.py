@@ -1,0 +1,106 @@
+"""Refusals in the shape that the OpenAI SDK reads, whatever layer they came from."""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PROBLEM = b"application/problem+json"
+PATHS = re.compile(r"/v1/(vector_stores|files|embeddings|models)(/.*)?")
+#: What the SDK has a class for that says more than its own would.
+STATUSES = {422: 400, 415: 400}
+TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class OpenAIErrorDetail(BaseModel):
+    message: str
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(description="The input at fault.")
+    code: str = Field(description="As of the native API; stable.", examples=["not_found"])
+
+
+class OpenAIError(BaseModel):
+    """Why a request was refused, as the OpenAI SDK reads it."""
+
+    error: OpenAIErrorDetail
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": OpenAIError, "description": description}
+    for status, description in (
+        (400, "Not valid; `param` says where."),
+        (401, "No valid key."),
+        (402, "The token budget does not cover this."),
+        (403, "The key lacks the scope, or the plan has no room."),
+        (404, "No such thing, or not yours: the two are not told apart."),
+        (409, "A request with the same `Idempotency-Key` is still running."),
+        (413, "Too large."),
+        (429, "Too many requests; `Retry-After` says when to come back."),
+        (503, "A part of the service is not available; try again."),
+    )
+}
+
+
+class OpenAIErrors:
+    """Rewrites the problem details of these paths, outside of everything that can answer with one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not PATHS.fullmatch(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        held: Message | None = None
+        body = bytearray()
+
+        async def send_wrapper(message: Message) -> None:
+            nonlocal held
+            if message["type"] == "http.response.start":
+                if Headers(raw=message["headers"]).get("content-type", "").encode() == PROBLEM:
+                    held = message
+                    return
+            elif held is not None:
+                body.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    await _send(send, held, bytes(body))
+                return
+            await send(message)
+
+        await self.app(scope, receive, send_wrapper)
+
+
+async def _send(send: Send, start: Message, problem: bytes) -> None:
+    rendered = shaped(json.loads(problem)).model_dump_json().encode()
+    headers = MutableHeaders(raw=[*start["headers"]])
+    headers["content-type"], headers["content-length"] = "application/json", str(len(rendered))
+    status = STATUSES.get(start["status"], start["status"])
+    await send({**start, "status": status, "headers": headers.raw})
+    await send({"type": "http.response.body", "body": rendered})
+
+
+def shaped(problem: dict[str, Any]) -> OpenAIError:
+    status = int(problem["status"])
+    fallback = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    return OpenAIError(
+        error=OpenAIErrorDetail(
+            message=problem["detail"],
+            type=TYPES.get(status, fallback),
+            param=problem.get("field"),
+            code=problem["code"],
+        )
+    )
+
+
+def described(schema: dict[str, Any]) -> None:
+    """In an OpenAPI document these paths answer 400 where the framework puts 422."""
+    for path, operations in schema["paths"].items():
+        if PATHS.fullmatch(path):
+            for operation in operations.values():
+                operation["responses"].pop("422", None)

@@ -21,6 +21,7 @@ from api.routes import (
     health,
     jobs,
     knowledge,
+    mcp,
     oversight,
     tenants,
     tokens,
@@ -40,6 +41,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 
 _ROUTES = (
     *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
+    *(mcp,),
     *(admin, tenants, oversight, health),
 )
 TAGS = [
@@ -53,6 +55,7 @@ TAGS = [
     {"name": "Audit", "description": "Who did what: the record of requests, and its chain to be verified."},
     {"name": "Tokens", "description": "Short-lived credentials for the end users of an application."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
+    {"name": "Agents", "description": "Tools for agents."},
     {"name": "Health", "description": "No key needed."},
 ]
 

@@ -29,6 +29,7 @@ from api.cli import (
     ingest,
     jobs,
     keys,
+    mcp,
     oversight,
     processes,
     questions,
@@ -60,7 +61,7 @@ app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(oversight.admin, name="admin")
-for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, usage, demo):
+for module in (processes, doctor, ingest, documents, context, evaluation, tune, jobs, usage, demo, mcp):
     module.register(app)
 
 

@@ -14,6 +14,7 @@ from api.routes import (
     audit,
     bulk,
     context,
+    dify,
     documents,
     evaluation,
     events,
@@ -41,7 +42,7 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 
 _ROUTES = (
     *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
-    *(mcp,),
+    *(mcp, dify),
     *(admin, tenants, oversight, health),
 )
 TAGS = [

@@ -10,7 +10,7 @@ PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 #: Bodies of any length, which their routes read line by line and bound themselves.
 STREAMED = frozenset({"/v1/bulk"})
 #: POST routes that change nothing.
-ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search", "/mcp/", "/mcp"})
+ASKING = frozenset({"/v1/query", "/v1/context", "/v1/tokens", "/v1/admin/search", "/mcp/", "/retrieval"})
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(r"/v1/documents/[^/]+/text|/v1/passages/[^/]+|/v1/(admin/)?audit/export")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from anyio import to_thread
@@ -15,6 +16,12 @@ from config.errors import Forbidden
 from tenants.context import Scope
 
 routes = router("Agents")
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A JSON-RPC answer, or why the request got none.", "content": {"application/json": {}}},
+    202: {"description": "A notification was taken."},
+    400: {"description": "Not a request of the protocol."},
+    406: {"description": "`Accept` must allow application/json and text/event-stream."},
+}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -32,12 +39,11 @@ def _loaded():  # type: ignore[no-untyped-def]
     return answer
 
 
-@routes.post("/mcp", include_in_schema=False, **scope(Scope.QUERY, retrieval=True))
 @routes.post(
     "/mcp/",
     operation_id="mcp",
     summary="The Model Context Protocol, over streamable HTTP and without sessions",
-    include_in_schema=False,
+    responses=ANSWERS,
     **scope(Scope.QUERY, retrieval=True),
 )
 async def mcp(request: Request, services: Services, tenant: Tenant) -> Response:

@@ -74,6 +74,8 @@ WITHOUT_AN_EFFECT = {
     "/v1/query": "changes nothing but a charge, whose id comes from the key",
     "/v1/context": "the same",
     "/v1/admin/search": "changes nothing",
+    "/retrieval": "changes nothing but a charge; Dify names no key",
+    "/mcp/": "the protocol knows no keys; a memory that is added again confirms the first",
     "/v1/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import mcp_types as types
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.shared._httpx_utils import create_mcp_http_client
 
 from api.version import VERSION
-
-TIMEOUT_S = 60.0
 
 
 async def bridge(url: str, api_key: str) -> None:
     """Serve standard input until it ends. `url`: of the service."""
-    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {api_key}"}, timeout=TIMEOUT_S)
+    http = create_mcp_http_client(headers={"Authorization": f"Bearer {api_key}"})
     async with http, Client(streamable_http_client(f"{url.rstrip('/')}/mcp/", http_client=http)) as service:
         server = _passing_on(service)
         async with stdio_server() as (read, write):

@@ -35,9 +35,7 @@ class Call:
 
     def __init__(self, context: Context[Any, Any], needed: Scope = Scope.QUERY, *, reads: bool = True) -> None:
         """Raise ToolError for a caller who may not."""
-        request = context.request_context.request
-        assert isinstance(request, Request)  # noqa: S101  there is no other way in
-        self.request = request
+        self.request: Request = _require_request(context.request_context.request)
         identity = self.request.state.identity
         with refusals():
             require(identity, needed, reads=reads)
@@ -70,6 +68,12 @@ class Call:
         rows = self.services.collections.for_tenant(self.tenant).list(after=None, limit=MAX_COLLECTIONS)
         space = self.services.embedding.space.id
         return tuple(row.name for row, _ in rows if row.space_id == space)
+
+
+def _require_request(request: object) -> Request:
+    if not isinstance(request, Request):
+        raise TypeError("Tools are called by HTTP only.")
+    return request
 
 
 @contextmanager

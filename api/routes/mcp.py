@@ -17,7 +17,10 @@ from tenants.context import Scope
 
 routes = router("Agents")
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A JSON-RPC answer, or why the request got none.", "content": {"application/json": {}}},
+    200: {
+        "description": "A JSON-RPC answer, or why the request got none.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    },
     202: {"description": "A notification was taken."},
     400: {"description": "Not a request of the protocol."},
     406: {"description": "`Accept` must allow application/json and text/event-stream."},

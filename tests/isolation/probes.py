@@ -73,6 +73,8 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
 
 def _calm(body: str) -> str:
     """A query's answer without its timings, scores and order: another question has others."""
+    if '"jsonrpc"' in body or '"records"' in body:
+        return _calm_of_agents(json.loads(body))
     if '"timings_ms"' not in body:
         return body
     answer = json.loads(body)
@@ -86,6 +88,18 @@ def _calm(body: str) -> str:
                 item.pop(name, None)
         answer[kind] = sorted(json.dumps(item) for item in answer.get(kind) or ())
     return json.dumps(answer)
+
+
+def _calm_of_agents(answer: dict[str, Any]) -> str:
+    """The same of a tool's answer, and of records."""
+    found = answer.get("result", {}).pop("structuredContent", None) or answer
+    answer.get("result", {}).pop("content", None)  # the same once more
+    for name in ("text", "tokens"):
+        found.pop(name, None) if "citations" in found else None
+    for kind in ("results", "citations", "records"):
+        items = [{key: item[key] for key in item if key not in ("score", "number")} for item in found.get(kind) or ()]
+        found[kind] = sorted(json.dumps(item, sort_keys=True) for item in items)
+    return json.dumps([answer, found], sort_keys=True)
 
 
 def given_away(answer: Answer, marks: list[str], *sent: str) -> list[str]:

@@ -15,6 +15,7 @@ from api.routes import (
     audit,
     bulk,
     context,
+    dify,
     documents,
     erasures,
     evaluation,
@@ -23,6 +24,7 @@ from api.routes import (
     health,
     jobs,
     knowledge,
+    mcp,
     memories,
     oversight,
     pins,
@@ -50,7 +52,7 @@ _ROUTES = (
     *(documents, bulk, jobs, knowledge, context),
     *(sessions, session_documents, pins, recall, memories, traces, erasures),
     *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
-    *(store_routes, member_routes, file_routes, embedding_routes),
+    *(store_routes, member_routes, file_routes, embedding_routes, mcp, dify),
     *(admin, tenants, oversight, health),
 )
 TAGS = [
@@ -68,6 +70,7 @@ TAGS = [
     {"name": "Audit", "description": "Who did what: the record of requests, and its chain to be verified."},
     {"name": "Tokens", "description": "Short-lived credentials for the end users of an application."},
     {"name": "Administration", "description": "Tenants and keys: operator keys only."},
+    {"name": "Agents", "description": "Tools for agents."},
     {"name": "Health", "description": "No key needed."},
 ]
 

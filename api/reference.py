@@ -150,8 +150,10 @@ def _body(operation: Schema, schema: Schema, models: dict[str, Schema]) -> str:
 
 
 def _answer(status: str, answer: Schema) -> str:
-    (body,) = answer["content"].values()
     said = "" if answer["description"] == "Successful Response" else f" {answer['description']}"
+    if not answer.get("content"):
+        return f"Answers {status} without a body.{said}"
+    (body,) = answer["content"].values()
     return f"Answers {status}: {_kind(body['schema'])}.{said}"
 
 

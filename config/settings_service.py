@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
 
-from config.settings_types import Networks
+from config.settings_types import Names, Networks
 
 
 class ServiceSettings(BaseModel):
@@ -40,5 +40,10 @@ class ServiceSettings(BaseModel):
         (),
         description="Addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` says where a request "
         "came from. Without any, it is the peer's address.",
+    )
+    mcp_origins: Names = Field(
+        (),
+        description="Origins of web pages, separated by commas, that may ask at /mcp/ beside those of this machine, such as "
+        "`https://agents.example.com`. Programs send no origin.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

@@ -31,6 +31,7 @@ from api.cli import (
     ingest,
     jobs,
     keys,
+    mcp,
     memories,
     oversight,
     processes,
@@ -68,7 +69,7 @@ app.add_typer(webhooks.webhooks, name="webhook")
 app.add_typer(secrets.secrets, name="secrets")
 app.add_typer(audit.audit, name="audit")
 app.add_typer(oversight.admin, name="admin")
-for module in (processes, doctor, ingest, documents, context, chat, evaluation, tune, replay, jobs, usage, demo):
+for module in (processes, doctor, ingest, documents, context, chat, evaluation, tune, replay, jobs, usage, demo, mcp):
     module.register(app)
 
 

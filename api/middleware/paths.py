@@ -16,6 +16,7 @@ ASKING = frozenset(
         *("/v1/recall", "/v1/sessions/{session_id}/recall", "/v1/memories/search"),
         *("/v1/traces/replay", "/v1/traces/{trace_id}/replay"),
         *("/v1/embeddings", "/v1/vector_stores/{vector_store_id}/search"),
+        *("/mcp/", "/retrieval"),
     }
 )
 _ASKING = re.compile("|".join(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) for path in sorted(ASKING)))

@@ -86,6 +86,8 @@ WITHOUT_AN_EFFECT = {
     "/v1/traces/replay": "the same",
     "/v1/traces/{trace_id}/replay": "the same",
     "/v1/admin/search": "changes nothing",
+    "/retrieval": "changes nothing but a charge; Dify names no key",
+    "/mcp/": "the protocol knows no keys; a memory that is added again confirms the first",
     "/v1/tokens": "a token is signed, not stored: one that nobody received is worth nothing",
     "/v1/feedback": "its row names the request's key: repeated, that row is the answer",
     "/v1/sessions/{session_id}/promote": "what is there already under its name and content answers every repetition",

@@ -431,6 +431,15 @@ _BELONGINGS: tuple[Operation, ...] = (
     ),
 )
 
+_ARGUMENTS = "body.params.arguments"
+
+
+def _tool(name: str) -> Mapping[str, Any]:
+    filters = {"filters": {"op": "ne"}} if name == "knowledge_search" else {}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": filters}}
+    return {"header": {"accept": "application/json, text/event-stream"}, "body": call}
+
+
 _DECLARED: tuple[Operation, ...] = (
     *_BELONGINGS,
     Operation("GET /healthz", "none", 200),
@@ -895,6 +904,48 @@ _DECLARED: tuple[Operation, ...] = (
         but={
             **dict.fromkeys((BY_COLLECTION, BY_LABELS, "subject token", "token of another tenant"), 403),
             **dict.fromkeys(("query token", "full token", BY_SUBJECT), 403),
+        },
+    ),
+    *(
+        Operation(
+            "POST /mcp/",
+            "query",
+            200,
+            {f"{_ARGUMENTS}.{name}": kind for name, kind in takes.items()},
+            _tool(tool),
+            variant=variant,
+        )
+        for tool, variant, takes in (
+            ("search", "search", {"query": "text"}),
+            ("fetch", "fetch document", {"id": "document"}),
+            ("fetch", "fetch passage", {"id": "passage"}),
+            (
+                "knowledge_search",
+                "knowledge_search",
+                {
+                    "query": "text",
+                    "collection": "collection name",
+                    "filters.key": "attribute key",
+                    "filters.value": "attribute value",
+                },
+            ),
+            ("list_collections", "list_collections", {}),
+        )
+    ),
+    Operation(
+        "POST /retrieval",
+        "query",
+        200,
+        {
+            **{"body.knowledge_id": "collection name", "body.query": "text"},
+            "body.metadata_condition.conditions.0.name": "attribute key",
+            "body.metadata_condition.conditions.0.value": "attribute value",
+        },
+        {
+            "body": {
+                "retrieval_setting": {"top_k": 3, "score_threshold": 0},
+                "metadata_condition": {"conditions": [{"comparison_operator": "is not"}]},
+            }
         },
     ),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),

@@ -6,6 +6,7 @@ The suite knows nothing else of a door: tools of another protocol or a client's 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from config.errors import CarrelError
 REQUEST_ID = "req-probe"
 BOUNDARY = "carrel-isolation"
 ANSWER_S = 30
+REFUSED_TOOL = {"not_found": 404, "forbidden": 403, "budget_exhausted": 402}
 LINES = "application/x-ndjson"
 PARTS = {"multipart/form-data": "form", LINES: "line"}  #: of a call, by media type
 
@@ -168,9 +170,23 @@ class HttpDoor:
         if any(name == "content-type" and value.startswith("text/event-stream") for name, value in headers):
             statements = ()  # how often a stream that has begun looks is a matter of time
         status = started["status"]
+        if scope["path"] == "/mcp/" and status in (200, 400):
+            status = _of_tool(body)
         if ("content-type", LINES) in headers:
             status = json.loads(body.partition(b"\n")[0]).get("status", status)  # of the line that was sent
         return Answer(status, headers, body.decode(errors="replace"), read, statements)
+
+
+def _of_tool(body: bytes | bytearray) -> int:
+    """A tool's refusal is an answer to its caller; here it has the status that the same refusal has elsewhere."""
+    answer = json.loads(body)
+    if "error" in answer:
+        return 422
+    result = answer["result"]
+    if not result.get("isError"):
+        return 200
+    code = re.search(r"\[(\w+)\]", result["content"][0]["text"])
+    return REFUSED_TOOL.get(code.group(1) if code else "", 422)
 
 
 def _flat(routes: list[BaseRoute]) -> Iterator[BaseRoute]:

@@ -76,6 +76,8 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
 def _calm(body: str) -> str:
     """A query's answer, or what is found of memories, without its timings, scores and order: another question has others. And
     turns without their lengths."""
+    if '"jsonrpc"' in body or '"records"' in body:
+        return _calm_of_agents(json.loads(body))
     if '"cosine"' in body:
         return json.dumps(sorted(json.dumps(hit["memory"]) for hit in json.loads(body)["data"]))
     if '"seq":' in body:
@@ -94,6 +96,18 @@ def _calm(body: str) -> str:
                 item.pop(name, None)
         answer[kind] = sorted(json.dumps(item) for item in answer.get(kind) or ())
     return json.dumps(answer)
+
+
+def _calm_of_agents(answer: dict[str, Any]) -> str:
+    """The same of a tool's answer, and of records."""
+    found = answer.get("result", {}).pop("structuredContent", None) or answer
+    answer.get("result", {}).pop("content", None)  # the same once more
+    for name in ("text", "tokens"):
+        found.pop(name, None) if "citations" in found else None
+    for kind in ("results", "citations", "records"):
+        items = [{key: item[key] for key in item if key not in ("score", "number")} for item in found.get(kind) or ()]
+        found[kind] = sorted(json.dumps(item, sort_keys=True) for item in items)
+    return json.dumps([answer, found], sort_keys=True)
 
 
 def given_away(answer: Answer, marks: list[str], *sent: str) -> list[str]:

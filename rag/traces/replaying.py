@@ -10,10 +10,12 @@ from difflib import unified_diff
 from typing import Any
 
 from sqlalchemy.orm import Session
+from sqlmodel import col, select
 
 from config.database import Database
 from config.errors import Conflict, NotFound, SpaceMismatch
 from rag.collections import Collections
+from rag.corpus import Document
 from rag.packing.counting import counter
 from rag.packing.packing import pack
 from rag.ranking import Ranked
@@ -166,6 +168,16 @@ class TenantReplayer:
             with suppress(NotFound, SpaceMismatch):
                 names[handle.find(session, name).id] = name
         return names
+
+    def _called(self, then: Sequence[Mapping[str, Any]], known: Mapping[str, Passage]) -> dict[str, str]:
+        """What documents are called where people read it, by what traces call them: a deleted one has its id alone."""
+        salt, ids = self._reader.cache_salt, {each["document_id"]: each["named"] for each in then}
+        there = col(Document.id).in_(ids), col(Document.deleted_at).is_(None)
+        living = select(col(Document.id), col(Document.external_id)).where(*there)
+        with self._parts.database.read(self._reader) as session:
+            names = {ids[document_id]: external_id for document_id, external_id in session.execute(living)}
+        names |= {named(passage.external_id, salt): passage.external_id for passage in known.values()}
+        return {name: document_id for document_id, name in ids.items()} | names
 
     def _context(
         self,

@@ -1,4 +1,4 @@
-"""Python client of Carrel.
+"""Python client of Carrel, for threads (`Carrel`) and for event loops (`AsyncCarrel`).
 
 from carrel_client import Carrel
 
@@ -7,20 +7,29 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
+from carrel_client._async.admin import AsyncAdmin, AsyncKeys
+from carrel_client._async.audit import AsyncAdminAudit, AsyncAudit, AsyncOversight
+from carrel_client._async.budgets import AsyncBudgets
+from carrel_client._async.client import AsyncCarrel
+from carrel_client._async.collections import AsyncCollections
+from carrel_client._async.documents import AsyncDocuments, AsyncSubmitted
+from carrel_client._async.evaluation import AsyncFeedbackOf, AsyncQuestionSets
+from carrel_client._async.jobs import AsyncEvents, AsyncJobs
+from carrel_client._async.tenants import AsyncTenants
+from carrel_client._async.webhooks import AsyncWebhooks
+from carrel_client._sync.admin import Admin, Keys
+from carrel_client._sync.audit import AdminAudit, Audit, Oversight
+from carrel_client._sync.budgets import Budgets
+from carrel_client._sync.client import Carrel
+from carrel_client._sync.collections import Collections
+from carrel_client._sync.documents import Documents, Submitted
+from carrel_client._sync.evaluation import FeedbackOf, QuestionSets
+from carrel_client._sync.jobs import Events, Jobs
+from carrel_client._sync.tenants import Tenants
+from carrel_client._sync.webhooks import Webhooks
 from carrel_client.answers import Citation, Context, Group, Passage, PassageView, QueryResult
-from carrel_client.audit import (
-    AdminAudit,
-    Audit,
-    AuditEntry,
-    NoisyTenant,
-    Oversight,
-    RecentSums,
-    Statistics,
-    TenantPassages,
-)
-from carrel_client.client import Admin, Carrel, Keys
-from carrel_client.collections import Collections
-from carrel_client.documents import Documents
+from carrel_client.audit import AuditEntry, NoisyTenant, RecentSums, Statistics, TenantPassages
+from carrel_client.documents import Uploaded, UploadProgress
 from carrel_client.errors import (
     APIError,
     AuthenticationError,
@@ -38,8 +47,7 @@ from carrel_client.errors import (
     VersionConflictError,
     WebhookVerificationError,
 )
-from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
-from carrel_client.jobs import Events, Jobs
+from carrel_client.evaluation import Feedback, QuestionSet, Tunings, TuningVersion
 from carrel_client.models import (
     Budget,
     BudgetLimit,
@@ -63,19 +71,36 @@ from carrel_client.models import (
     UsageDay,
     UsageGroup,
 )
-from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
-from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
+from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion
+from carrel_client.webhooks import Delivery, NewWebhook, Webhook
 
 __all__ = [
     "APIError",
     "Admin",
     "AdminAudit",
+    "AsyncAdmin",
+    "AsyncAdminAudit",
+    "AsyncAudit",
+    "AsyncBudgets",
+    "AsyncCarrel",
+    "AsyncCollections",
+    "AsyncDocuments",
+    "AsyncEvents",
+    "AsyncFeedbackOf",
+    "AsyncJobs",
+    "AsyncKeys",
+    "AsyncOversight",
+    "AsyncQuestionSets",
+    "AsyncSubmitted",
+    "AsyncTenants",
+    "AsyncWebhooks",
     "Audit",
     "AuditEntry",
     "AuthenticationError",
     "Budget",
     "BudgetExhaustedError",
     "BudgetLimit",
+    "Budgets",
     "BulkResult",
     "BulkStoppedError",
     "CacheHoldings",
@@ -124,6 +149,7 @@ __all__ = [
     "RecentSums",
     "ServiceUnavailableError",
     "Statistics",
+    "Submitted",
     "Tenant",
     "TenantDeletion",
     "TenantPassages",
@@ -132,6 +158,8 @@ __all__ = [
     "TransportError",
     "TuningVersion",
     "Tunings",
+    "UploadProgress",
+    "Uploaded",
     "Usage",
     "UsageAmounts",
     "UsageDay",

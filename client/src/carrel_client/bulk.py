@@ -45,13 +45,16 @@ class Course:
         return {"max_errors": self._max_errors - self._refused}
 
     def answered(self, line: str) -> BulkResult | None:
-        """The result that a line of the answer tells; None of the summary, and of a line that is to be sent again."""
-        answer = json.loads(line)
+        """The result that a line of the answer tells; None of the summary, and of a line that is to be sent again. Raise
+        TransportError for a line that tells nothing."""
+        answer = _told(line)
         if "summary" in answer:
             self._summary = answer["summary"]
             return None
         if answer.get("problem", {}).get("retryable"):
             return None
+        if not self._sent:
+            raise TransportError("more was answered than was sent")
         number, _ = self._sent.popleft()
         self._tries = 0
         result = BulkResult.parse({**answer, "line": number})
@@ -86,6 +89,16 @@ class Course:
     @property
     def _next_line(self) -> int | None:
         return self._sent[0][0] if self._sent else None
+
+
+def _told(line: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(line)
+    except ValueError as error:
+        raise TransportError(f"a line of the answer is no JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise TransportError("a line of the answer is no JSON object")
+    return answer
 
 
 def _raised(error: CarrelClientError) -> float:

@@ -1,0 +1,87 @@
+"""Writes the client's synchronous modules from its asynchronous ones: `python client/make_sync.py` (or `make client`).
+
+What is written by hand is `_async/`; of `_sync/`, `world.py` only, which does with threads what `_async/world.py` does with an
+event loop. The rest differs in words alone, and those are changed here, token by token.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent / "src" / "carrel_client"
+BY_HAND = "world.py"
+DROPPED = ("async", "await")
+WORDS = {
+    "_async": "_sync",
+    "aclose": "close",
+    "aclosing": "closing",
+    "aiter_bytes": "iter_bytes",
+    "anext": "next",
+    "aread": "read",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "StopAsyncIteration": "StopIteration",
+}
+IN_TEXTS = (
+    (r"\(await ([^()]+\([^()]*\))\)", r"\1"),
+    (r"\bawait ", ""),
+    (r"\basync (?=for|with|def)", ""),
+    (r"\bAsync(?=[A-Z])", ""),
+    ("for an event loop: nouns and their wire, written by hand", "for threads, written by a program"),
+    ("for an event loop", "for threads"),
+    (r"\[(\w+) for \1 in (.+)\]", r"list(\2)"),
+)
+GENERATOR = (r"\bAsyncGenerator\[(.+?), None\]", r"Generator[\1, None, None]")
+
+
+def synchronous(source: str) -> str:
+    """The twin of an asynchronous module, before it is formatted."""
+    source = re.sub(*GENERATOR, source)
+    lines, changes = source.splitlines(keepends=True), list[tuple[int, int, int, int, str]]()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        (row, start), (last, end) = token.start, token.end
+        if token.type == tokenize.NAME and token.string in DROPPED:
+            blank = end < len(lines[row - 1]) and lines[row - 1][end] == " "
+            changes.append((row, start, last, end + blank, ""))
+        elif (new := _changed(token)) != token.string:
+            changes.append((row, start, last, end, new))
+    for row, start, last, end, new in reversed(changes):
+        lines[row - 1 : last] = [lines[row - 1][:start] + new + lines[last - 1][end:]]
+    return "".join(lines)
+
+
+def _changed(token: tokenize.TokenInfo) -> str:
+    if token.type == tokenize.NAME:
+        return WORDS.get(token.string, re.sub(r"^Async(?=[A-Z])", "", token.string))
+    if token.type in (tokenize.STRING, tokenize.COMMENT):
+        text = token.string
+        for pattern, new in IN_TEXTS:
+            text = re.sub(pattern, new, text)
+        return text
+    return token.string
+
+
+def write(folder: Path) -> None:
+    """All modules, formatted as the rest of the repository."""
+    folder.mkdir(exist_ok=True)
+    for path in sorted((PACKAGE / "_async").glob("*.py")):
+        if path.name != BY_HAND:
+            (folder / path.name).write_text(synchronous(path.read_text(encoding="utf-8")), encoding="utf-8")
+    ruff = [str(Path(sys.executable).with_name("ruff"))]
+    config = ["--config", str(PACKAGE.parents[2] / "pyproject.toml"), "--quiet", "--no-cache"]
+    subprocess.run([*ruff, "check", "--select", "I,UP028,UP034", "--fix", "--unsafe-fixes", *config, str(folder)], check=True)
+    subprocess.run([*ruff, "format", *config, str(folder)], check=True)
+
+
+if __name__ == "__main__":
+    by_hand = PACKAGE / "_sync" / BY_HAND
+    kept = by_hand.read_text(encoding="utf-8")
+    shutil.rmtree(PACKAGE / "_sync")
+    write(PACKAGE / "_sync")
+    by_hand.write_text(kept, encoding="utf-8")

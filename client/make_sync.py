@@ -26,6 +26,7 @@ WORDS = {
     "aread": "read",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
+    "AsyncClient": "Client",
     "StopAsyncIteration": "StopIteration",
 }
 IN_TEXTS = (

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import httpx2
+
 from carrel_client import AsyncCarrel, Carrel
 
 WORLDS = ("threads", "loop")
@@ -62,3 +64,16 @@ def client_of(world: str, url: str, *, key: str = "carrel_key_x", timeout_s: flo
         looped = Looped(AsyncCarrel(api_key=key, base_url=f"{url}/", timeout_s=timeout_s), loop)
         yield cast(Carrel, looped)
         looped.close()
+
+
+@contextmanager
+def client_over(world: str, wire: httpx2.MockTransport) -> Iterator[Carrel]:
+    """The same, whose requests end in a function."""
+    if world == "threads":
+        with httpx2.Client(transport=wire) as http, Carrel(api_key="x", base_url="http://carrel", http=http) as carrel:
+            yield carrel
+        return
+    with asyncio.Runner() as loop:
+        http = httpx2.AsyncClient(transport=wire)
+        yield cast(Carrel, Looped(AsyncCarrel(api_key="x", base_url="http://carrel", http=http), loop))
+        loop.run(http.aclose())

@@ -44,7 +44,10 @@ VENDORS = {
     "uvicorn": {"api/processes/api.py"},
     "httpcore2": {"ingestion/fetch/connections.py", "ingestion/fetch/fetcher.py"},
     "idna": {"ingestion/fetch/addresses.py"},
-    "httpx2": {*(f"client/src/carrel_client/{world}/transport.py" for world in ("_async", "_sync")), "rag/posting.py"},
+    "httpx2": {
+        *(f"client/src/carrel_client/{world}/{name}.py" for world in ("_async", "_sync") for name in ("client", "transport")),
+        "rag/posting.py",
+    },
 }
 
 #: Code that acts before a tenant is known or across tenants.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
@@ -46,6 +46,7 @@ class Plan(Model):
     profiles: list[str] | None
     dedicated: bool
     retention_days: int | None
+    soft_budgets: list[str] = field(default_factory=list)  #: names of the budgets that tell, and refuse nothing
 
 
 @dataclass(frozen=True)

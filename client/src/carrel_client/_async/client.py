@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import httpx2
+
 from carrel_client._async.admin import AsyncAdmin
 from carrel_client._async.asking import AsyncAsking
 from carrel_client._async.audit import AsyncAudit
@@ -28,7 +30,13 @@ DEFAULT_URL = "http://127.0.0.1:8321"
 
 
 class AsyncCarrel(AsyncAsking):
-    """A client for one key. `api_key` and `base_url` default to CARREL_API_KEY and CARREL_URL."""
+    """A client for one key. `api_key` and `base_url` default to CARREL_API_KEY and CARREL_URL.
+
+    `timeout_s` bounds each silence of one try, `max_retries` the tries after the first. `http`: connections of yours, with
+    proxies or certificates, which are not closed with this.
+
+    Example: `carrel = AsyncCarrel(api_key="carrel_key_…")`
+    """
 
     def __init__(
         self,
@@ -37,12 +45,13 @@ class AsyncCarrel(AsyncAsking):
         base_url: str | None = None,
         timeout_s: float = 60.0,
         max_retries: int = 3,
+        http: httpx2.AsyncClient | None = None,
     ) -> None:
         key = api_key or os.environ.get("CARREL_API_KEY")
         if not key:
             raise CarrelClientError("No key: pass api_key=… or set CARREL_API_KEY.")
         url = base_url or os.environ.get("CARREL_URL") or DEFAULT_URL
-        self._equip(AsyncTransport(url, key, timeout_s=timeout_s, max_retries=max_retries))
+        self._equip(AsyncTransport(url, key, timeout_s=timeout_s, max_retries=max_retries, http=http))
 
     def _equip(self, transport: AsyncTransport) -> None:
         self._transport = transport

@@ -14,7 +14,7 @@ from carrel_client._async.transport import AsyncTransport, pages
 from carrel_client.bulk import MEDIA_TYPE, Course, Item
 from carrel_client.documents import Brought, Upload, Uploaded, UploadProgress, fatal, file_of, files_in, request_of
 from carrel_client.errors import APIError, CarrelClientError, TransportError
-from carrel_client.exchange import path_of, pause_s
+from carrel_client.exchange import given, path_of, pause_s
 from carrel_client.models import BulkResult, Document, Estimate, Job
 
 _PATH = "/v1/documents"
@@ -142,16 +142,24 @@ class AsyncDocuments:
             finally:
                 upload.stopped = True
 
-    async def bulk(self, documents: Iterable[Item], *, max_errors: int = 100) -> AsyncIterator[BulkResult]:
+    async def bulk(
+        self, documents: Iterable[Item], *, max_errors: int = 100, new_documents: int = 0, new_bytes: int = 0
+    ) -> AsyncIterator[BulkResult]:
         """Bring many documents, each a mapping as of the JSON of one, or a line of that JSON. Yields what became of each.
 
         Constant memory: they are taken from the iterable, and answered, in pieces. A break or a busy service is waited for,
-        and what was not answered sent again. Raise BulkStoppedError when `max_errors` were refused.
+        and what was not answered sent again. Raise BulkStoppedError when `max_errors` were refused. With `new_documents` and `new_bytes`,
+        what all of it brings, nothing is taken if the plan has no room for all.
 
         Example: `refused = [one async for one in carrel.documents.bulk([{"text": "Pens stay outside."}]) if one.problem]`
         """
-        max_retries = self._transport.max_retries
-        course = Course(documents, max_errors=max_errors, max_retries=max_retries, pause=pause_s)
+        course = Course(
+            documents,
+            max_errors=max_errors,
+            max_retries=self._transport.max_retries,
+            pause=pause_s,
+            announced=given({"new_documents": new_documents or None, "new_bytes": new_bytes or None}),
+        )
         headers = {"Content-Type": MEDIA_TYPE}
         while (body := course.body()) is not None:
             answer = self._transport.lines("POST", "/v1/bulk", content=body, headers=headers, params=course.params)

@@ -14,13 +14,15 @@ from carrel_client.streams import STREAM_SILENCE_S, EventDecoder, Lines
 
 
 class Transport:
+    """Of one key. `http`: connections that it does not close."""
+
     def __init__(
         self, base_url: str, api_key: str, *, timeout_s: float, max_retries: int, http: httpx2.Client | None = None
     ) -> None:
         self.max_retries, self.timeout_s = max_retries, timeout_s
         self._base_url, self._api_key = base_url.rstrip("/"), api_key
-        headers = {"Authorization": f"Bearer {api_key}", "User-Agent": USER_AGENT}
-        self._http = http or httpx2.Client(base_url=self._base_url, headers=headers)
+        self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": USER_AGENT}
+        self._http, self._owns = http or httpx2.Client(), http is None
 
     def with_options(self, *, timeout_s: float | None, max_retries: int | None) -> Transport:
         """Another one, on the same connections."""
@@ -33,7 +35,8 @@ class Transport:
         )
 
     def close(self) -> None:
-        self._http.close()
+        if self._owns:
+            self._http.close()
 
     def call(self, method: str, path: str, **told: Unpack[Told]) -> Any:
         """The JSON of a 2xx answer; raise APIError or TransportError."""
@@ -45,10 +48,12 @@ class Transport:
         return text
 
     def _exchange(self, method: str, path: str, told: Told, *, as_text: bool) -> Any:
-        exchange = Exchange(method, self._base_url + path, max_retries=self.max_retries, **told)
+        url = self._base_url + path
+        exchange = Exchange(method, url, max_retries=self.max_retries, **told)
+        options = {**exchange.options, "headers": {**self._headers, **exchange.options["headers"]}}
         while True:
             try:
-                response = self._http.request(method, path, timeout=self.timeout_s, **exchange.options)
+                response = self._http.request(method, url, timeout=self.timeout_s, **options)
             except (httpx2.TransportError, httpx2.DecodingError) as error:
                 pause: float | None = exchange.broken(error)
             else:
@@ -71,10 +76,11 @@ class Transport:
         empty: bool = False,
     ) -> Generator[str, None, None]:
         """The lines of an answer of this media type as they come, `empty` ones or not. One try; raise as `call` does."""
-        lines, timeout = Lines(), httpx2.Timeout(self.timeout_s, read=silence_s or self.timeout_s)
-        sent: dict[str, Any] = {"content": content, "params": given(params), "headers": dict(headers or {}), "timeout": timeout}
+        lines, url = Lines(), self._base_url + path
+        sent: dict[str, Any] = {"content": content, "params": given(params), "headers": {**self._headers, **(headers or {})}}
+        sent["timeout"] = httpx2.Timeout(self.timeout_s, read=silence_s or self.timeout_s)
         try:
-            with self._http.stream(method, path, **sent) as response:
+            with self._http.stream(method, url, **sent) as response:
                 if not response.is_success:
                     raise refused(Answer(response.status_code, response.headers, response.read()))
                 if not response.headers.get("content-type", "").startswith(media_type):
@@ -86,7 +92,7 @@ class Transport:
                 for line in lines.ended():
                     yield line
         except (httpx2.TransportError, httpx2.DecodingError, ValueError) as error:
-            raise silent(f"{method} {self._base_url}{path}", error) from error
+            raise silent(f"{method} {url}", error) from error
 
     def events(self, path: str) -> Generator[tuple[str, Any], None, None]:
         """Server-sent events as (name, data of JSON), and HEARTBEAT, until the service ends the stream. One try."""

@@ -146,8 +146,8 @@ class Documents:
         """Bring many documents, each a mapping as of the JSON of one, or a line of that JSON. Yields what became of each.
 
         Constant memory: they are taken from the iterable, and answered, in pieces. A break or a busy service is waited for,
-        and what was not answered sent again. Raise BulkStoppedError when `max_errors` were refused. With `new_documents` and `new_bytes`,
-        what all of it brings, nothing is taken if the plan has no room for all.
+        and what was not answered sent again. Raise BulkStoppedError when `max_errors` were refused. With `new_documents` and
+        `new_bytes`, what all of it brings, nothing is taken if the plan has no room for all.
 
         Example: `refused = list(carrel.documents.bulk([{"text": "Pens stay outside."}]) if one.problem)`
         """

@@ -49,7 +49,7 @@ CALLS: dict[str, tuple[Call, ...]] = {
         lambda c: c.documents.create(text="x", dry_run=True, **DOCUMENT),
         lambda c: c.documents.create(url="https://example.com/x", **DOCUMENT),
     ),
-    "list_documents": (lambda c: next(c.documents.list(collection="default")),),
+    "list_documents": (lambda c: next(c.documents.list(collection="default", external_ids=["x"])),),
     "get_document": (lambda c: c.documents.get("doc_1"),),
     "delete_document": (lambda c: c.documents.delete("doc_1", **WAITS),),
     "get_document_text": (lambda c: c.documents.text("doc_1"),),

@@ -44,9 +44,11 @@ VENDORS = {
     "uvicorn": {"api/processes/api.py"},
     "httpcore2": {"ingestion/fetch/connections.py", "ingestion/fetch/fetcher.py"},
     "idna": {"ingestion/fetch/addresses.py"},
+    "langchain_core": {"client/src/carrel_client/langchain.py"},
+    "llama_index": {"client/src/carrel_client/llama_index.py"},
     "httpx2": {
         *(f"client/src/carrel_client/{world}/{name}.py" for world in ("_async", "_sync") for name in ("client", "transport")),
-        "rag/posting.py",
+        *("client/src/carrel_client/tls.py", "rag/posting.py"),
     },
 }
 

@@ -14,6 +14,8 @@ from typing import Any, TypedDict
 from carrel_client.errors import APIError, CarrelClientError
 from carrel_client.models import Document, Job
 
+MAX_EXTERNAL_IDS = 100
+
 
 class Brought(TypedDict, total=False):
     """What `Documents.create` takes of a document."""
@@ -132,6 +134,15 @@ class Upload:
             brought = sum(self._sizes[one.path] for one in self._done)
             all_bytes, jobs = sum(self._sizes.values()), dict(self._jobs)
             self._on_progress(UploadProgress(len(self.files), all_bytes, len(self._done), brought, failed, jobs))
+
+
+def pieces(external_ids: Sequence[str] | None) -> Iterator[Sequence[str] | None]:
+    """As many as one request takes at a time; None is all there are."""
+    if external_ids is None:
+        yield None
+        return
+    for start in range(0, len(external_ids), MAX_EXTERNAL_IDS):
+        yield external_ids[start : start + MAX_EXTERNAL_IDS]
 
 
 def fatal(error: Exception) -> bool:

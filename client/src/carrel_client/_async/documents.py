@@ -12,7 +12,7 @@ from carrel_client._async import world
 from carrel_client._async.jobs import AsyncJobs
 from carrel_client._async.transport import AsyncTransport, pages
 from carrel_client.bulk import MEDIA_TYPE, Course, Item
-from carrel_client.documents import Brought, Upload, Uploaded, UploadProgress, fatal, file_of, files_in, request_of
+from carrel_client.documents import Brought, Upload, Uploaded, UploadProgress, fatal, file_of, files_in, pieces, request_of
 from carrel_client.errors import APIError, CarrelClientError, TransportError
 from carrel_client.exchange import given, path_of, pause_s
 from carrel_client.models import BulkResult, Document, Estimate, Job
@@ -188,13 +188,16 @@ class AsyncDocuments:
         answer = await self._transport.call("GET", path_of(_PATH, document_id, "text"))
         return str(answer["text"])
 
-    async def list(self, *, collection: str | None = None, page_size: int = 100) -> AsyncIterator[Document]:
-        """All documents, oldest first, fetched page by page.
+    async def list(
+        self, *, collection: str | None = None, external_ids: Sequence[str] | None = None, page_size: int = 100
+    ) -> AsyncIterator[Document]:
+        """All documents, oldest first, fetched page by page; of a collection, those with `external_ids` only.
 
         Example: `titles = [document.title async for document in carrel.documents.list()]`
         """
-        async for item in pages(self._transport, _PATH, page_size, collection=collection):
-            yield Document.parse(item)
+        for chosen in pieces(external_ids):
+            async for item in pages(self._transport, _PATH, page_size, collection=collection, external_id=chosen):
+                yield Document.parse(item)
 
     async def delete(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 
 from carrel_client._async import world
@@ -96,6 +96,22 @@ class AsyncJobs:
                             break
                 waiting.stream_ended(time.monotonic())
             await world.sleep(waiting.pause(time.monotonic()))
+
+    async def wait_all(
+        self, job_ids: Iterable[str], *, timeout_s: float = 600.0, parallel: int = 8
+    ) -> AsyncGenerator[Job, None]:
+        """`wait` for several jobs, `parallel` at a time; yields each as it ends. What one raises ends all of it.
+
+        Example: `done = [job async for job in carrel.jobs.wait_all(job_ids)]`
+        """
+        deadline = time.monotonic() + timeout_s
+
+        async def one(job_id: str) -> Job:
+            return await self.wait(job_id, timeout_s=max(0.0, deadline - time.monotonic()))
+
+        async with aclosing(world.side_by_side(one, job_ids, parallel)) as course:
+            async for job in course:
+                yield job
 
     async def watch(self, job_id: str) -> AsyncIterator[Job]:
         """The job as it is, then again at each change, and last as it ended, however it did.

@@ -12,7 +12,7 @@ from carrel_client._sync import world
 from carrel_client._sync.jobs import Jobs
 from carrel_client._sync.transport import Transport, pages
 from carrel_client.bulk import MEDIA_TYPE, Course, Item
-from carrel_client.documents import Brought, Upload, Uploaded, UploadProgress, fatal, file_of, files_in, request_of
+from carrel_client.documents import Brought, Upload, Uploaded, UploadProgress, fatal, file_of, files_in, pieces, request_of
 from carrel_client.errors import APIError, CarrelClientError, TransportError
 from carrel_client.exchange import given, path_of, pause_s
 from carrel_client.models import BulkResult, Document, Estimate, Job
@@ -186,13 +186,16 @@ class Documents:
         answer = self._transport.call("GET", path_of(_PATH, document_id, "text"))
         return str(answer["text"])
 
-    def list(self, *, collection: str | None = None, page_size: int = 100) -> Iterator[Document]:
-        """All documents, oldest first, fetched page by page.
+    def list(
+        self, *, collection: str | None = None, external_ids: Sequence[str] | None = None, page_size: int = 100
+    ) -> Iterator[Document]:
+        """All documents, oldest first, fetched page by page; of a collection, those with `external_ids` only.
 
         Example: `titles = [document.title for document in carrel.documents.list()]`
         """
-        for item in pages(self._transport, _PATH, page_size, collection=collection):
-            yield Document.parse(item)
+        for chosen in pieces(external_ids):
+            for item in pages(self._transport, _PATH, page_size, collection=collection, external_id=chosen):
+                yield Document.parse(item)
 
     def delete(
         self,

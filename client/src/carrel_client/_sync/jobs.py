@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 
 from carrel_client._sync import world
@@ -96,6 +96,19 @@ class Jobs:
                             break
                 waiting.stream_ended(time.monotonic())
             world.sleep(waiting.pause(time.monotonic()))
+
+    def wait_all(self, job_ids: Iterable[str], *, timeout_s: float = 600.0, parallel: int = 8) -> Generator[Job, None, None]:
+        """`wait` for several jobs, `parallel` at a time; yields each as it ends. What one raises ends all of it.
+
+        Example: `done = list(carrel.jobs.wait_all(job_ids))`
+        """
+        deadline = time.monotonic() + timeout_s
+
+        def one(job_id: str) -> Job:
+            return self.wait(job_id, timeout_s=max(0.0, deadline - time.monotonic()))
+
+        with closing(world.side_by_side(one, job_ids, parallel)) as course:
+            yield from course
 
     def watch(self, job_id: str) -> Iterator[Job]:
         """The job as it is, then again at each change, and last as it ended, however it did.

@@ -11,6 +11,7 @@ import httpx2
 from carrel_client._sync import world
 from carrel_client.exchange import USER_AGENT, Answer, Exchange, Told, given, refused, silent
 from carrel_client.streams import STREAM_SILENCE_S, EventDecoder, Lines
+from carrel_client.tls import trusted
 
 
 class Transport:
@@ -22,7 +23,7 @@ class Transport:
         self.max_retries, self.timeout_s = max_retries, timeout_s
         self._base_url, self._api_key = base_url.rstrip("/"), api_key
         self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": USER_AGENT}
-        self._http, self._owns = http or httpx2.Client(), http is None
+        self._http, self._owns = http or httpx2.Client(verify=trusted()), http is None
 
     def with_options(self, *, timeout_s: float | None, max_retries: int | None) -> Transport:
         """Another one, on the same connections."""

@@ -1,4 +1,5 @@
-"""Writes the client's synchronous modules from its asynchronous ones: `python client/make_sync.py` (or `make client`).
+"""Writes what of the client can be derived: its synchronous modules from its asynchronous ones, and which names are public
+where. `python client/make_sync.py`, or `make client`.
 
 What is written by hand is `_async/`; of `_sync/`, `world.py` only, which does with threads what `_async/world.py` does with an
 event loop. The rest differs in words alone, and those are changed here, token by token.
@@ -6,9 +7,9 @@ event loop. The rest differs in words alone, and those are changed here, token b
 
 from __future__ import annotations
 
+import ast
 import io
 import re
-import shutil
 import subprocess
 import sys
 import tokenize
@@ -16,6 +17,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "src" / "carrel_client"
 BY_HAND = "world.py"
+#: Modules and classes that applications have no use for, or import by their own names.
+INNER_MODULES = ("adapting", "asking", "budgets", "bulk", "exchange", "langchain", "llama_index", "streams", "tls", "transport")
+INNER_MODULES += ("waiting", "world")
+INNER = ("Brought", "Model", "Upload")
 DROPPED = ("async", "await")
 WORDS = {
     "_async": "_sync",
@@ -36,7 +41,7 @@ IN_TEXTS = (
     (r"\bAsync(?=[A-Z])", ""),
     ("for an event loop: nouns and their wire, written by hand", "for threads, written by a program"),
     ("for an event loop", "for threads"),
-    (r"\[(\w+) for \1 in (.+)\]", r"list(\2)"),
+    (r"\[(\w+) for \1 in ([^\]]+?\))\]", r"list(\2)"),
 )
 GENERATOR = (r"\bAsyncGenerator\[(.+?), None\]", r"Generator[\1, None, None]")
 
@@ -68,21 +73,37 @@ def _changed(token: tokenize.TokenInfo) -> str:
     return token.string
 
 
+def public() -> dict[str, str]:
+    """The module of each public class, by its name, inside the package."""
+    homes: dict[str, str] = {}
+    for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("_async/*.py")]:
+        inside = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if path.stem not in ("__init__", "_names", *INNER_MODULES):
+            classes = [node.name for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+            homes |= {name: inside for name in classes if not name.startswith("_") and name not in INNER}
+    twins = {name.removeprefix("Async"): home.replace("_async", "_sync") for name, home in homes.items() if "_async" in home}
+    return dict(sorted((homes | twins).items()))
+
+
 def write(folder: Path) -> None:
-    """All modules, formatted as the rest of the repository."""
-    folder.mkdir(exist_ok=True)
+    """All of it, formatted as the rest of the repository; `folder` is the package, or another to compare with it."""
+    (folder / "_sync").mkdir(exist_ok=True)
     for path in sorted((PACKAGE / "_async").glob("*.py")):
         if path.name != BY_HAND:
-            (folder / path.name).write_text(synchronous(path.read_text(encoding="utf-8")), encoding="utf-8")
-    ruff = [str(Path(sys.executable).with_name("ruff"))]
+            (folder / "_sync" / path.name).write_text(synchronous(path.read_text(encoding="utf-8")), encoding="utf-8")
+    homes, doc = public(), '"""Where the public names of the client are: written by `make client`."""\n\n'
+    (folder / "_names.py").write_text(f"{doc}HOMES = {homes!r}\n", encoding="utf-8")
+    imports = "\n".join(f"from carrel_client.{home} import {name} as {name}" for name, home in homes.items())
+    (folder / "__init__.pyi").write_text(f"{doc}{imports}\n", encoding="utf-8")
+    written = [str(folder / name) for name in ("_sync", "_names.py", "__init__.pyi")]
+    ruff = str(Path(sys.executable).with_name("ruff"))
     config = ["--config", str(PACKAGE.parents[2] / "pyproject.toml"), "--quiet", "--no-cache"]
-    subprocess.run([*ruff, "check", "--select", "I,UP028,UP034", "--fix", "--unsafe-fixes", *config, str(folder)], check=True)
-    subprocess.run([*ruff, "format", *config, str(folder)], check=True)
+    subprocess.run([ruff, "check", "--select", "I,UP028,UP034", "--fix", "--unsafe-fixes", *config, *written], check=True)
+    subprocess.run([ruff, "format", *config, *written], check=True)
 
 
 if __name__ == "__main__":
-    by_hand = PACKAGE / "_sync" / BY_HAND
-    kept = by_hand.read_text(encoding="utf-8")
-    shutil.rmtree(PACKAGE / "_sync")
-    write(PACKAGE / "_sync")
-    by_hand.write_text(kept, encoding="utf-8")
+    for path in (PACKAGE / "_sync").glob("*.py"):
+        if path.name != BY_HAND:
+            path.unlink()
+    write(PACKAGE)

@@ -110,7 +110,7 @@ class Documents:
 
         `include` and `exclude` are patterns of names, as "*.md"; an excluded folder is not looked into.
 
-        Example: `failed = list(carrel.documents.upload_folder("handbook") if file.error)`
+        Example: `failed = [file for file in carrel.documents.upload_folder("handbook") if file.error]`
         """
         root = Path(folder)
         files = world.run(lambda: [*files_in(root, include=include, exclude=exclude, hidden=hidden)])
@@ -149,7 +149,7 @@ class Documents:
         and what was not answered sent again. Raise BulkStoppedError when `max_errors` were refused. With `new_documents` and
         `new_bytes`, what all of it brings, nothing is taken if the plan has no room for all.
 
-        Example: `refused = list(carrel.documents.bulk([{"text": "Pens stay outside."}]) if one.problem)`
+        Example: `refused = [one for one in carrel.documents.bulk([{"text": "Pens stay outside."}]) if one.problem]`
         """
         course = Course(
             documents,

@@ -35,6 +35,7 @@ def test_a_folder_is_brought_with_progress(quick: Service, tmp_path: Path, world
         with pytest.raises(InvalidRequestError, match="collection"):
             next(carrel.documents.list(external_ids=["a.md"]))
     _, other = quick.tenant()
+    other.documents.create(text="Elsewhere.")
     assert list(other.documents.list(collection="default", external_ids=["a.md"])) == []
 
 

@@ -29,6 +29,16 @@ class Reader(Scope, Protocol):
     def labels(self) -> frozenset[str] | None: ...
 
 
+class Speaker(Scope, Protocol):
+    """A scope that acts for an end user, or for nobody in particular (None): then for all of the tenant's."""
+
+    @property
+    def subject(self) -> str | None: ...
+
+    def speaking_for(self, named: str | None) -> str | None:
+        """The subject of what is said. Raise Forbidden for another than its own."""
+
+
 class Meter(Protocol):
     """A tenant's embedding budget, in tokens of the embedding model. Every call is one short transaction.
 

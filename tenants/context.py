@@ -9,13 +9,14 @@ from config.errors import Forbidden
 
 
 class Scope(enum.StrEnum):
-    QUERY = "query"  #: search, and read documents and jobs
+    QUERY = "query"  #: search, and read documents, jobs and sessions
+    CONVERSE = "converse"  #: write sessions, their turns and memories
     INGEST = "ingest"  #: add and delete documents and collections
     MANAGE = "manage"  #: the tenant's own keys and usage
     OPERATE = "operate"  #: `/v1/admin`: operator keys only, never given to a tenant's key
 
 
-TENANT_SCOPES = (Scope.QUERY, Scope.INGEST, Scope.MANAGE)
+TENANT_SCOPES = (Scope.QUERY, Scope.CONVERSE, Scope.INGEST, Scope.MANAGE)
 
 
 class PrincipalKind(enum.StrEnum):

@@ -88,6 +88,9 @@ class Quotas:
     def removed_collection(self, session: Session, tenant_id: str) -> None:
         self.add(session, tenant_id, Counts(collections=-1))
 
+    def count_sessions(self, session: Session, tenant_id: str, more: int) -> None:
+        self.add(session, tenant_id, Counts(sessions=more))
+
 
 #: Counts and refuses nothing: where no plans are.
 UNLIMITED = Quotas()

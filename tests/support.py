@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 
 from carrel_client import Carrel
+from config.errors import Forbidden
 from rag.store.base import Space
 from rag.store.build import BuildsHere
 from rag.store.engine import EngineServer
@@ -36,12 +37,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FakeScope:
-    """Satisfies rag.types.Reader by shape."""
+    """Satisfies rag.types.Reader and Speaker by shape."""
 
     tenant_id: str
     cache_salt: bytes = b"salt"
     collections: frozenset[str] | None = None
     labels: frozenset[str] | None = None
+    subject: str | None = None
+
+    def speaking_for(self, named: str | None) -> str | None:
+        if self.subject is not None and named not in (None, self.subject):
+            raise Forbidden("another subject")
+        return self.subject or named
 
 
 @dataclass

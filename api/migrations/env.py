@@ -9,13 +9,14 @@ from sqlmodel.sql.sqltypes import AutoString
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
+import rag.sessions.tables
 import tenants.audit_tables
 import tenants.tables
 import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 

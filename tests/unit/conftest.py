@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 import ingestion.tables
 import rag.corpus
 import rag.evaluation.tables
+import rag.sessions.tables
 import tenants.audit_tables
 import tenants.tables
 import tenants.webhook_tables
@@ -22,7 +23,7 @@ from tenants.tables import Tenant
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.tables, rag.corpus, rag.evaluation.tables, rag.sessions.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z

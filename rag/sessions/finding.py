@@ -1,0 +1,37 @@
+"""The one way to a session: of the tenant, of the subject if the caller has one, and not over."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlmodel import col, select
+
+from config.errors import NotFound
+from rag.sessions.tables import GONE, ChatSession
+from rag.types import Speaker
+
+
+def alive(now: int | sa.BindParameter[int]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Conditions on the session's row: nobody has ended it, and its time is not up."""
+    return (
+        col(ChatSession.state).not_in(GONE),
+        sa.or_(col(ChatSession.expires_at).is_(None), col(ChatSession.expires_at) > now),
+    )
+
+
+def find(session: Session, scope: Speaker, session_id: str, now: int, *, lock: bool = False) -> ChatSession:
+    """`lock`: nobody else changes it until the transaction ends. Raise NotFound."""
+    given = {"id": session_id, "now": now, "all": scope.subject is None, "subject": scope.subject or ""}
+    row = session.scalars(_LOCKED if lock else _FOUND, given).one_or_none()
+    if row is None:
+        raise NotFound("There is no such session.", field="session_id")
+    return row
+
+
+#: Made once: building it costs more than SQLite takes for it.
+_FOUND = select(ChatSession).where(
+    col(ChatSession.id) == sa.bindparam("id"),
+    sa.or_(sa.bindparam("all", type_=sa.Boolean()), col(ChatSession.subject) == sa.bindparam("subject")),
+    *alive(sa.bindparam("now", type_=sa.BigInteger())),
+)
+_LOCKED = _FOUND.with_for_update().execution_options(populate_existing=True)

@@ -22,6 +22,7 @@ from api.routes import (
     jobs,
     knowledge,
     oversight,
+    sessions,
     tenants,
     tokens,
     tuning,
@@ -39,13 +40,15 @@ Send `Authorization: Bearer <key>`. A key belongs to one tenant and carries scop
 (`x-carrel-scope`). Refusals are problem details (RFC 9457) with a stable `code`. Lists are paged by `after` and `next`."""
 
 _ROUTES = (
-    *(documents, bulk, jobs, knowledge, context, evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
+    *(documents, bulk, jobs, knowledge, context, sessions),
+    *(evaluation, feedback, tuning, events, usage, webhooks, tokens, audit),
     *(admin, tenants, oversight, health),
 )
 TAGS = [
     {"name": "Documents", "description": "Bring, show and delete documents."},
     {"name": "Jobs", "description": "The work on documents: how far it is, and how to end or repeat it."},
     {"name": "Knowledge", "description": "Ask questions; collections."},
+    {"name": "Sessions", "description": "Conversations of an application's end users, turn by turn."},
     {"name": "Evaluation", "description": "How good answers are: questions to measure by, and what users say."},
     {"name": "Events", "description": "What happened to a tenant's documents, jobs, keys and budget."},
     {"name": "Webhooks", "description": "Events sent to a URL of the tenant's, signed, at least once."},

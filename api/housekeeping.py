@@ -61,6 +61,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("holds", lambda: _sweep_holds(services), 0.0),
         Chore("dead processes", lambda: _bury(services, repairs), 0.0),
         Chore("jobs of the dead", lambda: take_over(services), 0.0),
+        Chore("expired sessions", services.sweeper.run_once, 0.0),
         Chore("deleted tenants", services.removal.run_once, 0.0),
         Chore("audit chain", services.sealer.run_once, 0.0),
         Chore("old audit entries", services.sealer.purge, PURGE_EVERY_S),

@@ -30,7 +30,7 @@ class LocalService:
         """Make a tenant and return a client with all of its scopes."""
         with self.admin() as admin:
             admin.admin.tenants.create(name=name, monthly_tokens=monthly_tokens)
-            key = admin.admin.keys.create(tenant=name, name="local", scopes=["query", "ingest", "manage"])
+            key = admin.admin.keys.create(tenant=name, name="local", scopes=["query", "converse", "ingest", "manage"])
         return Carrel(api_key=key.secret, base_url=self.url)
 
 

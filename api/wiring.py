@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+
+from sqlalchemy.orm import Session
 
 from api.embedders import build_embedder
 from api.schema import upgrade
@@ -26,9 +29,11 @@ from rag.llm.rewriting import Rewriting
 from rag.profiles import Profiles
 from rag.rerank.base import Reranker
 from rag.rerank.stage import Reranking
+from rag.sessions.sessions import Sessions
 from rag.store.base import VectorStore
 from rag.store.remote import EngineClient
 from tenants.budget import Ledger
+from tenants.events import emit
 from tenants.idempotency import IdempotencyStore
 from tenants.keys import make_secret
 from tenants.plans import LimitsInForce, Plans
@@ -163,6 +168,15 @@ def webhook_policy(settings: Settings) -> UrlPolicy:
 def build_webhooks(core: Core) -> Webhooks:
     secrets = Secrets(core.database, core.clock, core.vault)
     return Webhooks(core.database, core.clock, secrets, webhook_policy(core.settings).target)
+
+
+def build_sessions(core: Core) -> Sessions:
+    """Whoever keeps something beside turns joins `companions` here: forks and the sweeper then take it along."""
+    return Sessions(core.database, core.clock, core.quotas, partial(_tell, core.clock), companions=())
+
+
+def _tell(clock: Clock, session: Session, tenant_id: str, event: str, subject: str, **data: object) -> None:
+    emit(session, clock, tenant_id, event, subject, **data)
 
 
 def disk_mark(settings: Settings) -> DiskMark:

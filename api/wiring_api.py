@@ -23,6 +23,7 @@ from api.wiring import (
     build_reranking,
     build_rewriting,
     build_sandbox,
+    build_sessions,
     build_store,
     build_webhooks,
     disk_mark,
@@ -53,6 +54,7 @@ from rag.llm.rewriting import Rewriting
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
+from rag.sessions.sessions import Sessions
 from rag.store.base import VectorStore
 from tenants.audit import AuditLog
 from tenants.audit_chain import PURPOSE, public_key
@@ -113,6 +115,7 @@ class ApiServices:
     passages: Passages
     estimates: Estimates
     jobs: Jobs
+    sessions: Sessions
     events: EventLog
     webhooks: Webhooks
     streams: JobStreams
@@ -155,8 +158,7 @@ def build_api(settings: Settings) -> ApiServices:
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
     rewriting = build_rewriting(settings, core.ledger)
     queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
-    instances = Instances(core.database, core.clock)
-    blobs = BlobStore(settings.data_dir / "blobs")
+    instances, blobs = Instances(core.database, core.clock), BlobStore(settings.data_dir / "blobs")
     documents, bulk = _documents(core, collections, blobs, queue)
     audit = AuditLog(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
@@ -180,6 +182,7 @@ def build_api(settings: Settings) -> ApiServices:
         passages=Passages(core.database, blobs),
         estimates=Estimates(documents, embedding, core.ledger, lambda: _reading(core, blobs, embedding)),
         jobs=Jobs(core.database, core.clock, queue, core.quotas),
+        sessions=build_sessions(core),
         events=EventLog(core.database, core.clock),
         webhooks=build_webhooks(core),
         streams=JobStreams(core.clock, draining),

@@ -14,6 +14,7 @@ from api.wiring import (
     build_core,
     build_embedding,
     build_sandbox,
+    build_sessions,
     build_store,
     build_webhooks,
     open_collections,
@@ -40,6 +41,7 @@ from ingestion.webhooks import WebhookSender
 from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
+from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
 from tenants.audit_archive import CheckpointArchive
 from tenants.audit_chain import PURPOSE, CheckpointSigner
@@ -67,6 +69,7 @@ class WorkerServices:
     removal: TenantRemoval
     sealer: Sealer
     figures: Figures
+    sweeper: SessionSweeper
 
     def close(self) -> None:
         self.webhooks.close()
@@ -90,21 +93,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     store = build_store(settings, **JOB_PATIENCE)
     blobs, queue = BlobStore(settings.data_dir / "blobs"), DurableQueue(core.database)
     collector = _collector(core, blobs, build_store(settings, **COLLECTOR_PATIENCE), embedding, queue)
-    pipeline = Pipeline(
-        core.database,
-        core.clock,
-        blobs,
-        sandbox,
-        Chunkers(embedding.model.tokenizer_json),
-        embedding,
-        store,
-        core.ledger,
-        collector,
-        queue,
-        max_chunks=settings.max_chunks,
-        fetcher=_fetcher(settings),
-        quotas=core.quotas,
-    )
+    pipeline = _pipeline(core, blobs, sandbox, embedding, store, collector, queue)
     worker = DurableWorker(
         core.database,
         pipeline,
@@ -121,7 +110,45 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
     placer = Placer(core.database, store, embedding.space, dedicated_points=points, quotas=core.quotas)
     last = placer, events, build_sender(core), removal, _sealer(core)
     figures = Figures(core.database, core.clock, core.registry)
-    return WorkerServices(core, worker, sandbox, store, embedding, queue, instances, reconciler, *last, figures)
+    return WorkerServices(
+        core,
+        worker,
+        sandbox,
+        store,
+        embedding,
+        queue,
+        instances,
+        reconciler,
+        *last,
+        figures,
+        SessionSweeper(build_sessions(core)),
+    )
+
+
+def _pipeline(
+    core: Core,
+    blobs: BlobStore,
+    sandbox: Sandbox,
+    embedding: EmbeddingService,
+    store: VectorStore,
+    collector: Collector,
+    queue: DurableQueue,
+) -> Pipeline:
+    return Pipeline(
+        core.database,
+        core.clock,
+        blobs,
+        sandbox,
+        Chunkers(embedding.model.tokenizer_json),
+        embedding,
+        store,
+        core.ledger,
+        collector,
+        queue,
+        max_chunks=core.settings.max_chunks,
+        fetcher=_fetcher(core.settings),
+        quotas=core.quotas,
+    )
 
 
 def build_sender(core: Core) -> WebhookSender:

@@ -13,14 +13,16 @@ import re
 import subprocess
 import sys
 import tokenize
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "src" / "carrel_client"
 BY_HAND = "world.py"
 #: Modules and classes that applications have no use for, or import by their own names.
-INNER_MODULES = ("adapting", "asking", "budgets", "bulk", "exchange", "langchain", "llama_index", "streams", "tls", "transport")
+INNER_MODULES = ("adapting", "asking", "budgets", "bulk", "exchange", "langchain", "langchain_history", "llama_index", "streams", "tls", "transport")
 INNER_MODULES += ("waiting", "world")
 INNER = ("Brought", "Model", "Upload")
+OPENING, CLOSING = ("(", "[", "{"), (")", "]", "}")
 DROPPED = ("async", "await")
 WORDS = {
     "_async": "_sync",
@@ -50,16 +52,33 @@ def synchronous(source: str) -> str:
     """The twin of an asynchronous module, before it is formatted."""
     source = re.sub(*GENERATOR, source)
     lines, changes = source.splitlines(keepends=True), list[tuple[int, int, int, int, str]]()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    needless = {one for place in range(len(tokens)) for one in _parentheses(place, tokens)}
+    for place, token in enumerate(tokens):
         (row, start), (last, end) = token.start, token.end
         if token.type == tokenize.NAME and token.string in DROPPED:
             blank = end < len(lines[row - 1]) and lines[row - 1][end] == " "
             changes.append((row, start, last, end + blank, ""))
+        elif place in needless:
+            changes.append((row, start, last, end, ""))
         elif (new := _changed(token)) != token.string:
             changes.append((row, start, last, end, new))
     for row, start, last, end, new in reversed(changes):
         lines[row - 1 : last] = [lines[row - 1][:start] + new + lines[last - 1][end:]]
     return "".join(lines)
+
+
+def _parentheses(place: int, tokens: Sequence[tokenize.TokenInfo]) -> tuple[int, ...]:
+    """The places of a pair that begins here and holds a call that is awaited, and taken apart: `(await a.b()).c`."""
+    if tokens[place].string != "(" or tokens[place + 1].string != "await":
+        return ()
+    depth, here = 1, place + 1
+    while depth:
+        here += 1
+        depth += (tokens[here].string in OPENING) - (tokens[here].string in CLOSING)
+        if depth == 1 and tokens[here].type == tokenize.OP and tokens[here].string not in (".", *CLOSING):
+            return ()
+    return (place, here) if tokens[here + 1].string in (".", "[") else ()
 
 
 def _changed(token: tokenize.TokenInfo) -> str:

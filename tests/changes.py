@@ -13,6 +13,7 @@ from config.database import Database
 from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.evaluation.tables import QuestionSet
+from rag.sessions.tables import ChatSession, Turn
 from tenants.tables import ApiKey, Tenant
 from tenants.webhook_tables import WebhookEndpoint
 
@@ -74,7 +75,40 @@ def _question_set(_tenant: str, name: str) -> tuple[str, Options]:
     return "/v1/question-sets", {"json": {"name": name, "questions": questions}}
 
 
+def _make_session(database: Database, tenant: str, name: str) -> None:
+    with database.system_write() as session:
+        if session.get(ChatSession, f"ses_{name}") is None:
+            owner = session.scalars(select(col(Tenant.id)).where(col(Tenant.name) == tenant)).one()
+            times = {"created_at": 0, "last_active_at": 0}
+            session.add(ChatSession(id=f"ses_{name}", tenant_id=owner, subject="ann", **times))
+
+
+def _in_session(database: Database, name: str) -> list[int]:
+    return _count(Turn, col(Turn.session_id))(database, f"ses_{name}")
+
+
+def _forks(database: Database, name: str) -> list[int]:
+    return _count(ChatSession, col(ChatSession.forked_from))(database, f"ses_{name}")
+
+
 CHANGES = {
+    "session": Change(
+        "/v1/sessions",
+        lambda _, name: ("/v1/sessions", {"json": {"subject": "ann", "title": name}}),
+        _count(ChatSession, col(ChatSession.title)),
+    ),
+    "turns": Change(
+        "/v1/sessions/{session_id}/turns",
+        lambda _, name: (f"/v1/sessions/ses_{name}/turns", {"json": {"turns": [{"role": "user", "content": "hello"}]}}),
+        _in_session,
+        prepare=_make_session,
+    ),
+    "fork": Change(
+        "/v1/sessions/{session_id}/fork",
+        lambda _, name: (f"/v1/sessions/ses_{name}/fork", {"json": {}}),
+        _forks,
+        prepare=_make_session,
+    ),
     "document": Change(
         "/v1/documents",
         lambda _, name: ("/v1/documents", {"json": {"text": f"The text {name}.", "external_id": name}}),

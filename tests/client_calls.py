@@ -43,6 +43,12 @@ DOCUMENT: dict[str, Any] = {"external_id": "x", "title": "x", "source": "x", "at
 AUDIT = dict.fromkeys(("principal", "action", "decision", "target", "since", "until"), "x")
 TOKENS = {"tokens": 1, "micro_usd": 1, "reason": "x"}
 
+BOUNDS_OF_SESSIONS: dict[str, Any] = {
+    **{"title": "x", "tags": ["x"], "metadata": {"a": 1}, "idle_ttl_seconds": 60, "absolute_ttl_seconds": 60},
+    **{"max_turns": 1, "max_tokens": 1, "when_full": "archive", "budget_tokens": 1, "budget_micro_usd": 1},
+}
+SAID = {"role": "user", "content": "x"}
+
 #: By operation id. Of several calls the second sends what the first cannot.
 CALLS: dict[str, tuple[Call, ...]] = {
     "create_document": (
@@ -98,6 +104,17 @@ CALLS: dict[str, tuple[Call, ...]] = {
     "replay_webhook": (lambda c: c.webhooks.replay("whk_1", since="x", until="y"),),
     "list_webhook_deliveries": (lambda c: next(c.webhooks.deliveries("whk_1", state="failed")),),
     "replay_webhook_delivery": (lambda c: c.webhooks.replay_delivery("whk_1", "dlv_1"),),
+    "create_session": (lambda c: c.sessions.create(subject="ann", **BOUNDS_OF_SESSIONS),),
+    "list_sessions": (lambda c: next(c.sessions.list(subject="ann", tag="x", state="open")),),
+    "get_session": (lambda c: c.sessions.get("ses_1"),),
+    "update_session": (lambda c: c.sessions.update("ses_1", **BOUNDS_OF_SESSIONS),),
+    "append_turns": (lambda c: c.sessions.append("ses_1", [SAID]), lambda c: c.sessions.say("ses_1", **SAID)),
+    "list_turns": (lambda c: next(c.sessions.turns("ses_1", order="newest")),),
+    "get_turn": (lambda c: c.sessions.turn("ses_1", "trn_1"),),
+    "close_session": (lambda c: c.sessions.close("ses_1"),),
+    "archive_session": (lambda c: c.sessions.archive("ses_1"),),
+    "resume_session": (lambda c: c.sessions.resume("ses_1"),),
+    "fork_session": (lambda c: c.sessions.fork("ses_1", turn_id="trn_1"),),
     "create_token": (lambda c: c.token(subject="ann", scopes=["query"], lifetime_seconds=60, **BOUNDS),),
     "list_audit": (lambda c: next(c.audit.list(**AUDIT)),),
     "export_audit": (lambda c: next(c.audit.export(from_position=2)),),

@@ -158,7 +158,7 @@ class Service:
         return Carrel(api_key=(self.data_dir / "operator.key").read_text().strip(), base_url=self.url)
 
     def key(self, tenant: str, *scopes: str, **bounds: list[str]) -> str:
-        chosen = scopes or ("query", "ingest", "manage")
+        chosen = scopes or ("query", "converse", "ingest", "manage")
         with self.admin as admin:
             return admin.admin.keys.create(tenant=tenant, name="test", scopes=chosen, **bounds).secret
 

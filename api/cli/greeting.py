@@ -35,7 +35,9 @@ def _demo_key(settings: Settings, url: str) -> str:
         with Carrel(api_key=settings.operator_key_file.read_text().strip(), base_url=url) as admin:
             with contextlib.suppress(ConflictError):
                 admin.admin.tenants.create(name=DEMO_TENANT)
-            return admin.admin.keys.create(tenant=DEMO_TENANT, name="demo", scopes=["query", "ingest", "manage"]).secret
+            return admin.admin.keys.create(
+                tenant=DEMO_TENANT, name="demo", scopes=["query", "converse", "ingest", "manage"]
+            ).secret
 
     return secret_file(settings.data_dir / "demo.key", make)
 

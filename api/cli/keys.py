@@ -30,7 +30,7 @@ def _tell_secret(key: NewKey, as_json: bool) -> None:
 def create(
     tenant: TenantName,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "default",
-    scope: Annotated[list[str] | None, typer.Option(help="query, ingest or manage; repeat it. Default: all three.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="query, converse, ingest or manage; repeat it. Default: all.")] = None,
     collection: Annotated[list[str] | None, typer.Option(help="Confine the key to this collection; repeat it.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Confine the key to documents of these labels.")] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Whatever its scopes, it changes nothing.")] = False,
@@ -46,7 +46,7 @@ def create(
         key = client.admin.keys.create(
             tenant=tenant,
             name=name,
-            scopes=scope or ["query", "ingest", "manage"],
+            scopes=scope or ["query", "converse", "ingest", "manage"],
             collections=collection,
             labels=label,
             read_only=read_only,

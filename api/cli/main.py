@@ -33,6 +33,7 @@ from api.cli import (
     processes,
     questions,
     secrets,
+    session,
     tenants,
     tune,
     usage,
@@ -54,6 +55,7 @@ app.add_typer(keys.keys, name="key")
 app.add_typer(collections.collections, name="collection")
 app.add_typer(document.documents, name="document")
 app.add_typer(jobs.jobs, name="job")
+app.add_typer(session.sessions, name="session")
 app.add_typer(questions.questions, name="questions")
 app.add_typer(feedback.feedback, name="feedback")
 app.add_typer(webhooks.webhooks, name="webhook")

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
-from sqlmodel import col, select
+from sqlmodel import col
 
 from ingestion.counting import documents_as_they_are, follow, mismatched
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
 from rag.corpus import Collection, Document
+from rag.sessions.tables import GONE, ChatSession
 from tenants.context import TenantContext
 from tenants.quotas import Counts, open_counts, set_counts, used_of
 from tenants.tables import QuotaUse
@@ -50,17 +51,14 @@ def _noted(parts: Parts, context: TenantContext, document_id: str) -> bool:
 
 
 def recount(session: Session) -> Counts:
-    """As the notes on the documents say, in one statement with the collections: it sees one moment."""
+    """As the notes on the documents say, in one statement with collections and sessions: it sees one moment."""
     notes = (sa.case((col(Document.counted), 1), else_=0), col(Document.counted_chunks), col(Document.counted_bytes))
     sums = [sa.select(sa.func.coalesce(sa.func.sum(note), 0)).scalar_subquery() for note in notes]
     collections = sa.select(sa.func.count(col(Collection.id))).scalar_subquery()
-    row = session.execute(sa.select(*sums, collections)).one()
-    return Counts(*map(int, row)) + Counts(sessions=used_of_sessions(session))
-
-
-def used_of_sessions(session: Session) -> int:
-    """Nothing else says yet how many there are."""
-    return session.scalar(select(col(QuotaUse.sessions))) or 0
+    living = col(ChatSession.state).not_in(GONE)  # one whose time is up counts until it is swept
+    sessions = sa.select(sa.func.count(col(ChatSession.id))).where(living).scalar_subquery()
+    row = session.execute(sa.select(*sums, collections, sessions)).one()
+    return Counts(*map(int, row))
 
 
 def _recounted(parts: Parts, context: TenantContext) -> bool:

@@ -10,11 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
-from config.clock import Clock
-from config.database import Database
 from config.errors import Conflict, IdempotencyKeyReused, InvalidInput
 from config.ids import new_id
 from rag.sessions.finding import find
+from rag.sessions.parts import SessionParts
+from rag.sessions.room import make_room
 from rag.sessions.tables import OPEN, ChatSession, Turn
 from rag.sessions.values import MAX_BATCH, MAX_TURNS, Appended, NewTurn
 from rag.tokens import count_tokens
@@ -24,20 +24,15 @@ Record = Callable[[Session, Appended], None]
 
 
 def append(
-    database: Database,
-    clock: Clock,
-    scope: Speaker,
-    session_id: str,
-    turns: Sequence[NewTurn],
-    record: Record | None = None,
+    parts: SessionParts, scope: Speaker, session_id: str, turns: Sequence[NewTurn], record: Record | None = None
 ) -> Appended:
     """See `TenantSessions.append`. Tokens and digests are reckoned before anybody waits for the row."""
     if not 1 <= len(turns) <= MAX_BATCH:
         raise InvalidInput(f"A call appends 1 to {MAX_BATCH} turns.", field="turns", limit=MAX_BATCH)
     made = [_row(scope, session_id, turn) for turn in turns]
     _require_own_keys(made)
-    with database.write(scope) as session:
-        now = clock()
+    with parts.database.write(scope) as session:
+        now = parts.clock()
         chat = find(session, scope, session_id, now, lock=True)
         if chat.state != OPEN:
             raise Conflict(f"The session is {chat.state}: resume it first.", field="state", limit=chat.state)
@@ -45,10 +40,10 @@ def append(
         new = [row for row in made if row.idempotency_key not in known]
         if new:
             _number(chat, new, now)
-            _make_room(session, chat)
             session.add_all(new)
             session.flush()
-        outcome = Appended(chat, [known.get(row.idempotency_key or "", row) for row in made], len(new))
+            make_room(session, chat, new[-1])
+        outcome = Appended(chat, [known.get(row.idempotency_key, row) for row in made], len(new))
         if record is not None:
             record(session, outcome)
     return outcome
@@ -102,10 +97,6 @@ def _number(chat: ChatSession, new: Sequence[Turn], now: int) -> None:
     chat.tokens += sum(row.tokens for row in new)
     chat.last_active_at = now
     chat.expires_at = chat.ends_at()
-
-
-def _make_room(session: Session, chat: ChatSession) -> None:
-    """Keep the window within the session's own bounds."""
 
 
 _BY_KEYS = select(Turn).where(

@@ -46,7 +46,7 @@ class AsyncThing:
     async def lines(self) -> AsyncGenerator[str, None]:
         async with aclosing(self._all()) as lines:
             async for line in lines:
-                yield (await one(line)).text  # await what comes
+                yield (await one(line, (1, 2)))["x"].text + (await two()), (await three())  # await what comes
 '''
 MADE = '''"""Waits: `carrel.get()`."""
 
@@ -56,7 +56,7 @@ class Thing:
     def lines(self) -> Generator[str, None, None]:
         with closing(self._all()) as lines:
             for line in lines:
-                yield (one(line)).text  # what comes
+                yield one(line, (1, 2))["x"].text + (two()), (three())  # what comes
 '''
 
 

@@ -44,7 +44,7 @@ VENDORS = {
     "uvicorn": {"api/processes/api.py"},
     "httpcore2": {"ingestion/fetch/connections.py", "ingestion/fetch/fetcher.py"},
     "idna": {"ingestion/fetch/addresses.py"},
-    "langchain_core": {"client/src/carrel_client/langchain.py"},
+    "langchain_core": {f"client/src/carrel_client/{name}.py" for name in ("langchain", "langchain_history")},
     "llama_index": {"client/src/carrel_client/llama_index.py"},
     "httpx2": {
         *(f"client/src/carrel_client/{world}/{name}.py" for world in ("_async", "_sync") for name in ("client", "transport")),
@@ -58,6 +58,7 @@ WITHOUT_A_TENANT = {
     "ingestion/repair/blobs.py",  # a stored content does not say whose it is
     "ingestion/repair/former.py",  # whose former versions are to go
     "ingestion/placement.py",  # which collections are to lie by themselves, whoever's they are
+    "rag/sessions/sweeping.py",  # whose sessions are over; each is ended and removed in a session of its tenant
     "ingestion/instances.py",  # processes belong to no tenant
     "ingestion/taking.py",  # names the tenants of jobs that a former version enqueued
     "tenants/registry.py",

@@ -79,6 +79,9 @@ WITHOUT_AN_EFFECT = {
     "/v1/jobs/{job_id}/cancel": "a job is cancelled once, and answers as it is however often it is asked",
     "/v1/jobs/retry": "each job has one successor at most; repeated, it retries what is left",
     "/v1/jobs/{job_id}/retry": "a job has one successor at most, which answers every repetition",
+    "/v1/sessions/{session_id}/close": "a session that is closed answers as it is however often it is closed",
+    "/v1/sessions/{session_id}/archive": "the same",
+    "/v1/sessions/{session_id}/resume": "the same of one that is open",
     "/v1/webhooks/{webhook_id}/rotate": "a secret that nobody received signs beside the others until their overlap ends",
     "/v1/webhooks/{webhook_id}/test": "a second test says no more than the first",
     "/v1/webhooks/{webhook_id}/replay": "what is sent again comes under its first id, by which receivers know it",
@@ -119,7 +122,8 @@ def test_the_class_of_a_request_is_that_of_its_route() -> None:
             continue
         reads = OperationClass.QUERY if path in ASKING else OperationClass.READ
         asks = method == "GET" or path in ASKING
-        expected = OperationClass.ADMIN if scope == "operate" else reads if asks else OperationClass.INGEST
+        changes = OperationClass.QUERY if scope == "converse" else OperationClass.INGEST
+        expected = OperationClass.ADMIN if scope == "operate" else reads if asks else changes
         assert class_of(method, path) is expected, path
 
 
@@ -209,7 +213,8 @@ def test_reading_never_needs_more_than_changing() -> None:
             and path not in (*ASKING, "/v1/usage", "/v1/usage/export", "/v1/events", "/v1/feedback")
             and not path.startswith("/v1/audit")
         ):
-            assert scope == ("query" if method == "GET" else "ingest"), path
+            changing = "converse" if path.startswith("/v1/sessions") else "ingest"
+            assert scope == ("query" if method == "GET" else changing), path
 
 
 def _is_page(model: object) -> bool:

@@ -37,7 +37,7 @@ class Dying:
 
     def tenant(self, name: str) -> str:
         """Make it and a key of all scopes, without idempotency keys: these requests live."""
-        body = {"tenant": name, "name": "all", "scopes": ["query", "ingest", "manage"]}
+        body = {"tenant": name, "name": "all", "scopes": ["query", "converse", "ingest", "manage"]}
         assert self.post(self.operator, "/v1/admin/tenants", None, {"json": {"name": name}}).status_code == 201
         secret: str = self.post(self.operator, "/v1/admin/keys", None, {"json": body}).json()["secret"]
         return secret

@@ -26,6 +26,8 @@ class Kind:
 
 
 BY_COLLECTION, BY_LABELS = "key of other collections", "key of other labels"
+BY_SUBJECT = "token of another subject"
+BOUNDED_USERS = USER_BY_COLLECTION, USER_BY_LABELS = "user by collection", "user by labels"
 _BOTH = (BY_COLLECTION, BY_LABELS)
 
 #: "kind/variant" is looked up as its kind; a good call takes the variant.
@@ -52,11 +54,13 @@ KINDS: Mapping[str, Kind] = {
     "delivery": Kind(404),
     "wanted collection": Kind(None, malformed=None, like="collection name"),  # a tenant without it is answered as such
     "principal": Kind(None, malformed=None, like="key", optional=True),  # compared with the caller's own entries only
+    "session": Kind(404, bounded=(BY_SUBJECT,)),
+    "turn": Kind(404, bounded=(BY_SUBJECT,)),
     "path": Kind(None, malformed=None, like="document", optional=True),
     "event": Kind(422, malformed=frozenset({422}), optional=True),
     **{
         kind: Kind(None, malformed=None)
-        for kind in ("text", "title", "external id", "source", "label", "key name", "set name", "subject")
+        for kind in ("text", "title", "external id", "source", "label", "key name", "set name", "subject", "tag")
     },
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
 }
@@ -99,6 +103,68 @@ _HOOK = {"url": "https://example.com/hook", "events": ["document.*"], "coalesce_
 _DESCRIBED = {"collection": "collection name", "external_id": "external id", "title": "title", "source": "source"}
 
 _TELLS_ALL = {BY_COLLECTION: 403, BY_LABELS: 403}
+
+_ANOTHERS = {BY_SUBJECT: 403}  #: who speaks for a subject names no other
+_SESSION = {"path.session_id": "session"}
+_BOUNDS = {
+    **{"idle_ttl_seconds": 10**6, "absolute_ttl_seconds": 10**7, "max_turns": 1000, "max_tokens": 10**6},
+    **{"when_full": "archive", "budget_tokens": 10**6, "budget_micro_usd": None},
+}
+_SESSIONS: tuple[Operation, ...] = (
+    Operation(
+        "POST /v1/sessions",
+        "converse",
+        201,
+        {"body.subject": "subject", "body.title": "title", "body.tags.0": "tag", "body.metadata.of": "text"},
+        {"body": {"tags": [""], **_BOUNDS}},
+        but=_ANOTHERS,
+    ),
+    Operation(
+        "GET /v1/sessions",
+        "query",
+        200,
+        {"query.subject": "subject", "query.tag": "tag", **_PAGED},
+        {"query": {"state": "open"}},
+        but=_ANOTHERS,
+    ),
+    Operation("GET /v1/sessions", "query", 200, {"query.tag": "tag"}, variant="of all subjects"),
+    Operation("GET /v1/sessions/{session_id}", "query", 200, _SESSION),
+    Operation(
+        "PATCH /v1/sessions/{session_id}",
+        "converse",
+        200,
+        {**_SESSION, "body.title": "title", "body.tags.0": "tag", "body.metadata.of": "text"},
+        {"body": {"tags": [""]}},
+    ),
+    Operation(
+        "PATCH /v1/sessions/{session_id}",
+        "converse",
+        200,
+        _SESSION,
+        {"body": _BOUNDS},
+        but=dict.fromkeys(("subject token", *BOUNDED_USERS), 403),
+        variant="bounds",
+    ),
+    Operation(
+        "POST /v1/sessions/{session_id}/turns",
+        "converse",
+        201,
+        {
+            **_SESSION,
+            "body.turns.0.content": "text",
+            "body.turns.0.speaker": "title",
+            "body.turns.0.metadata.of": "text",
+            "body.turns.0.idempotency_key": "idempotency key",
+        },
+        {"body": {"turns": [{"role": "user", "tool_calls": [{"id": "1"}], "said_at": "2026-03-10T12:00:00Z"}]}},
+    ),
+    Operation("GET /v1/sessions/{session_id}/turns", "query", 200, {**_SESSION, **_PAGED}, {"query": {"order": "newest"}}),
+    Operation("GET /v1/sessions/{session_id}/turns/{turn_id}", "query", 200, {**_SESSION, "path.turn_id": "turn"}),
+    Operation("POST /v1/sessions/{session_id}/close", "converse", 200, _SESSION),
+    Operation("POST /v1/sessions/{session_id}/archive", "converse", 200, _SESSION),
+    Operation("POST /v1/sessions/{session_id}/resume", "converse", 200, _SESSION),
+    Operation("POST /v1/sessions/{session_id}/fork", "converse", 201, {**_SESSION, "body.turn_id": "turn"}),
+)
 
 _AUDIT = {"query.principal": "principal", "query.target": "path"}
 _AUDIT_PARTS = {
@@ -379,6 +445,7 @@ _DECLARED: tuple[Operation, ...] = (
         201,
         {"body.query": "text", "body.passage_id": "passage", "body.comment": "title", "body.subject": "subject"},
         {"body": {"useful": True, "rating": 4}},
+        but=_ANOTHERS,
     ),
     Operation(
         "POST /v1/feedback",
@@ -434,6 +501,7 @@ _DECLARED: tuple[Operation, ...] = (
     Operation("GET /v1/question-sets", "query", 200, {"query.collection": "collection name", **_PAGED}, but={BY_LABELS: 403}),
     Operation("GET /v1/question-sets/{set_id}", "query", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
     Operation("DELETE /v1/question-sets/{set_id}", "ingest", 200, {"path.set_id": "question set"}, but={BY_LABELS: 403}),
+    *_SESSIONS,
     Operation("GET /v1/profiles", "query", 200),
     Operation("GET /v1/collections", "query", 200, _PAGED),
     Operation("GET /v1/usage", "manage", 200),
@@ -558,7 +626,7 @@ _DECLARED: tuple[Operation, ...] = (
         # A token is made with a key, and allows nothing that the key does not.
         but={
             **dict.fromkeys((BY_COLLECTION, BY_LABELS, "subject token", "token of another tenant"), 403),
-            **dict.fromkeys(("query token", "full token"), 403),
+            **dict.fromkeys(("query token", "full token", BY_SUBJECT), 403),
         },
     ),
     Operation("GET /v1/admin/tenants", "operate", 200, _PAGED),

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 
 from api.middleware import ASKING
 from tenants.context import TENANT_SCOPES, Scope
-from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, Operation, kind_of
-from tests.isolation.world import USER_BY_COLLECTION, USER_BY_LABELS, World
+from tests.isolation.declarations import (
+    BY_COLLECTION,
+    BY_LABELS,
+    BY_SUBJECT,
+    USER_BY_COLLECTION,
+    USER_BY_LABELS,
+    Operation,
+    kind_of,
+)
+from tests.isolation.world import World
 
 Expected = Callable[[Operation], int]
 MALFORMED = ("", "Bearer", "Bearer ", "Basic eDp5", "Bearer x", "Bearer a.b.c", "Bearer carrel_", "Bearer \xe9", "bearer\tx")
@@ -21,6 +29,10 @@ class Kind:
     expected: Expected  #: for a good call with the first tenant's own values
     tenant: int | None = 0  #: index of the tenant whose data it may see
     like: str = ""  #: the kind whose exceptions hold for it too
+
+    def excepted(self, operation: Operation) -> int | None:
+        """The status that the declaration names, where the general rule does not hold."""
+        return operation.but.get(self.name, operation.but.get(self.like))
 
 
 def nobody(operation: Operation) -> int:
@@ -54,7 +66,7 @@ def _nobody(name: str, credential: Callable[[World], str | None]) -> Kind:
 
 
 def _of(name: str, expected: Expected, like: str = "") -> Kind:
-    return Kind(name, lambda world: world.members[0].credentials[name], _excepted(like or name, expected), like=like)
+    return Kind(name, lambda world: world.members[0].credentials[name], _excepted(name, _excepted(like, expected)), like=like)
 
 
 def _excepted(name: str, expected: Expected) -> Expected:
@@ -108,6 +120,8 @@ KINDS: tuple[Kind, ...] = (
     ),
     _of("subject token", with_scopes(*TENANT_SCOPES)),
     _of("user", with_scopes(*TENANT_SCOPES), like="subject token"),
+    _of(BY_SUBJECT, bounded(BY_SUBJECT)),
+    _of("user of another subject", bounded(BY_SUBJECT), like=BY_SUBJECT),
     _of("querying user", with_scopes(Scope.QUERY), like="query token"),
     Kind(
         "user of another tenant",

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, OPERATIONS, Operation
+from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, BY_SUBJECT, OPERATIONS, Operation
 from tests.isolation.doors import REQUEST_ID, Answer
 from tests.isolation.principals import KINDS
 from tests.isolation.probes import given_away, texts
-from tests.isolation.world import World
+from tests.isolation.world import SPOKEN, World
 
 BOUNDED_AWAY = ("text", "title", "external id", "source", "attribute value", "document", "job", "passage")
+#: Beyond a subject: what stands in sessions of another.
+SUBJECT_AWAY = ("session", "session/second", "turn", "turn/second", *SPOKEN, "tag")
 each_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 
 
@@ -42,7 +44,7 @@ def test_each_kind_of_caller_is_answered_as_declared(world: World, operation: Op
         answer = world.send(operation, values, kind.credential(world))
         if answer.status != kind.expected(operation):
             wrong[kind.name] = (answer.status, kind.expected(operation), answer.body)
-        if answer.status in (401, 403) and operation.but.get(kind.like or kind.name) != 403 and answer.read:
+        if answer.status in (401, 403) and kind.excepted(operation) != 403 and answer.read:
             wrong[f"{kind.name}: read"] = "the body was read although the caller is refused"
         answered[kind.name] = answer
         others = [member for member in world.members if member.number != kind.tenant]
@@ -66,6 +68,18 @@ def test_a_bounded_key_is_told_nothing_of_what_lies_beyond(world: World, operati
     assert given_away(answer, [member.own[kind] for kind in BOUNDED_AWAY if member.own[kind] not in sent], *sent) == []
     if answer.wrote:
         world.rewind()
+
+
+@each_operation
+def test_a_subject_is_told_nothing_of_what_is_anothers(world: World, operation: Operation) -> None:
+    member = world.members[0]
+    values = world.good(operation, member)
+    for name in (BY_SUBJECT, "user of another subject"):
+        answer = world.send(operation, values, member.credentials[name])
+        sent = texts(values)
+        assert given_away(answer, [member.own[kind] for kind in SUBJECT_AWAY if member.own[kind] not in sent], *sent) == []
+        if answer.wrote:
+            world.rewind()
 
 
 @each_operation

@@ -35,7 +35,16 @@ from tenants.keys import key_id_of, make_secret
 from tenants.tables import ApiKey
 from tenants.tokens import TokenSigner, Wish
 from tests.identity_provider import AUDIENCE, Provider, identity_provider
-from tests.isolation.declarations import BY_COLLECTION, BY_LABELS, OPERATIONS, Operation, kind_of
+from tests.isolation.declarations import (
+    BY_COLLECTION,
+    BY_LABELS,
+    BY_SUBJECT,
+    OPERATIONS,
+    USER_BY_COLLECTION,
+    USER_BY_LABELS,
+    Operation,
+    kind_of,
+)
 from tests.isolation.doors import Answer, HttpDoor
 from tests.isolation.stand_ins import InlineQueue, InlineWorker, Lines, RewoundCache
 from tests.support import served_engine
@@ -43,8 +52,9 @@ from tests.support import served_engine
 SHAPE = 12  #: characters at the end of a value that make it this one and no other
 SEED = 2026
 CONTENT = ("text", "title", "source", "attribute value")  #: each document has its own
-USER_BY_COLLECTION, USER_BY_LABELS = "user by collection", "user by labels"
 ALL_SCOPES = " ".join(f"carrel:{scope}" for scope in TENANT_SCOPES)
+#: What is said in sessions. Of a chance of its own, as subjects are.
+SPOKEN = ("title of session", "content of turn", "key of turn")
 FAR = 4_000_000_000  # Unix seconds
 Values = dict[str, Any]
 
@@ -187,7 +197,10 @@ class World:
         ):
             own[kind] = self.word(kind.partition("/")[0])
         # Of a chance of its own: words of documents may share letters and digits with a question, and stay as they are.
-        own["subject"] = "subject" + "".join(random.Random(f"subject {number}").choices(string.ascii_lowercase, k=SHAPE))
+        for kind in ("subject", "tag", *SPOKEN):
+            own[kind] = kind.replace(" ", "") + "".join(
+                random.Random(f"{kind} {number}").choices(string.ascii_lowercase, k=SHAPE)
+            )
         tenant = self.ask("POST /v1/admin/tenants", self.operator, body={"name": own["tenant/name"]})
         member.tenant_id = own["tenant"] = tenant["id"]
         gone = self.ask("POST /v1/admin/tenants", self.operator, body={"name": self.word("gone")})
@@ -204,6 +217,7 @@ class World:
         self._question_sets(member)
         self._opinions(member)
         self._webhook(member)
+        self._sessions(member)
         self._found_in_sql(member)
         return member
 
@@ -228,9 +242,10 @@ class World:
         with self.services.core.database.system_write() as session:
             expired = sa.update(ApiKey).where(col(ApiKey.id) == own["key/expired key"]).values(expires_at=1)
             session.execute(expired)
-        body = {"subject": own["subject"], "scopes": scopes}
-        issued = self.ask("POST /v1/tokens", member.credentials["full key"], body=body)
-        member.credentials["subject token"] = f"Bearer {issued['token']}"
+        for name, subject in {"subject token": own["subject"], BY_SUBJECT: "somebody else"}.items():
+            body = {"subject": subject, "scopes": scopes}
+            issued = self.ask("POST /v1/tokens", member.credentials["full key"], body=body)
+            member.credentials[name] = f"Bearer {issued['token']}"
         for name, held in {"full": scopes, **{scope: [scope] for scope in scopes}}.items():
             body = {"scopes": held, "lifetime_seconds": 3600}
             issued = self.ask(
@@ -238,6 +253,7 @@ class World:
             )
             member.credentials[f"{name} token"] = f"Bearer {issued['token']}"
         member.credentials["user"] = self.user(member)
+        member.credentials["user of another subject"] = self.user(member, sub="somebody else")
         member.credentials["querying user"] = self.user(member, scope=None)
         member.credentials[USER_BY_COLLECTION] = self.user(member, rooms=[own["collection name/other"]])
         member.credentials[USER_BY_LABELS] = self.user(member, groups=[self.word("label")])
@@ -265,6 +281,18 @@ class World:
             body = {"name": own[f"set name{variant}"], "collection": own["collection name"], "questions": questions}
             made = self.ask("POST /v1/question-sets", member.credentials["full key"], body=body)
             own[f"question set{variant}"] = made["id"]
+
+    def _sessions(self, member: Member) -> None:
+        """The second one is what lists go on with."""
+        own, key = member.own, member.credentials["full key"]
+        for variant in ("", "/second"):
+            body = {"subject": own["subject"], "title": own["title of session"], "tags": [own["tag"]]}
+            own[f"session{variant}"] = self.ask("POST /v1/sessions", key, body=body)["id"]
+        turns = [{"role": "user", "content": own["content of turn"], "idempotency_key": own["key of turn"]}] * 2
+        turns[1] = {"role": "assistant", "content": own["content of turn"]}
+        path = {"session_id": own["session"]}
+        said = self.ask("POST /v1/sessions/{session_id}/turns", key, path=path, body={"turns": turns})
+        own["turn"], own["turn/second"] = (turn["id"] for turn in said["data"])
 
     def _webhook(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]

@@ -21,8 +21,11 @@ from carrel_client._sync.client import Carrel
 from carrel_client.adapting import Clients, told_of
 from carrel_client.answers import Passage, QueryResult
 from carrel_client.errors import NotFoundError, error_for
+from carrel_client.langchain_history import CarrelChatMessageHistory
 from carrel_client.models import BulkResult
 from carrel_client.models import Document as Stored
+
+__all__ = ["CarrelChatMessageHistory", "CarrelRetriever", "CarrelVectorStore"]
 
 PARALLEL = 8
 

@@ -21,6 +21,7 @@ from carrel_client._async.collections import AsyncCollections
 from carrel_client._async.documents import AsyncDocuments
 from carrel_client._async.evaluation import AsyncFeedbackOf, AsyncQuestionSets
 from carrel_client._async.jobs import AsyncEvents, AsyncJobs
+from carrel_client._async.sessions import AsyncSessions
 from carrel_client._async.transport import AsyncTransport
 from carrel_client._async.webhooks import AsyncWebhooks
 from carrel_client.errors import CarrelClientError, ServiceUnavailableError, TransportError
@@ -62,6 +63,7 @@ class AsyncCarrel(AsyncAsking):
         self.feedback = AsyncFeedbackOf(transport)
         self.question_sets = AsyncQuestionSets(transport)
         self.webhooks = AsyncWebhooks(transport)
+        self.sessions = AsyncSessions(transport)
         self.audit = AsyncAudit(transport)
         self.admin = AsyncAdmin(transport)
 

@@ -1,0 +1,134 @@
+"""What is spent for a session, within its own budget: a meter around the tenant's that asks the session's row first.
+
+Reserved before it is spent, in a transaction of its own: who dies between that and the charge leaves the session with less
+to spend, never with more. What was spent is counted whether the session has a budget or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+
+from config.database import Database
+from config.errors import BudgetExhausted, NotFound
+from config.money import PICO_IN_MICRO
+from rag.sessions.tables import GONE, ChatSession
+from rag.types import Meter, Scope
+
+_NO_SYNC = {"synchronize_session": False}
+
+
+class SessionMeter:
+    """Satisfies `rag.types.Meter` around another one. `price`: picodollars a token, as that one charges.
+
+    Raises BudgetExhausted where either budget has no room, and NotFound for a session that is gone.
+    """
+
+    def __init__(self, database: Database, scope: Scope, session_id: str, meter: Meter, *, price: int) -> None:
+        self._database, self._scope, self._session_id = database, scope, session_id
+        self._meter, self._price = meter, price
+        self._taken: dict[str, int] = {}  #: tokens that this meter has reserved of the session, by hold or charge
+
+    def hold(self, hold_id: str, tokens: int, *, started: bool = False) -> bool:
+        with self._taking(hold_id, tokens):
+            held = self._meter.hold(hold_id, tokens, started=started)
+        if not held:  # an earlier run of the step was charged, and took it of the session then
+            self._end(hold_id, 0)
+        return held
+
+    def start(self, hold_id: str) -> None:
+        self._meter.start(hold_id)
+
+    def settle(self, hold_id: str, tokens: int) -> int:
+        charged = self._meter.settle(hold_id, tokens)
+        self._end(hold_id, charged)
+        return charged
+
+    def settle_part(self, hold_id: str, part_id: str, tokens: int) -> int:
+        charged = self._meter.settle_part(hold_id, part_id, tokens)
+        self._end(hold_id, charged)
+        return charged
+
+    def charged(self, entry_id: str) -> int:
+        return self._meter.charged(entry_id)
+
+    def release(self, hold_id: str) -> None:
+        self._meter.release(hold_id)
+        self._end(hold_id, 0)
+
+    def debit(self, charge_id: str, tokens: int) -> None:
+        if not self._meter.charged(charge_id):  # by the same request, that came before
+            with self._taking(charge_id, tokens):
+                self._meter.debit(charge_id, tokens)
+
+    def refund(self, charge_id: str) -> None:
+        self._meter.refund(charge_id)
+        self._end(charge_id, 0)
+
+    def strained(self) -> bool:
+        return self._meter.strained()
+
+    def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
+        self._meter.saved(cached, deduplicated, hits)
+
+    @contextmanager
+    def _taking(self, name: str, tokens: int) -> Iterator[None]:
+        """For a call that may be refused: then the session has what it had before."""
+        had = self._taken.get(name, 0)
+        if tokens > had:
+            self._spend(tokens - had)
+            self._taken[name] = tokens
+        try:
+            yield
+        except BaseException:
+            self._end(name, had)
+            self._taken[name] = had
+            raise
+
+    def _end(self, name: str, tokens: int) -> None:
+        """So much of what was reserved under the name is spent; the rest goes back."""
+        taken = self._taken.pop(name, 0)
+        if taken > tokens:
+            self._spend(tokens - taken)
+
+    def _spend(self, tokens: int) -> None:
+        given = {"of": self._session_id, "more_tokens": tokens, "more_cost": tokens * self._price}
+        with self._database.write(self._scope) as session:
+            result = session.execute(_SPEND if tokens > 0 else _RETURN, given, execution_options=_NO_SYNC)
+            if result.rowcount or tokens <= 0:  # type: ignore[attr-defined]
+                return
+            row = session.scalars(_LOOK, {"of": self._session_id}).one_or_none()
+        if row is None:
+            raise NotFound("There is no such session.", field="session_id")
+        raise _refused(row, tokens)
+
+
+def _refused(row: ChatSession, tokens: int) -> BudgetExhausted:
+    if row.budget_tokens is not None and row.spent_tokens + tokens > row.budget_tokens:
+        detail = f"The session's budget is {row.budget_tokens} tokens: {row.spent_tokens} are spent, and this needs {tokens}."
+        return BudgetExhausted(detail, field="budget_tokens", limit=row.budget_tokens)
+    detail = f"The session's budget of {row.budget_micro_usd} micro-dollars does not cover this."
+    return BudgetExhausted(detail, field="budget_micro_usd", limit=row.budget_micro_usd)
+
+
+def _big(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.BigInteger())
+
+
+_MORE = {
+    "spent_tokens": col(ChatSession.spent_tokens) + _big("more_tokens"),
+    "spent_cost": col(ChatSession.spent_cost) + _big("more_cost"),
+}
+_MINE = col(ChatSession.id) == sa.bindparam("of"), col(ChatSession.state).not_in(GONE)
+_RETURN = sa.update(ChatSession).where(*_MINE).values(_MORE)
+_SPEND = _RETURN.where(
+    sa.or_(col(ChatSession.budget_tokens).is_(None), _MORE["spent_tokens"] <= col(ChatSession.budget_tokens)),
+    sa.or_(
+        col(ChatSession.budget_micro_usd).is_(None),
+        _MORE["spent_cost"] <= col(ChatSession.budget_micro_usd) * PICO_IN_MICRO,
+    ),
+)
+_LOOK = select(ChatSession).where(*_MINE)

@@ -19,7 +19,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent / "src" / "carrel_client"
 BY_HAND = "world.py"
 #: Modules and classes that applications have no use for, or import by their own names.
-INNER_MODULES = ("adapting", "asking", "budgets", "bulk", "exchange", "langchain", "langchain_history", "llama_index", "streams", "tls", "transport")
+INNER_MODULES = (
+    "adapting",
+    "asking",
+    "budgets",
+    "bulk",
+    "exchange",
+    "langchain",
+    "langchain_history",
+    "llama_index",
+    "streams",
+    "tls",
+    "transport",
+)
 INNER_MODULES += ("waiting", "world")
 INNER = ("Brought", "Model", "Upload")
 OPENING, CLOSING = ("(", "[", "{"), (")", "]", "}")

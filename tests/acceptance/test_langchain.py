@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
-from carrel_client import AsyncCarrel, InvalidRequestError, NotFoundError
-from carrel_client.langchain import CarrelRetriever, CarrelVectorStore
+from carrel_client import AsyncCarrel, Carrel, InvalidRequestError, NotFoundError
+from carrel_client.langchain import CarrelChatMessageHistory, CarrelRetriever, CarrelVectorStore
 from tests.support import Service
 
 
@@ -119,3 +120,40 @@ async def test_a_given_client_serves_all_calls(quick: Service, params: dict[str,
         both = await asyncio.gather(store.asimilarity_search("lamp", k=2), store.asimilarity_search("hall", k=3))
         assert [len(found) for found in both] == [2, 3]
         assert await carrel.alive()  # it is not closed with a call
+
+
+SAID: list[BaseMessage] = [
+    SystemMessage("You lend books."),
+    HumanMessage("How long may I keep a book?", name="Ann"),
+    AIMessage("", tool_calls=[{"name": "search", "args": {"query": "loans"}, "id": "call_1", "type": "tool_call"}]),
+    ToolMessage("four weeks", tool_call_id="call_1", artifact={"pages": [3]}),
+    AIMessage([{"type": "text", "text": "Four weeks."}], id="msg_1", additional_kwargs={"cited": [1]}),
+]
+
+
+async def test_a_history_keeps_messages_as_they_are(quick: Service) -> None:
+    tenant, _ = quick.tenant()
+    ways = {"api_key": quick.key(tenant, "query", "converse"), "base_url": quick.url}
+    history = CarrelChatMessageHistory.begin(subject="ann", title="Loans", **ways)
+    history.add_messages(SAID)
+    history.add_user_message("And maps?")
+    expected = [*SAID, HumanMessage("And maps?")]
+    assert history.messages == await history.aget_messages() == expected
+    with Carrel(**ways) as carrel:
+        turns = list(carrel.sessions.turns(history.session_id))
+        assert [turn.role for turn in turns] == ["system", "user", "assistant", "tool", "assistant", "user"]
+        assert turns[4].content == "Four weeks."  # what is said can be searched as text
+        carrel.sessions.say(history.session_id, "assistant", "They stay here.")
+        assert history.messages[-1] == AIMessage("They stay here.")
+        before = history.session_id
+        await history.aclear()
+        assert (history.messages, carrel.sessions.get(before).state) == ([], "closed")
+        await history.aadd_messages([HumanMessage("x")] * 150)
+        assert len(history.messages) == 150
+        assert carrel.sessions.get(history.session_id).title == "Loans"
+        history.clear()
+        assert await CarrelChatMessageHistory(history.session_id, **ways).aget_messages() == []
+    other, _ = quick.tenant()
+    stranger = CarrelChatMessageHistory(before, api_key=quick.key(other, "query", "converse"), base_url=quick.url)
+    with pytest.raises(NotFoundError):
+        _ = stranger.messages

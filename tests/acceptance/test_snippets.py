@@ -33,14 +33,14 @@ def _loans(carrel: Carrel) -> dict[str, Any]:
     submitted = carrel.documents.create(text=text, title="Loans", external_id="loans", labels=["staff"])
     submitted.wait()
     job = submitted.job
-    return {"carrel": carrel, "client": carrel, "job_id": job and job.id, "p": carrel.query(text).passages[0]}
+    return {"job_id": job and job.id, "p": carrel.query(text).passages[0]}
 
 
 def _nothing(carrel: Carrel) -> dict[str, Any]:
     return {}
 
 
-#: What a page's program finds there, where that is not an empty tenant.
+#: What a page's program finds there beside `carrel`, where that is not an empty tenant's.
 BEFORE: dict[str, Callable[[Carrel], dict[str, Any]]] = {
     f"docs/{name}.md": _loans for name in ("context", "evaluation", "jobs", "query", "tenants-and-keys")
 }
@@ -53,19 +53,21 @@ def _name(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_the_python_of_a_page_runs(quick: Service, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    tenant, carrel = quick.tenant()
+    tenant, _ = quick.tenant()
+    key = quick.key(tenant, *SCOPES)
+    carrel = quick.client(key)
     operator = (quick.data_dir / "operator.key").read_text().strip()
-    names = {"__name__": "__main__", **BEFORE.get(_name(page), _nothing)(carrel)}
+    names = {"__name__": "__main__", "carrel": carrel, "client": carrel, **BEFORE.get(_name(page), _nothing)(carrel)}
     text = page.read_text("utf-8")
     for block in BLOCK.finditer(text):
         if note := block["note"].strip():
             assert re.fullmatch(r"no-run: .{10,}", note), "say why it cannot run"
             continue
-        code = block["code"].replace(URL, quick.url).replace(OPERATOR_KEY, operator).replace(KEY, quick.key(tenant, *SCOPES))
+        code = block["code"].replace(URL, quick.url).replace(OPERATOR_KEY, operator).replace(KEY, key)
         _run("\n" * text.count("\n", 0, block.start("code")) + code, page, names)
 
 
-SCOPES = ("query", "ingest", "manage")
+SCOPES = ("query", "ingest", "manage", "converse")
 
 
 def _run(code: str, page: Path, names: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ FOREIGN = ("/v1/vector_stores", "/v1/files", "/v1/embeddings", "/v1/models", "/m
 
 #: Models whose schema is not named after them.
 SCHEMAS = {
+    "Appended": "AppendOut",
+    "AppendedTurn": "AppendedOut",
     "BudgetLimit": "api__usage_schemas__LimitOut",
     "CacheHoldings": "CacheOut",
     "ImportedTenant": "ImportedOut",
@@ -40,6 +42,8 @@ SCHEMAS = {
 }
 #: Models of what is no JSON answer of its own: a line of a stream.
 LINES = {"BulkResult"}
+#: Fields by another name: Python's for what is JSON's, by model.
+RENAMED = {"Appended": {"turns": "data"}}
 
 #: Schemas that are no model of the client, each with the reason.
 WITHOUT_MODEL = {
@@ -199,7 +203,7 @@ def test_every_field_of_an_answer_is_known_to_both_sides(document: dict[str, Any
     models = {name: kind for name, kind in _models().items() if name not in LINES}
     assert len(models) > 40
     for name, kind in models.items():
-        fields = {field.name for field in dataclasses.fields(kind)}
+        fields = {RENAMED.get(name, {}).get(field.name, field.name) for field in dataclasses.fields(kind)}
         assert fields == set(schemas[SCHEMAS.get(name, f"{name}Out")]["properties"]), name
 
 

@@ -13,6 +13,7 @@ from carrel_client._async.evaluation import AsyncFeedbackOf as AsyncFeedbackOf
 from carrel_client._async.evaluation import AsyncQuestionSets as AsyncQuestionSets
 from carrel_client._async.jobs import AsyncEvents as AsyncEvents
 from carrel_client._async.jobs import AsyncJobs as AsyncJobs
+from carrel_client._async.sessions import AsyncSessions as AsyncSessions
 from carrel_client._async.tenants import AsyncTenants as AsyncTenants
 from carrel_client._async.webhooks import AsyncWebhooks as AsyncWebhooks
 from carrel_client._sync.admin import Admin as Admin
@@ -28,6 +29,7 @@ from carrel_client._sync.evaluation import FeedbackOf as FeedbackOf
 from carrel_client._sync.evaluation import QuestionSets as QuestionSets
 from carrel_client._sync.jobs import Events as Events
 from carrel_client._sync.jobs import Jobs as Jobs
+from carrel_client._sync.sessions import Sessions as Sessions
 from carrel_client._sync.tenants import Tenants as Tenants
 from carrel_client._sync.webhooks import Webhooks as Webhooks
 from carrel_client.answers import Citation as Citation
@@ -83,6 +85,10 @@ from carrel_client.models import Usage as Usage
 from carrel_client.models import UsageAmounts as UsageAmounts
 from carrel_client.models import UsageDay as UsageDay
 from carrel_client.models import UsageGroup as UsageGroup
+from carrel_client.sessions import Appended as Appended
+from carrel_client.sessions import AppendedTurn as AppendedTurn
+from carrel_client.sessions import Session as Session
+from carrel_client.sessions import Turn as Turn
 from carrel_client.tenants import ImportedTenant as ImportedTenant
 from carrel_client.tenants import Limit as Limit
 from carrel_client.tenants import Limits as Limits

@@ -148,7 +148,8 @@ def _turn(message: BaseMessage) -> dict[str, Any]:
 
 def _message(turn: Turn) -> BaseMessage:
     if (own := turn.metadata.get(OWN)) is not None:
-        data = {"content": turn.content, "tool_calls": turn.tool_calls or [], **own["data"]}
+        calls = {"tool_calls": turn.tool_calls} if turn.tool_calls else {}
+        data = {"content": turn.content, **calls, **own["data"]}
         [message] = messages_from_dict([{"type": own["type"], "data": data}])
         return message
     if turn.role == "tool":

@@ -59,4 +59,4 @@ class Budgets:
     def _put(self, tenant: str, kind: str, span: str, given: dict[str, Any]) -> list[Budget]:
         body = {name: value for name, value in given.items() if value is not UNCHANGED}
         path = _path("/v1/admin/tenants", tenant, "budgets", kind, span)
-        return [Budget.parse(budget) for budget in (self._transport.call("PUT", path, json=body))["data"]]
+        return [Budget.parse(budget) for budget in self._transport.call("PUT", path, json=body)["data"]]

@@ -21,6 +21,7 @@ from carrel_client._sync.collections import Collections
 from carrel_client._sync.documents import Documents
 from carrel_client._sync.evaluation import FeedbackOf, QuestionSets
 from carrel_client._sync.jobs import Events, Jobs
+from carrel_client._sync.sessions import Sessions
 from carrel_client._sync.transport import Transport
 from carrel_client._sync.webhooks import Webhooks
 from carrel_client.errors import CarrelClientError, ServiceUnavailableError, TransportError
@@ -62,6 +63,7 @@ class Carrel(Asking):
         self.feedback = FeedbackOf(transport)
         self.question_sets = QuestionSets(transport)
         self.webhooks = Webhooks(transport)
+        self.sessions = Sessions(transport)
         self.audit = Audit(transport)
         self.admin = Admin(transport)
 

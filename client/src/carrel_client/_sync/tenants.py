@@ -87,7 +87,7 @@ class Tenants:
 
         Example: `names = [plan.name for plan in operator.admin.tenants.plans()]`
         """
-        return [Plan.parse(plan) for plan in (self._transport.call("GET", "/v1/admin/plans"))["data"]]
+        return [Plan.parse(plan) for plan in self._transport.call("GET", "/v1/admin/plans")["data"]]
 
     def limits(self, tenant: str) -> Limits:
         """What holds, where it comes from, and what is used.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,9 @@ class AsyncSubmitted:
 class AsyncDocuments:
     """`carrel.documents`."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport, self._jobs = transport, AsyncJobs(transport)
+    def __init__(self, transport: AsyncTransport, path: str = _PATH) -> None:
+        """`path`: where they are brought to, which may be a session."""
+        self._transport, self._jobs, self._path = transport, AsyncJobs(transport), path
 
     @overload
     async def create(self, *, dry_run: Literal[False] = False, **document: Unpack[Brought]) -> AsyncSubmitted: ...
@@ -63,12 +64,19 @@ class AsyncDocuments:
         """
         path = file_of(document)
         content = None if path is None else await world.run(path.read_bytes)
-        answer = await self._transport.call("POST", _PATH, **request_of(document, content, dry_run=dry_run))
+        answer = await self._transport.call("POST", self._path, **request_of(document, content, dry_run=dry_run))
         return self._answer(answer)
 
     def _answer(self, answer: dict[str, Any]) -> AsyncSubmitted | Estimate:
         if "document" not in answer:
             return Estimate.parse(answer)
+        return self.submitted(answer)
+
+    def submitted(self, answer: Mapping[str, Any]) -> AsyncSubmitted:
+        """What the service says of an accepted document, as something that can wait.
+
+        Example: `submitted = carrel.documents.submitted(answer)`
+        """
         job = None if answer["job"] is None else Job.parse(answer["job"])
         return AsyncSubmitted(Document.parse(answer["document"]), job, self._jobs)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from config.clock import isoformat
+from rag.memories.tables import MemoryVersion
 from rag.packing.packing import Packed
 from rag.packing.rendering import Citation
 from rag.retrieval.question import Answer, Passage
@@ -70,6 +72,28 @@ class CollectionShown(BaseModel):
 class CollectionsShown(BaseModel):
     collections: list[CollectionShown]
     more: bool = Field(description="Whether there are others.")
+
+
+class Remembered(BaseModel):
+    id: str
+    text: str
+    key: str | None
+    valid_from: str = Field(description="Since when it is true.")
+
+    @classmethod
+    def of(cls, version: MemoryVersion) -> Remembered:
+        since = isoformat(version.valid_from)
+        return cls(id=version.memory_id, text=version.text, key=version.key, valid_from=since)
+
+
+class RememberedAll(BaseModel):
+    memories: list[Remembered] = Field(description="Best first.")
+
+
+class Added(BaseModel):
+    memory: Remembered
+    outcome: str = Field(description="`added`, or `confirmed` if it was known.")
+    superseded: list[str] = Field(description="Ids of memories that are not true any more because of it.")
 
 
 def url_of(passage: Passage, base: str) -> str:

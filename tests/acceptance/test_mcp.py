@@ -99,6 +99,41 @@ def test_every_tool_and_resource(quick: Service, rooms: tuple[Room, Room], way: 
     anyio.run(use)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_remembered_is_found_by_its_subject_alone(quick: Service, rooms: tuple[Room, Room], mode: str) -> None:
+    room, neighbour = rooms
+    ann, bob = f"ann-{mode}", f"bob-{mode}"
+
+    async def use() -> None:
+        async with agent(quick, room.key, mode) as client:
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+            assert not tools["memory_add"].annotations.read_only_hint
+            assert tools["memory_add"].annotations.idempotent_hint
+            fact = {"text": "Ann lives in Berlin.", "subject": ann, "key": "home_city"}
+            added = (await client.call_tool("memory_add", fact)).structured_content
+            again = (await client.call_tool("memory_add", fact)).structured_content
+            assert (added["outcome"], again["outcome"]) == ("added", "confirmed")
+            assert again["memory"]["id"] == added["memory"]["id"]
+            moved = (await client.call_tool("memory_add", {**fact, "text": "Ann lives in Paris."})).structured_content
+            assert moved["superseded"] == [added["memory"]["id"]]
+            asked = {"query": "Where does Ann live?", "subject": ann}
+            found = (await client.call_tool("memory_search", asked)).structured_content["memories"]
+            assert [each["text"] for each in found] == ["Ann lives in Paris."]
+            other = await client.call_tool("memory_search", {**asked, "subject": bob})
+            assert other.structured_content == {"memories": []}
+            nameless = await client.call_tool("memory_search", {"query": "Ann"})
+            assert nameless.is_error
+            assert "subject" in nameless.content[0].text
+        async with agent(quick, neighbour.key, mode) as client:
+            assert (await client.call_tool("memory_search", asked)).structured_content == {"memories": []}
+        async with agent(quick, quick.key(room.name, "query"), mode) as client:
+            refused = await client.call_tool("memory_add", fact)
+            assert refused.is_error
+            assert "[forbidden]" in refused.content[0].text
+
+    anyio.run(use)
+
+
 def test_long_answers_come_in_pieces_and_join_without_a_gap(quick: Service, rooms: tuple[Room, Room]) -> None:
     async def use() -> None:
         async with agent(quick, rooms[0].key) as client:

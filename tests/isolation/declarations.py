@@ -940,6 +940,24 @@ _DECLARED: tuple[Operation, ...] = (
         )
     ),
     Operation(
+        "POST /mcp/",
+        "query",
+        200,
+        {f"{_ARGUMENTS}.query": "text", f"{_ARGUMENTS}.subject": "subject"},
+        _tool("memory_search"),
+        variant="memory_search",
+        but=_ANOTHERS,
+    ),
+    Operation(
+        "POST /mcp/",
+        "query",
+        200,
+        {f"{_ARGUMENTS}.text": "text", f"{_ARGUMENTS}.subject": "subject", f"{_ARGUMENTS}.key": "memory key"},
+        _tool("memory_add"),
+        variant="memory_add",
+        but={**_ANOTHERS, **dict.fromkeys(("query key", "query token", "read-only key"), 403)},
+    ),
+    Operation(
         "POST /retrieval",
         "query",
         200,

@@ -104,7 +104,7 @@ def _calm_of_agents(answer: dict[str, Any]) -> str:
     answer.get("result", {}).pop("content", None)  # the same once more
     for name in ("text", "tokens"):
         found.pop(name, None) if "citations" in found else None
-    for kind in ("results", "citations", "records"):
+    for kind in ("results", "citations", "records", "memories"):
         items = [{key: item[key] for key in item if key not in ("score", "number")} for item in found.get(kind) or ()]
         found[kind] = sorted(json.dumps(item, sort_keys=True) for item in items)
     return json.dumps([answer, found], sort_keys=True)

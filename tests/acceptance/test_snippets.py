@@ -36,13 +36,21 @@ def _loans(carrel: Carrel) -> dict[str, Any]:
     return {"job_id": job and job.id, "p": carrel.query(text).passages[0]}
 
 
+def _said(carrel: Carrel) -> dict[str, Any]:
+    """A session of the end user whom the pages name, and what it was about."""
+    session = carrel.sessions.create(subject="user-17", tags=["home"])
+    carrel.sessions.say(session.id, "user", "I bought a green shelf last week.", speaker="Ann")
+    return {**_loans(carrel), "session": session, "session_id": session.id}
+
+
 def _nothing(carrel: Carrel) -> dict[str, Any]:
     return {}
 
 
 #: What a page's program finds there beside `carrel`, where that is not an empty tenant's.
 BEFORE: dict[str, Callable[[Carrel], dict[str, Any]]] = {
-    f"docs/{name}.md": _loans for name in ("context", "evaluation", "jobs", "query", "tenants-and-keys")
+    **{f"docs/{name}.md": _loans for name in ("evaluation", "jobs", "mcp", "query", "tenants-and-keys", "traces")},
+    **{f"docs/{name}.md": _said for name in ("context", "erasure", "recall", "session-documents")},
 }
 
 
@@ -57,7 +65,8 @@ def test_the_python_of_a_page_runs(quick: Service, page: Path, monkeypatch: pyte
     key = quick.key(tenant, *SCOPES)
     carrel = quick.client(key)
     operator = (quick.data_dir / "operator.key").read_text().strip()
-    names = {"__name__": "__main__", "carrel": carrel, "client": carrel, **BEFORE.get(_name(page), _nothing)(carrel)}
+    names: dict[str, Any] = {"__name__": "__main__", "URL": quick.url, "KEY": key, "carrel": carrel, "client": carrel}
+    names |= BEFORE.get(_name(page), _nothing)(carrel)
     text = page.read_text("utf-8")
     for block in BLOCK.finditer(text):
         if note := block["note"].strip():
@@ -65,6 +74,7 @@ def test_the_python_of_a_page_runs(quick: Service, page: Path, monkeypatch: pyte
             continue
         code = block["code"].replace(URL, quick.url).replace(OPERATOR_KEY, operator).replace(KEY, key)
         _run("\n" * text.count("\n", 0, block.start("code")) + code, page, names)
+    names["carrel"].close()  # a page may have made its own
 
 
 SCOPES = ("query", "ingest", "manage", "converse")

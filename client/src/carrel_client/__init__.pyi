@@ -84,6 +84,7 @@ from carrel_client.evaluation import QuestionSet as QuestionSet
 from carrel_client.evaluation import Tunings as Tunings
 from carrel_client.evaluation import TuningVersion as TuningVersion
 from carrel_client.memories import AddedMemories as AddedMemories
+from carrel_client.memories import FoundMemories as FoundMemories
 from carrel_client.memories import FoundMemory as FoundMemory
 from carrel_client.memories import Memory as Memory
 from carrel_client.memories import MemoryVersion as MemoryVersion

@@ -58,6 +58,7 @@ HOMES = {
     "Exports": "_sync.session_documents",
     "Feedback": "evaluation",
     "FeedbackOf": "_sync.evaluation",
+    "FoundMemories": "memories",
     "FoundMemory": "memories",
     "Group": "answers",
     "ImportedTenant": "tenants",

@@ -102,14 +102,14 @@ class CarrelChatMessageHistory(BaseChatMessageHistory):
                 await carrel.sessions.append(self.session_id, turns)
 
     def clear(self) -> None:
-        """Go on in a new session, which is like this one but for its turns; this one is closed.
+        """Go on in a new session, which is like this one but for its turns; this one is erased.
 
         Example: `history.clear()`
         """
         sessions = self._clients.threads.sessions
         before, new = self.session_id, sessions.create(**_like(sessions.get(self.session_id)))
         self.session_id = new.id
-        sessions.close(before)
+        self._clients.threads.erasures.session(before)
 
     async def aclear(self) -> None:
         """`clear` for an event loop.
@@ -119,7 +119,7 @@ class CarrelChatMessageHistory(BaseChatMessageHistory):
         async with self._clients.loop() as carrel:
             before = await carrel.sessions.get(self.session_id)
             self.session_id = (await carrel.sessions.create(**_like(before))).id
-            await carrel.sessions.close(before.id)
+            await carrel.erasures.session(before.id)
 
 
 def _like(session: Session) -> dict[str, Any]:

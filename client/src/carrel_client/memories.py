@@ -77,3 +77,14 @@ class FoundMemory(Model):
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> FoundMemory:
         return super().parse({**data, "memory": Memory.parse(data["memory"])})
+
+
+@dataclass(frozen=True)
+class FoundMemories(Model):
+    data: list[FoundMemory]  #: best first
+    tokens: int
+    degraded: list[str]  #: ["dense"]: words had to do
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> FoundMemories:
+        return super().parse({**data, "data": [FoundMemory.parse(each) for each in data["data"]]})

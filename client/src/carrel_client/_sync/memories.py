@@ -7,7 +7,7 @@ from typing import Any
 
 from carrel_client._sync.transport import Transport, pages
 from carrel_client.exchange import path_of
-from carrel_client.memories import KEEP, AddedMemories, FoundMemory, Memory, MemoryVersion
+from carrel_client.memories import KEEP, AddedMemories, FoundMemories, Memory, MemoryVersion
 
 
 class Memories:
@@ -56,10 +56,10 @@ class Memories:
         valid_at: str | None = None,
         everything: bool | None = None,
         limit: int = 10,
-    ) -> list[FoundMemory]:
+    ) -> FoundMemories:
         """Best first. `as_of`: as was believed then; `valid_at`: what was true then; both RFC 3339.
 
-        Example: `found = carrel.memories.search("what does she eat?", subject="ann")`
+        Example: `found = carrel.memories.search("what does she eat?", subject="ann").data`
         """
         given = {
             **{"query": query, "subject": subject, "agent": agent, "session_id": session_id, "key": key, "tag": tag},
@@ -67,7 +67,7 @@ class Memories:
         }
         body = {name: value for name, value in given.items() if value is not None}
         answer = self._transport.call("POST", "/v1/memories/search", json=body, repeatable=True)
-        return [FoundMemory.parse(each) for each in answer["data"]]
+        return FoundMemories.parse(answer)
 
     def get(self, memory_id: str, *, as_of: str | None = None) -> Memory:
         """A memory as it is, or as it was believed at `as_of`.

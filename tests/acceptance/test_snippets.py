@@ -54,11 +54,19 @@ BEFORE: dict[str, Callable[[Carrel], dict[str, Any]]] = {
 }
 
 
+#: Other tests do the same every day, or it waits for a worker.
+NOT_DAILY = {"docs/erasure.md", "docs/mcp.md", "docs/openai.md"}
+
+
 def _name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+def _when(page: Path) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.full] if _name(page) in NOT_DAILY else []
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=_name(page), marks=_when(page)) for page in PAGES])
 def test_the_python_of_a_page_runs(quick: Service, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     tenant, _ = quick.tenant()

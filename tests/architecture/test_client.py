@@ -114,6 +114,7 @@ def test_it_imports_nothing_heavy() -> None:
     assert {"pydantic", "numpy", "langchain_core", "llama_index", "carrel_client._async.client"}.isdisjoint(loaded)
 
 
+@pytest.mark.full  # 5 s of CPU where mypy has no cache
 def test_an_application_of_it_is_typed_strictly(pytestconfig: pytest.Config) -> None:
     cache = pytestconfig.cache.mkdir("mypy-of-the-client")  # type: ignore[union-attr]
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "--cache-dir", str(cache)]

@@ -19,9 +19,7 @@ from benchmarks.report import Figures, Report
 from benchmarks.way_in import Plan as Questions
 from benchmarks.way_in import run as asked
 from benchmarks.workload import IN_FLIGHT, SERVICE, tokenizer_of
-from carrel_client import Carrel
-from carrel_client.documents import Submitted
-from carrel_client.jobs import Jobs
+from carrel_client import Carrel, Jobs, Submitted
 
 SUBMITTING = 4  #: threads that bring a tenant's documents
 SMALL = ("b", "c")  #: tenants that bring little

@@ -16,8 +16,7 @@ from benchmarks.corpus import Text, Writer, embedded_texts
 from benchmarks.harness import BenchmarkError, Side, alternate, in_parallel, median, pairwise
 from benchmarks.report import Figures, Report
 from benchmarks.workload import SERVICE, tokenizer_of
-from carrel_client import Carrel
-from carrel_client.documents import Submitted
+from carrel_client import Carrel, Submitted
 
 SUBMITTING = 4  #: threads that bring documents; the queue then holds all of them
 WARM_UP = (10, 20)  #: documents and chunks of each; the model compiles a kernel for each shape that it meets first

@@ -12,7 +12,7 @@ from sqlmodel.sql.expression import Select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import NotFound
+from config.errors import InvalidInput, NotFound
 from config.profiles import PRIORITIES
 from ingestion.blobs import BlobStore
 from ingestion.counting import follow
@@ -81,9 +81,18 @@ class TenantCatalogue:
         with self._parts.database.read(self._context) as session:
             return self._shown(session, document_id)
 
-    def list(self, *, collection: str | None, after: str | None, limit: int) -> tuple[Sequence[Shown], str | None]:
-        """Up to `limit` documents by id, and where to go on; fewer where the reader's labels hide some."""
+    def list(
+        self, *, collection: str | None, after: str | None, limit: int, external_ids: Sequence[str] = ()
+    ) -> tuple[Sequence[Shown], str | None]:
+        """Up to `limit` documents by id, and where to go on; fewer where the reader's labels hide some.
+
+        `external_ids`: only these, of a collection that is named: they are names inside one. Raise NotFound, InvalidInput.
+        """
+        if external_ids and collection is None:
+            raise InvalidInput("External ids are names inside a collection: name it.", field="collection")
         statement = self._documents().order_by(col(Document.id)).limit(limit)
+        if external_ids:
+            statement = statement.where(col(Document.external_id).in_(external_ids))
         if after is not None:
             statement = statement.where(col(Document.id) > after)
         with self._parts.database.read(self._context) as session:

@@ -138,7 +138,7 @@ def search(
             valid_at=valid_at,
             everything=everything,
             limit=limit,
-        )
+        ).data
     if as_json:
         print_json(found)
         return

@@ -32,6 +32,9 @@ routes = router("Documents")
 FORM_FIELDS = ("collection", "external_id", "title", "source", "after_policy", "attributes", "labels", "after")
 JSON_FIELDS = ("attributes", "labels", "after")
 _TEXT = TypeAdapter(Text)
+ExternalIds = Annotated[
+    list[Text], Query(max_length=100, description="Only documents with these; needs their `collection`. May be repeated.")
+]
 DryRun = Annotated[bool, Query(description="Only say what it would cost: nothing is stored, queued, embedded or charged.")]
 
 _BODY = {
@@ -115,10 +118,12 @@ async def list_documents(
     tenant: Tenant,
     cursor: Cursor,
     collection: Text | None = None,
+    external_id: ExternalIds = [],  # noqa: B006  FastAPI copies it
     limit: Limit = 20,
 ) -> Page[DocumentOut]:
-    handle = services.documents.for_tenant(tenant)
-    shown, following = await in_thread(lambda: handle.list(collection=collection, after=cursor.position, limit=limit))
+    handle, after = services.documents.for_tenant(tenant), cursor.position
+    listed = partial(handle.list, collection=collection, external_ids=external_id, after=after, limit=limit)
+    shown, following = await in_thread(listed)
     return Page(data=[DocumentOut.of(item) for item in shown], next=cursor.next(following))
 
 

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from sqlmodel import select
 
-from carrel_client import BulkResult, BulkStoppedError, Carrel
+from carrel_client import AsyncCarrel, BulkResult, BulkStoppedError, Carrel
 from carrel_client import bulk as client_bulk
 from config.database import Database
 from tenants.audit_tables import AuditEntry
@@ -96,8 +96,10 @@ def _entries(database: Database, document: str) -> list[dict[str, Any]]:
     return [entry.detail for entry in mine]
 
 
-def test_the_client_goes_through_long_streams(two: tuple[str, Carrel, Carrel], monkeypatch: pytest.MonkeyPatch) -> None:
-    _, carrel, other = two
+def test_the_client_goes_through_long_streams(
+    quick: Service, two: tuple[str, Carrel, Carrel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, carrel, other = two
     monkeypatch.setattr(client_bulk, "REQUEST_LINES", 40)
     documents = [{"text": f"Board {number}.", "external_id": f"b{number}"} for number in range(100)]
     results = list(carrel.documents.bulk(documents))
@@ -106,7 +108,8 @@ def test_the_client_goes_through_long_streams(two: tuple[str, Carrel, Carrel], m
     lines = [json.dumps(document) for document in documents]
 
     async def again() -> list[BulkResult]:
-        return [result async for result in carrel.documents.bulk_async([*lines, "", b"{broken"])]
+        async with AsyncCarrel(api_key=key, base_url=quick.url) as looped:
+            return [result async for result in looped.documents.bulk([*lines, "", b"{broken"])]
 
     repeated = asyncio.run(again())
     assert [result.document_id for result in repeated[:-1]] == [result.document_id for result in results]

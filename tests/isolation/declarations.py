@@ -538,6 +538,13 @@ _DECLARED: tuple[Operation, ...] = (
         variant="url",
     ),
     Operation("GET /v1/documents", "query", 200, {"query.collection": "collection name", **_PAGED}),
+    Operation(
+        "GET /v1/documents",
+        "query",
+        200,
+        {"query.collection": "collection name", "query.external_id": "external id"},
+        variant="by external id",
+    ),
     Operation("GET /v1/documents/{document_id}", "query", 200, _DOCUMENT),
     Operation("GET /v1/documents/{document_id}/text", "query", 200, _DOCUMENT),
     Operation(

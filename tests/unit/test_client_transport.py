@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-import carrel_client.jobs
+import carrel_client._async.jobs
+import carrel_client._sync.jobs
 from carrel_client import (
     AuthenticationError,
     BudgetExhaustedError,
@@ -24,8 +25,9 @@ from carrel_client import (
     RateLimitError,
     ServiceUnavailableError,
     TransportError,
-    transport,
+    exchange,
 )
+from tests.looped import client_of
 
 Answer = tuple[int, dict[str, str], bytes] | None  #: None: the connection is cut
 
@@ -82,13 +84,19 @@ def server() -> Iterator[Server]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the client would have waited, without waiting."""
     waited: list[float] = []
-    monkeypatch.setattr(transport.time, "sleep", waited.append)
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(carrel_client._sync.world, "sleep", waited.append)
+    monkeypatch.setattr(carrel_client._async.world, "sleep", sleep)
     return waited
 
 
-@pytest.fixture
-def carrel(server: Server, pauses: list[float]) -> Iterator[Carrel]:
-    with Carrel(api_key="carrel_key_x", base_url=f"{server.url}/", timeout_s=10) as carrel:
+@pytest.fixture(params=["threads", "loop"])
+def carrel(request: pytest.FixtureRequest, server: Server, pauses: list[float]) -> Iterator[Carrel]:
+    """The client of each world."""
+    with client_of(request.param, server.url) as carrel:
         yield carrel
 
 
@@ -128,7 +136,7 @@ def test_waiting_ends_after_the_agreed_number_of_tries(server: Server, carrel: C
 def test_no_wait_is_longer_than_the_cap(server: Server, carrel: Carrel, pauses: list[float]) -> None:
     server.answers = [_json(429, _problem(429, retryable=True), Retry_After="86400"), OK]
     carrel.usage()
-    assert pauses == [transport.MAX_PAUSE_S]
+    assert pauses == [exchange.MAX_PAUSE_S]
 
 
 @pytest.mark.parametrize("header", [{}, {"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, {"Retry_After": "-1"}])
@@ -138,7 +146,7 @@ def test_without_a_usable_hint_waits_grow_and_stay_small(
     server.answers = [_json(503, _problem(503, retryable=True), **header)]
     with pytest.raises(ServiceUnavailableError):
         carrel.usage()
-    assert all(0 <= pause <= transport.FIRST_PAUSE_S * 2**attempt for attempt, pause in enumerate(pauses))
+    assert all(0 <= pause <= exchange.FIRST_PAUSE_S * 2**attempt for attempt, pause in enumerate(pauses))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +183,10 @@ def test_an_error_that_is_no_problem_document_is_still_an_error(server: Server, 
     with pytest.raises(ServiceUnavailableError) as refused:
         carrel.usage()
     assert refused.value.status == 502
-    assert len(server.asked) == 1
+    assert len(server.asked) == 4  # as a proxy says it while the service is away
+    with pytest.raises(ServiceUnavailableError):
+        carrel.documents.delete("doc_1")
+    assert len(server.asked) == 5
 
 
 SILENCES: list[Answer] = [None, (200, {"Content-Length": "100"}, b"{")]
@@ -342,7 +353,8 @@ def test_a_stream_that_is_cut_off_is_begun_again(server: Server, carrel: Carrel,
     cut = _events(("progress", _job()), Content_Length="9999")
     polled = [_json(200, _job(tokens_done=count)) for count in (1, 2)]
     server.answers = [cut, polled[0], None, polled[1], _events(("done", _job("failed")))]
-    monkeypatch.setattr(carrel_client.jobs, "WITHOUT_STREAM_S", 0.0)
+    for world in (carrel_client._sync, carrel_client._async):
+        monkeypatch.setattr(world.jobs, "WITHOUT_STREAM_S", 0.0)
     told = [(job.state, job.progress.tokens_done) for job in carrel.jobs.watch("job_1")]
     assert told == [("running", 0), ("running", 1), ("running", 2), ("failed", 0)]
 

@@ -1,4 +1,4 @@
-"""Python client of Carrel.
+"""Python client of Carrel, for threads (`Carrel`) and for event loops (`AsyncCarrel`).
 
 from carrel_client import Carrel
 
@@ -7,185 +7,21 @@ carrel.documents.create(text="Loans last four weeks.", title="Rules").wait()
 print(carrel.query("how long may I keep a book?").passages[0].text)
 """
 
-from carrel_client.answers import (
-    Citation,
-    Context,
-    Group,
-    Passage,
-    PassageView,
-    QueryResult,
-    ShownMemory,
-    ShownRecap,
-    ShownTurn,
-)
-from carrel_client.audit import (
-    AdminAudit,
-    Audit,
-    AuditEntry,
-    NoisyTenant,
-    Oversight,
-    RecentSums,
-    Statistics,
-    TenantPassages,
-)
-from carrel_client.client import Admin, Carrel, Keys
-from carrel_client.collections import Collections
-from carrel_client.documents import Documents
-from carrel_client.errors import (
-    APIError,
-    AuthenticationError,
-    BudgetExhaustedError,
-    BulkStoppedError,
-    CarrelClientError,
-    ConflictError,
-    InvalidRequestError,
-    JobFailedError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServiceUnavailableError,
-    TransportError,
-    VersionConflictError,
-    WebhookVerificationError,
-)
-from carrel_client.evaluation import Feedback, FeedbackOf, QuestionSet, QuestionSets, Tunings, TuningVersion
-from carrel_client.jobs import Events, Jobs
-from carrel_client.memories import AddedMemories, FoundMemory, Memories, Memory, MemoryVersion, PlacedMemory
-from carrel_client.models import (
-    Budget,
-    BudgetLimit,
-    BulkResult,
-    CacheHoldings,
-    Collection,
-    Document,
-    Estimate,
-    Event,
-    Job,
-    Key,
-    NearDuplicate,
-    NewKey,
-    Placement,
-    Profile,
-    Progress,
-    Tenant,
-    Token,
-    Usage,
-    UsageAmounts,
-    UsageDay,
-    UsageGroup,
-)
-from carrel_client.pins import Pin, Pins
-from carrel_client.recall import Recalled, RecalledTurn, RecallWishes, SaidTurn
-from carrel_client.session_documents import Erasure, Erasures, Exports, Promoted, Promotion, SessionDocuments
-from carrel_client.sessions import Appended, AppendedTurn, Session, Sessions, Turn
-from carrel_client.tenants import ImportedTenant, Limit, Limits, Plan, TenantDeletion, Tenants
-from carrel_client.traces import Replay, ReplayReport, ReplayRow, SkippedReplay, Trace, Traces
-from carrel_client.webhooks import Delivery, NewWebhook, Webhook, Webhooks
+# Names are imported when they are first used: most programs need one half, and few of the models.
+from importlib import import_module
 
-__all__ = [
-    "APIError",
-    "AddedMemories",
-    "Admin",
-    "AdminAudit",
-    "Appended",
-    "AppendedTurn",
-    "Audit",
-    "AuditEntry",
-    "AuthenticationError",
-    "Budget",
-    "BudgetExhaustedError",
-    "BudgetLimit",
-    "BulkResult",
-    "BulkStoppedError",
-    "CacheHoldings",
-    "Carrel",
-    "CarrelClientError",
-    "Citation",
-    "Collection",
-    "Collections",
-    "ConflictError",
-    "Context",
-    "Delivery",
-    "Document",
-    "Documents",
-    "Erasure",
-    "Erasures",
-    "Estimate",
-    "Event",
-    "Events",
-    "Exports",
-    "Feedback",
-    "FeedbackOf",
-    "FoundMemory",
-    "Group",
-    "ImportedTenant",
-    "InvalidRequestError",
-    "Job",
-    "JobFailedError",
-    "Jobs",
-    "Key",
-    "Keys",
-    "Limit",
-    "Limits",
-    "Memories",
-    "Memory",
-    "MemoryVersion",
-    "NearDuplicate",
-    "NewKey",
-    "NewWebhook",
-    "NoisyTenant",
-    "NotFoundError",
-    "Oversight",
-    "Passage",
-    "PassageView",
-    "PermissionDeniedError",
-    "Pin",
-    "Pins",
-    "PlacedMemory",
-    "Placement",
-    "Plan",
-    "Profile",
-    "Progress",
-    "Promoted",
-    "Promotion",
-    "QueryResult",
-    "QuestionSet",
-    "QuestionSets",
-    "RateLimitError",
-    "RecallWishes",
-    "Recalled",
-    "RecalledTurn",
-    "RecentSums",
-    "Replay",
-    "ReplayReport",
-    "ReplayRow",
-    "SaidTurn",
-    "ServiceUnavailableError",
-    "Session",
-    "SessionDocuments",
-    "Sessions",
-    "ShownMemory",
-    "ShownRecap",
-    "ShownTurn",
-    "SkippedReplay",
-    "Statistics",
-    "Tenant",
-    "TenantDeletion",
-    "TenantPassages",
-    "Tenants",
-    "Token",
-    "Trace",
-    "Traces",
-    "TransportError",
-    "TuningVersion",
-    "Tunings",
-    "Turn",
-    "Usage",
-    "UsageAmounts",
-    "UsageDay",
-    "UsageGroup",
-    "VersionConflictError",
-    "Webhook",
-    "WebhookVerificationError",
-    "Webhooks",
-]
+from carrel_client._names import HOMES
+
+__all__ = sorted(HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,60 +1,12 @@
-"""`carrel.admin.budgets`: what tenants may use, as the operator sees and sets it."""
+"""What a limit is left at that is not named."""
 
 from __future__ import annotations
 
 import enum
-from typing import Any
-
-from carrel_client.models import Budget
-from carrel_client.transport import Transport
-from carrel_client.transport import path_of as _path
 
 
-class _Unchanged(enum.Enum):
+class Unchanged(enum.Enum):
     UNCHANGED = enum.auto()
 
 
-UNCHANGED = _Unchanged.UNCHANGED
-
-
-class Budgets:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def show(self, tenant: str) -> list[Budget]:
-        """Of each kind of tokens, this month and this day, with forecasts."""
-        answer = self._transport.call("GET", _path("/v1/admin/tenants", tenant, "budgets"))
-        return [Budget.parse(budget) for budget in answer.json()["data"]]
-
-    def set(
-        self,
-        tenant: str,
-        *,
-        kind: str,
-        span: str,
-        tokens: int | _Unchanged | None = UNCHANGED,
-        micro_usd: int | _Unchanged | None = UNCHANGED,
-        soft: bool | None = None,
-        reason: str = "",
-    ) -> list[Budget]:
-        """Limits from now on; None is no limit. A soft one tells, and refuses nothing."""
-        return self._put(tenant, kind, span, {"tokens": tokens, "micro_usd": micro_usd, "soft": soft, "reason": reason})
-
-    def override(
-        self,
-        tenant: str,
-        *,
-        kind: str,
-        span: str,
-        until: str,
-        tokens: int | _Unchanged | None = UNCHANGED,
-        micro_usd: int | _Unchanged | None = UNCHANGED,
-        reason: str = "",
-    ) -> list[Budget]:
-        """Limits until a time (RFC 3339); then what was set before holds again."""
-        return self._put(tenant, kind, span, {"tokens": tokens, "micro_usd": micro_usd, "until": until, "reason": reason})
-
-    def _put(self, tenant: str, kind: str, span: str, given: dict[str, Any]) -> list[Budget]:
-        body = {name: value for name, value in given.items() if value is not UNCHANGED}
-        path = _path("/v1/admin/tenants", tenant, "budgets", kind, span)
-        return [Budget.parse(budget) for budget in self._transport.call("PUT", path, json=body).json()["data"]]
+UNCHANGED = Unchanged.UNCHANGED

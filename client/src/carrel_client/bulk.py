@@ -24,12 +24,22 @@ Pause = Callable[[int, str | None], float]  #: tries so far and Retry-After → 
 class Course:
     """Where a stream is. `body` what comes next, give each line of the answer to `answered`, and say how it ended."""
 
-    def __init__(self, documents: Iterable[Item], *, max_errors: int, max_retries: int, pause: Pause) -> None:
+    def __init__(
+        self,
+        documents: Iterable[Item],
+        *,
+        max_errors: int,
+        max_retries: int,
+        pause: Pause,
+        announced: Mapping[str, int] | None = None,
+    ) -> None:
+        """`announced`: what all of it brings, which the service is told with the first request."""
         self._coming = _numbered(documents)
         self._sent: deque[tuple[int, bytes]] = deque()  #: numbers and lines that have no answer yet
         self._max_errors, self._refused = max_errors, 0
         self._max_retries, self._tries, self._pause = max_retries, 0, pause
         self._summary: Mapping[str, Any] | None = None
+        self._announced = dict(announced or {})
 
     def body(self) -> bytes | None:
         """What the next request sends; None at the end."""
@@ -42,18 +52,21 @@ class Course:
 
     @property
     def params(self) -> dict[str, int]:
-        return {"max_errors": self._max_errors - self._refused}
+        return {"max_errors": self._max_errors - self._refused, **self._announced}
 
     def answered(self, line: str) -> BulkResult | None:
-        """The result that a line of the answer tells; None of the summary, and of a line that is to be sent again."""
-        answer = json.loads(line)
+        """The result that a line of the answer tells; None of the summary, and of a line that is to be sent again. Raise
+        TransportError for a line that tells nothing."""
+        answer = _told(line)
         if "summary" in answer:
             self._summary = answer["summary"]
             return None
         if answer.get("problem", {}).get("retryable"):
             return None
+        if not self._sent:
+            raise TransportError("more was answered than was sent")
         number, _ = self._sent.popleft()
-        self._tries = 0
+        self._tries, self._announced = 0, {}
         result = BulkResult.parse({**answer, "line": number})
         self._refused += result.problem is not None
         return result
@@ -86,6 +99,16 @@ class Course:
     @property
     def _next_line(self) -> int | None:
         return self._sent[0][0] if self._sent else None
+
+
+def _told(line: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(line)
+    except ValueError as error:
+        raise TransportError(f"a line of the answer is no JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise TransportError("a line of the answer is no JSON object")
+    return answer
 
 
 def _raised(error: CarrelClientError) -> float:

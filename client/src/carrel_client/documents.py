@@ -1,36 +1,20 @@
-"""Documents: bringing them one by one and by the thousand, showing and deleting them."""
+"""Documents as they are brought: what a request for one holds, which files a folder has, and how far they are. Does no I/O but
+looking into folders."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from threading import Lock
+from typing import Any, TypedDict
 
-from carrel_client.bulk import MEDIA_TYPE, Course, Item
-from carrel_client.errors import APIError, CarrelClientError, TransportError
-from carrel_client.jobs import Jobs
-from carrel_client.models import BulkResult, Document, Estimate, Job
-from carrel_client.transport import Transport, pause_s
-from carrel_client.transport import pages as _pages
-from carrel_client.transport import path_of as _path
+from carrel_client.errors import APIError, CarrelClientError
+from carrel_client.models import Document, Job
 
-
-@dataclass(frozen=True)
-class Submitted:
-    """An accepted document. `job` is None when this content was live already."""
-
-    document: Document
-    job: Job | None
-    _jobs: Jobs
-
-    def wait(self, *, timeout_s: float = 600.0, on_progress: Callable[[Job], None] | None = None) -> Job | None:
-        """Return the finished job; raise JobFailedError, or TimeoutError after `timeout_s`."""
-        return None if self.job is None else self._jobs.wait(self.job.id, timeout_s=timeout_s, on_progress=on_progress)
+MAX_EXTERNAL_IDS = 100
 
 
 class Brought(TypedDict, total=False):
@@ -55,146 +39,123 @@ class Brought(TypedDict, total=False):
     idempotency_key: str | None
 
 
-class Documents:
-    def __init__(self, transport: Transport, path: str = "/v1/documents") -> None:
-        """`path`: where they are brought to, which may be a session."""
-        self._transport, self._jobs, self._path = transport, Jobs(transport), path
-
-    @overload
-    def create(self, *, dry_run: Literal[False] = False, **document: Unpack[Brought]) -> Submitted: ...
-
-    @overload
-    def create(self, *, dry_run: Literal[True], **document: Unpack[Brought]) -> Estimate: ...
-
-    def create(
-        self,
-        *,
-        text: str | None = None,
-        file: str | Path | None = None,
-        content: bytes | None = None,
-        url: str | None = None,
-        file_name: str | None = None,
-        format: str = "text",
-        collection: str = "default",
-        external_id: str | None = None,
-        title: str | None = None,
-        source: str | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        labels: Sequence[str] | None = None,
-        after: Sequence[str] | None = None,
-        after_policy: str = "all_succeeded",
-        if_match: str | None = None,
-        create_only: bool = False,
-        idempotency_key: str | None = None,
-        dry_run: bool = False,
-    ) -> Submitted | Estimate:
-        """Bring a document: `text` (format "text" or "markdown"), a `file` by path, `content` with a `file_name`, or a `url`,
-        which the service fetches.
-
-        Bring it again under the same `external_id` to replace it. Without one its content is its identity, or its URL. With
-        `dry_run` nothing is brought, and the answer is what it would cost; of a URL it is not known. `if_match`: only if this
-        is the document's `etag`; `create_only`: only if there is none: else VersionConflictError. `after`: ids of jobs that
-        must end first, and all succeed unless `after_policy` is "any_end".
-        """
-        if sum(given is not None for given in (text, file, content, url)) != 1:
-            raise CarrelClientError("Give exactly one of text, file, content and url.")
-        fields: dict[str, Any] = {
-            "collection": collection,
-            "external_id": external_id,
-            "title": title,
-            "source": source,
-            "attributes": dict(attributes or {}),
-            "labels": list(labels or []),
-        }
-        if after:
-            fields |= {"after": list(after), "after_policy": after_policy}
-        given: dict[str, Any] = {"text": text, "format": format} if url is None else {"url": url}
-        sent: dict[str, Any] = {"json": {**fields, **given}}
-        if text is None and url is None:
-            sent = _upload(fields, None if file is None else Path(file), content, file_name)
-        sent["headers"] = {"If-Match": if_match, "If-None-Match": "*" if create_only else None}
-        sent["params"] = {"dry_run": "true" if dry_run else None}
-        sent |= {"idempotency_key": idempotency_key, "repeatable": dry_run}
-        return self._answer(self._transport.call("POST", self._path, **sent).json())
-
-    def _answer(self, answer: dict[str, Any]) -> Submitted | Estimate:
-        if "document" not in answer:
-            return Estimate.parse(answer)
-        return self.submitted(answer)
-
-    def submitted(self, answer: Mapping[str, Any]) -> Submitted:
-        """What the service says of an accepted document."""
-        job = None if answer["job"] is None else Job.parse(answer["job"])
-        return Submitted(Document.parse(answer["document"]), job, self._jobs)
-
-    def bulk(self, documents: Iterable[Item], *, max_errors: int = 100) -> Iterator[BulkResult]:
-        """Bring many documents, each a mapping as of the JSON of one, or a line of that JSON. Yields what became of each.
-
-        Constant memory: they are taken from the iterable, and answered, in pieces. A break or a busy service is waited for,
-        and what was not answered sent again. Raise BulkStoppedError when `max_errors` were refused.
-        """
-        course = self._course(documents, max_errors)
-        while (body := course.body()) is not None:
-            try:
-                with closing(self._transport.lines("/v1/bulk", body, MEDIA_TYPE, course.params)) as lines:
-                    for line in lines:
-                        if result := course.answered(line):
-                            yield result
-                pause = course.ended()
-            except (APIError, TransportError) as error:
-                pause = course.failed(error)
-            time.sleep(pause)
-
-    async def bulk_async(self, documents: Iterable[Item], *, max_errors: int = 100) -> AsyncIterator[BulkResult]:
-        """`bulk` for an event loop."""
-        course = self._course(documents, max_errors)
-        while (body := course.body()) is not None:
-            try:
-                async with aclosing(self._transport.lines_async("/v1/bulk", body, MEDIA_TYPE, course.params)) as lines:
-                    async for line in lines:
-                        if result := course.answered(line):
-                            yield result
-                pause = course.ended()
-            except (APIError, TransportError) as error:
-                pause = course.failed(error)
-            await asyncio.sleep(pause)
-
-    def _course(self, documents: Iterable[Item], max_errors: int) -> Course:
-        return Course(documents, max_errors=max_errors, max_retries=self._transport.max_retries, pause=pause_s)
-
-    def get(self, document_id: str) -> Document:
-        return Document.parse(self._transport.call("GET", _path("/v1/documents", document_id)).json())
-
-    def text(self, document_id: str) -> str:
-        """The text that passages cite: `text[p.start:p.end] == p.text`."""
-        answer: str = self._transport.call("GET", _path("/v1/documents", document_id, "text")).json()["text"]
-        return answer
-
-    def list(self, *, collection: str | None = None, page_size: int = 100) -> Iterator[Document]:
-        """All documents, oldest first, fetched page by page."""
-        for item in _pages(self._transport, "/v1/documents", page_size, collection=collection):
-            yield Document.parse(item)
-
-    def delete(
-        self,
-        document_id: str,
-        *,
-        if_match: str | None = None,
-        after: Sequence[str] = (),
-        after_policy: str = "all_succeeded",
-    ) -> Job:
-        """Gone from every answer at once, or when the jobs `after` have ended; the returned job removes what is left.
-
-        `if_match`: only if this is the document's `etag`, else VersionConflictError.
-        """
-        waits = {"after_job": list(after), "after_policy": after_policy} if after else {}
-        path, headers = _path("/v1/documents", document_id), {"If-Match": if_match}
-        return Job.parse(self._transport.call("DELETE", path, params=waits, headers=headers).json()["job"])
+def file_of(brought: Brought) -> Path | None:
+    """The file that is to be read for a document; raise CarrelClientError unless it has exactly one content."""
+    if sum(brought.get(name) is not None for name in ("text", "file", "content", "url")) != 1:
+        raise CarrelClientError("Give exactly one of text, file, content and url.")
+    file = brought.get("file")
+    return None if file is None else Path(file)
 
 
-def _upload(fields: dict[str, Any], path: Path | None, content: bytes | None, file_name: str | None) -> dict[str, Any]:
-    raw = content if path is None else path.read_bytes()
-    name = file_name or ("document" if path is None else path.name)
+def request_of(brought: Brought, content: bytes | None, *, dry_run: bool) -> dict[str, Any]:
+    """What `call` is told to bring a document; `content` is that of its file."""
+    fields: dict[str, Any] = {
+        "collection": brought.get("collection", "default"),
+        **{name: brought.get(name) for name in ("external_id", "title", "source")},
+        "attributes": dict(brought.get("attributes") or {}),
+        "labels": list(brought.get("labels") or []),
+    }
+    if after := brought.get("after"):
+        fields |= {"after": list(after), "after_policy": brought.get("after_policy", "all_succeeded")}
+    return {
+        **_body(brought, fields, brought.get("content") if content is None else content),
+        "headers": {"If-Match": brought.get("if_match"), "If-None-Match": "*" if brought.get("create_only") else None},
+        "params": {"dry_run": "true" if dry_run else None},
+        "idempotency_key": brought.get("idempotency_key"),
+        "repeatable": dry_run,
+    }
+
+
+def _body(brought: Brought, fields: dict[str, Any], content: bytes | None) -> dict[str, Any]:
+    if content is None:
+        text = brought.get("text")
+        one = {"url": brought.get("url")} if text is None else {"text": text, "format": brought.get("format", "text")}
+        return {"json": {**fields, **one}}
+    file = brought.get("file")
+    name = brought.get("file_name") or ("document" if file is None else Path(file).name)
     form = {key: value for key, value in fields.items() if isinstance(value, str)}
     form |= {key: json.dumps(fields[key]) for key in ("attributes", "labels", "after") if key in fields}
-    return {"files": {"file": (name, raw)}, "data": form}
+    return {"files": {"file": (name, content)}, "data": form}
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What became of one file of several."""
+
+    path: Path
+    external_id: str
+    document: Document | None = None
+    job: Job | None = None  #: as it ended; None if the content was live already, or of `error`
+    error: Exception | None = None  #: why it did not come in: CarrelClientError, TimeoutError or OSError
+
+
+@dataclass(frozen=True)
+class UploadProgress:
+    """How far files are that are brought together."""
+
+    files: int
+    bytes: int
+    files_done: int = 0
+    bytes_done: int = 0
+    failed: int = 0
+    jobs: Mapping[str, Job] = field(default_factory=dict)  #: those under way, by the path of their file
+
+
+class Upload:
+    """Files that are brought together: told of each file's job and end, tells `on_progress`. Once
+    `stopped`, what waits is to end. `on_progress` is called by one thread at a time."""
+
+    def __init__(self, files: Sequence[Path], root: Path | None, on_progress: Callable[[UploadProgress], None] | None) -> None:
+        self.files, self._root, self._on_progress, self.stopped = files, root, on_progress, False
+        self._sizes = {file: file.stat().st_size if file.exists() else 0 for file in files}
+        self._done, self._jobs, self._telling = list[Uploaded](), dict[str, Job](), Lock()
+
+    def name_of(self, file: Path) -> str:
+        """Its external id: its path inside the folder, with slashes on every system."""
+        return file.name if self._root is None else file.relative_to(self._root).as_posix()
+
+    def is_at(self, file: Path, job: Job) -> None:
+        """Raise CarrelClientError once it is stopped: what waits for a job is to end."""
+        if self.stopped:
+            raise CarrelClientError("The upload was stopped.")
+        with self._telling:
+            self._jobs[str(file)] = job
+            self._tell()
+
+    def ended(self, uploaded: Uploaded) -> None:
+        with self._telling:
+            self._done.append(uploaded)
+            self._jobs.pop(str(uploaded.path), None)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            failed = sum(one.error is not None for one in self._done)
+            brought = sum(self._sizes[one.path] for one in self._done)
+            all_bytes, jobs = sum(self._sizes.values()), dict(self._jobs)
+            self._on_progress(UploadProgress(len(self.files), all_bytes, len(self._done), brought, failed, jobs))
+
+
+def pieces(external_ids: Sequence[str] | None) -> Iterator[Sequence[str] | None]:
+    """As many as one request takes at a time; None is all there are."""
+    if external_ids is None:
+        yield None
+        return
+    for start in range(0, len(external_ids), MAX_EXTERNAL_IDS):
+        yield external_ids[start : start + MAX_EXTERNAL_IDS]
+
+
+def fatal(error: Exception) -> bool:
+    """Whether the next file would meet the same: the key is none, or may not."""
+    return isinstance(error, APIError) and error.status in (401, 402, 403)
+
+
+def files_in(folder: Path, *, include: Sequence[str], exclude: Sequence[str], hidden: bool) -> Iterator[Path]:
+    """The files of a folder to its bottom, in order of their paths; links to folders are not followed."""
+    for path in sorted(folder.iterdir()):
+        if (path.name.startswith(".") and not hidden) or any(fnmatch(path.name, pattern) for pattern in exclude):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from files_in(path, include=include, exclude=exclude, hidden=hidden)
+        elif path.is_file() and any(fnmatch(path.name, pattern) for pattern in include):
+            yield path

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from carrel_client.errors import CarrelClientError
+
 T = TypeVar("T", bound="Model")
 
 
@@ -15,7 +17,10 @@ class Model:
     @classmethod
     def parse(cls: type[T], data: Mapping[str, Any]) -> T:
         known = {known.name for known in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
+        try:
+            return cls(**{name: value for name, value in data.items() if name in known})
+        except TypeError as error:
+            raise CarrelClientError(f"The answer is no {cls.__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 from carrel_client.models import Model
-from carrel_client.transport import Transport, path_of
 
 
 class RecallWishes(TypedDict, total=False):
@@ -64,37 +63,3 @@ class Recalled(Model):
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Recalled:
         return super().parse({**data, "turns": [RecalledTurn.parse(turn) for turn in data["turns"]]})
-
-
-class Recalling:
-    """What `carrel.sessions` and `carrel` can recall."""
-
-    _transport: Transport
-
-    def _recalled(self, path: str, body: Mapping[str, Any], wishes: RecallWishes) -> Recalled:
-        given = {name: value for name, value in {**body, **wishes}.items() if value is not None}
-        return Recalled.parse(self._transport.call("POST", path, json=given, repeatable=True).json())
-
-
-class RecallsSession(Recalling):
-    def recall(self, session_id: str, query: str, *, top_k: int = 10, **wishes: Unpack[RecallWishes]) -> Recalled:
-        """Find the turns of the session that answer `query`."""
-        return self._recalled(path_of("/v1/sessions", session_id, "recall"), {"query": query, "top_k": top_k}, wishes)
-
-
-class RecallsSubject(Recalling):
-    def recall(
-        self,
-        query: str,
-        *,
-        subject: str | None = None,
-        tags: Sequence[str] = (),
-        top_k: int = 10,
-        **wishes: Unpack[RecallWishes],
-    ) -> Recalled:
-        """Find the turns of all sessions of a subject that answer `query`. With a subject's token it need not be named.
-
-        `tags`: only sessions that have all of them.
-        """
-        body = {"query": query, "subject": subject, "tags": list(tags), "top_k": top_k}
-        return self._recalled("/v1/recall", body, wishes)

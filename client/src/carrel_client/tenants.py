@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias
 
-from carrel_client.models import Model, Placement, Tenant, Token
-from carrel_client.transport import Transport
-from carrel_client.transport import pages as _pages
-from carrel_client.transport import path_of as _path
-
-TENANTS = "/v1/admin/tenants"
+from carrel_client.models import Model
 
 
 class _Kept(Enum):
@@ -20,6 +15,8 @@ class _Kept(Enum):
 
 
 KEPT = _Kept.KEPT
+
+
 Kept: TypeAlias = Literal[_Kept.KEPT]  #: of an argument that is left out
 
 
@@ -52,6 +49,7 @@ class Plan(Model):
     trace_sample: float = 1.0
     trace_contents: str = "full"  #: full, ids or none
     trace_retention_days: int = 30
+    soft_budgets: list[str] = field(default_factory=list)  #: names of the budgets that tell, and refuse nothing
 
 
 @dataclass(frozen=True)
@@ -97,107 +95,3 @@ class TenantDeletion(Model):
     after: dict[str, int]
     requested_at: str
     finished_at: str | None
-
-
-class Tenants:
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def create(
-        self,
-        *,
-        name: str,
-        monthly_tokens: int | None = None,
-        plan: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        idempotency_key: str | None = None,
-    ) -> Tenant:
-        """`monthly_tokens` None leaves it to the service's default; `update` can lift a limit."""
-        given = {"monthly_tokens": monthly_tokens, "plan": plan, "metadata": metadata and dict(metadata)}
-        body = {"name": name} | {key: value for key, value in given.items() if value is not None}
-        return Tenant.parse(self._transport.call("POST", TENANTS, json=body, idempotency_key=idempotency_key).json())
-
-    def get(self, tenant: str) -> Tenant:
-        """By id or name."""
-        return Tenant.parse(self._transport.call("GET", _path(TENANTS, tenant)).json())
-
-    def list(self, *, page_size: int = 100) -> Iterator[Tenant]:
-        for item in _pages(self._transport, TENANTS, page_size):
-            yield Tenant.parse(item)
-
-    def update(
-        self,
-        tenant: str,
-        *,
-        monthly_tokens: int | Kept | None = KEPT,
-        plan: str | Kept | None = KEPT,
-        metadata: Mapping[str, str] | Kept = KEPT,
-    ) -> Tenant:
-        """What is left out stays. None: the plan's monthly tokens; the default plan. `metadata` is all keys."""
-        given = {"monthly_tokens": monthly_tokens, "plan": plan, "metadata": metadata}
-        body = {key: value for key, value in given.items() if value is not KEPT}
-        return Tenant.parse(self._transport.call("PATCH", _path(TENANTS, tenant), json=body).json())
-
-    def suspend(self, tenant: str, *, reads: bool = False) -> Tenant:
-        """Refused within a second. With `reads` it may still ask and read."""
-        answer = self._transport.call("PUT", _path(TENANTS, tenant, "suspension"), json={"reads": reads}, repeatable=True)
-        return Tenant.parse(answer.json())
-
-    def resume(self, tenant: str) -> Tenant:
-        answer = self._transport.call("DELETE", _path(TENANTS, tenant, "suspension"), repeatable=True)
-        return Tenant.parse(answer.json())
-
-    def plans(self) -> Sequence[Plan]:
-        return [Plan.parse(plan) for plan in self._transport.call("GET", "/v1/admin/plans").json()["data"]]
-
-    def limits(self, tenant: str) -> Limits:
-        """What holds, where it comes from, and what is used."""
-        return Limits.parse(self._transport.call("GET", _path(TENANTS, tenant, "limits")).json())
-
-    def override(self, tenant: str, limit: str, value: Any, *, expires_at: str | None = None, reason: str = "") -> Limit:
-        """`value` None is no limit; `expires_at` a time with its zone, as "2026-12-31T00:00:00Z"."""
-        body = {"value": value, "expires_at": expires_at, "reason": reason}
-        path = _path(TENANTS, tenant, "limits", limit)
-        return Limit.parse(self._transport.call("PUT", path, json=body, repeatable=True).json())
-
-    def restore(self, tenant: str, limit: str) -> Limit:
-        """The plan's limit holds again."""
-        path = _path(TENANTS, tenant, "limits", limit)
-        return Limit.parse(self._transport.call("DELETE", path, repeatable=True).json())
-
-    def import_csv(self, table: str) -> Sequence[ImportedTenant]:
-        """Columns name, plan, monthly_tokens, metadata.KEY; up to 1,000 lines. Sent again, it changes nothing."""
-        answer = self._transport.call("PUT", TENANTS, json={"csv": table}, repeatable=True)
-        return [ImportedTenant.parse(one) for one in answer.json()["data"]]
-
-    def delete(self, tenant: str) -> TenantDeletion:
-        """Everything the tenant has. It cannot be taken back; `deletion` says how far it is."""
-        return TenantDeletion.parse(self._transport.call("DELETE", _path(TENANTS, tenant)).json())
-
-    def deletion(self, deletion_id: str) -> TenantDeletion:
-        return TenantDeletion.parse(self._transport.call("GET", _path("/v1/admin/deletions", deletion_id)).json())
-
-    def deletions(self, *, page_size: int = 100) -> Iterator[TenantDeletion]:
-        for item in _pages(self._transport, "/v1/admin/deletions", page_size):
-            yield TenantDeletion.parse(item)
-
-    def token(
-        self, tenant: str, *, scopes: Sequence[str], lifetime_seconds: int = 900, idempotency_key: str | None = None
-    ) -> Token:
-        """A short-lived credential to act as this tenant; the exchange is audited."""
-        body = {"scopes": [*scopes], "lifetime_seconds": lifetime_seconds}
-        path = _path(TENANTS, tenant, "tokens")
-        return Token.parse(self._transport.call("POST", path, json=body, idempotency_key=idempotency_key).json())
-
-    def placement(self, tenant: str, collection: str) -> Placement:
-        """Where a collection's vectors are to lie, and whether they do."""
-        return Placement.parse(self._transport.call("GET", _placement(tenant, collection)).json())
-
-    def place(self, tenant: str, collection: str, *, placement: str) -> Placement:
-        """`shared`, `dedicated`, or `auto` to go by the number of points. They are moved while the collection is used."""
-        body = {"placement": placement}
-        return Placement.parse(self._transport.call("PUT", _placement(tenant, collection), json=body).json())
-
-
-def _placement(tenant: str, collection: str) -> str:
-    return _path(TENANTS, tenant, "collections", collection, "placement")

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
-from carrel_client.errors import TransportError
 from carrel_client.models import Model
-from carrel_client.transport import Transport, pages, path_of
-
-PATH, JSON = "/v1/traces", "application/json"
 
 
 class Otherwise(TypedDict, total=False):
@@ -127,63 +122,3 @@ class ReplayReport(Model):
     tokens: int
     worst: list[dict[str, Any]]  #: trace_id, query and rbo
     stopped: dict[str, Any] | None = None  #: the problem for which the remaining ones were not asked
-
-
-_KINDS: Mapping[str, type[Replay] | type[SkippedReplay] | type[ReplayReport]] = {
-    "replay": Replay,
-    "skipped": SkippedReplay,
-    "report": ReplayReport,
-}
-
-
-class Traces:
-    """`carrel.traces`. A key that acts for a subject reaches that subject's alone."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def list(
-        self,
-        *,
-        kind: str | None = None,
-        subject: str | None = None,
-        session_id: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        page_size: int = 100,
-    ) -> Iterator[Trace]:
-        """Newest first. `since` and `until` are ISO 8601 with a zone."""
-        wanted = {"kind": kind, "subject": subject, "session_id": session_id, "since": since, "until": until}
-        for item in pages(self._transport, PATH, page_size, **wanted):
-            yield Trace.parse(item)
-
-    def get(self, trace_id: str) -> Trace:
-        return Trace.parse(self._transport.call("GET", path_of(PATH, trace_id)).json())
-
-    def replay(self, trace_id: str, **otherwise: Unpack[Otherwise]) -> Replay:
-        """Ask it again, of the index as it is."""
-        path, body = path_of(PATH, trace_id, "replay"), _given(otherwise)
-        return Replay.parse(self._transport.call("POST", path, json=body, repeatable=True).json())
-
-    def replays(
-        self,
-        *,
-        last: int = 100,
-        session_id: str | None = None,
-        subject: str | None = None,
-        kind: str | None = None,
-        **otherwise: Unpack[Otherwise],
-    ) -> Iterator[Replay | SkippedReplay | ReplayReport]:
-        """The newest so many in their order, each as it is done, and a report at the end. Raise TransportError without one."""
-        body = {"last": last, **_given({"session_id": session_id, "subject": subject, "kind": kind}), **_given(otherwise)}
-        ended = False
-        for line in self._transport.lines(f"{PATH}/replay", json.dumps(body).encode(), JSON, {}):
-            [(kind_of_line, told)] = json.loads(line).items()
-            ended = kind_of_line == "report"
-            yield _KINDS[kind_of_line].parse(told)
-        if not ended:
-            raise TransportError("the answer was cut off")
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

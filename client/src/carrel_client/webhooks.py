@@ -11,13 +11,11 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from carrel_client.errors import WebhookVerificationError
+from carrel_client.errors import CarrelClientError, WebhookVerificationError
 from carrel_client.models import Event, Model
-from carrel_client.transport import Transport, pages, path_of
 
 TOLERANCE_S = 300
 
@@ -102,82 +100,6 @@ def _signature(secret: str, signed: bytes) -> bytes:
 def _event(body: bytes) -> Event:
     try:
         event = Event.parse(json.loads(body))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, CarrelClientError) as error:
         raise WebhookVerificationError("The message is genuine, and no event.") from error
     return event
-
-
-class Webhooks:
-    """`carrel.webhooks`. Needs the scope `manage`, and a key that is confined to nothing."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def create(
-        self,
-        *,
-        url: str,
-        events: Sequence[str],
-        description: str = "",
-        coalesce_seconds: int = 0,
-        idempotency_key: str | None = None,
-    ) -> NewWebhook:
-        """`events`: as `document.live`, `document.*`, `*.failed` or `*`. The answer's `secret` is shown this once."""
-        body = {"url": url, "events": list(events), "description": description, "coalesce_seconds": coalesce_seconds}
-        return NewWebhook.parse(self._transport.call("POST", _PATH, json=body, idempotency_key=idempotency_key).json())
-
-    def list(self, *, page_size: int = 100) -> Iterator[Webhook]:
-        for item in pages(self._transport, _PATH, page_size):
-            yield Webhook.parse(item)
-
-    def get(self, webhook_id: str) -> Webhook:
-        return Webhook.parse(self._transport.call("GET", path_of(_PATH, webhook_id)).json())
-
-    def update(
-        self,
-        webhook_id: str,
-        *,
-        url: str | None = None,
-        events: Sequence[str] | None = None,
-        description: str | None = None,
-        coalesce_seconds: int | None = None,
-        enabled: bool | None = None,
-    ) -> Webhook:
-        """Change what is given. What happened while it was disabled is sent by `replay` only."""
-        fields: dict[str, Any] = {
-            **{"url": url, "events": None if events is None else [*events], "description": description},
-            **{"coalesce_seconds": coalesce_seconds, "enabled": enabled},
-        }
-        body = {name: value for name, value in fields.items() if value is not None}
-        return Webhook.parse(self._transport.call("PATCH", path_of(_PATH, webhook_id), json=body, repeatable=True).json())
-
-    def delete(self, webhook_id: str) -> Webhook:
-        return Webhook.parse(self._transport.call("DELETE", path_of(_PATH, webhook_id)).json())
-
-    def rotate(self, webhook_id: str, *, overlap_hours: int = 24, idempotency_key: str | None = None) -> NewWebhook:
-        """A new secret, shown this once. The present one signs beside it for `overlap_hours`; 0 ends all former ones."""
-        path, body = path_of(_PATH, webhook_id, "rotate"), {"overlap_hours": overlap_hours}
-        return NewWebhook.parse(self._transport.call("POST", path, json=body, idempotency_key=idempotency_key).json())
-
-    def test(self, webhook_id: str, *, idempotency_key: str | None = None) -> Delivery:
-        """Have an event of type `webhook.test` sent, once; `deliveries` shows what came of it."""
-        path = path_of(_PATH, webhook_id, "test")
-        return Delivery.parse(self._transport.call("POST", path, idempotency_key=idempotency_key).json())
-
-    def deliveries(self, webhook_id: str, *, state: str | None = None, page_size: int = 100) -> Iterator[Delivery]:
-        """Newest first; of one `state`: pending, delivered, or failed, which are dead letters."""
-        for item in pages(self._transport, path_of(_PATH, webhook_id, "deliveries"), page_size, state=state):
-            yield Delivery.parse(item)
-
-    def replay(self, webhook_id: str, *, since: str, until: str | None = None, idempotency_key: str | None = None) -> Webhook:
-        """Send the events of `since` ≤ time < `until` again, as "2026-03-10T12:00:00Z", whatever became of them."""
-        path, body = path_of(_PATH, webhook_id, "replay"), {"since": since, "until": until}
-        return Webhook.parse(self._transport.call("POST", path, json=body, idempotency_key=idempotency_key).json())
-
-    def replay_delivery(self, webhook_id: str, delivery_id: str, *, idempotency_key: str | None = None) -> Delivery:
-        """Send one delivery again, be it delivered or failed."""
-        path = path_of(_PATH, webhook_id, "deliveries", delivery_id, "replay")
-        return Delivery.parse(self._transport.call("POST", path, idempotency_key=idempotency_key).json())
-
-
-_PATH = "/v1/webhooks"

@@ -27,7 +27,7 @@ RETRIEVALS = re.compile(
     r"|/v1/(vector_stores/[^/]+/)?files/[^/]+/content"
 )
 #: Somebody waits for the next turn of a conversation: its writes are no bulk work, but for what it brings to a collection.
-CONVERSING = re.compile(r"/v1/(sessions|memories|subjects|erasures)(?!/[^/]+/promote$)(/.*)?")
+CONVERSING = re.compile(r"/v1/(?!.*/promote$)(sessions|memories|subjects|erasures)(/.*)?")
 
 
 def class_of(method: str, path: str) -> OperationClass:

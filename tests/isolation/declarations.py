@@ -43,7 +43,7 @@ KINDS: Mapping[str, Kind] = {
     "new tenant name": Kind(None, like="tenant/name"),
     "key": Kind(404),
     "deletion": Kind(404),
-    "session of passage": Kind(404, like="session", optional=True),
+    "passage of attached": Kind(404, bounded=(BY_SUBJECT,)),
     "attached document": Kind(404, bounded=(BY_SUBJECT,)),
     "erasure": Kind(404, bounded=(BY_SUBJECT,)),
     "bound": Kind(None, malformed=None, like="collection name"),  # a key can be made before its collection
@@ -70,7 +70,7 @@ KINDS: Mapping[str, Kind] = {
         kind: Kind(None, malformed=None)
         for kind in (
             *("text", "title", "external id", "source", "label", "key name", "set name", "subject", "tag"),
-            "memory key",
+            *("memory key", "attached external id"),
         )
     },
     **{kind: Kind(None, malformed=None) for kind in ("attribute key", "attribute value", "number key")},
@@ -354,7 +354,7 @@ _BELONGINGS: tuple[Operation, ...] = (
         202,
         {
             **_OF_SESSION,
-            **{"body.text": "text", "body.external_id": "external id", "body.title": "title", "body.source": "source"},
+            **{"body.text": "text", "body.external_id": "attached external id", "body.title": "title", "body.source": "source"},
             **{"body.attributes.kind": "attribute value", "body.labels.0": "label", "header.If-Match": "etag"},
         },
         {"body": {"format": "markdown", "labels": [""]}},
@@ -365,7 +365,7 @@ _BELONGINGS: tuple[Operation, ...] = (
         "converse",
         202,
         {**_OF_SESSION, "body.text": "text", "body.after.0": "earlier job"},
-        {"body": {"collection": "default", "after": [""], "after_policy": "any_end"}},
+        {"body": {"collection": "default", "external_id": "new", "after": [""], "after_policy": "any_end"}},
         variant="after",
     ),
     Operation(
@@ -669,8 +669,15 @@ _DECLARED: tuple[Operation, ...] = (
         "GET /v1/passages/{passage_id}",
         "query",
         200,
-        {"path.passage_id": "passage", "query.session": "session of passage"},
+        {"path.passage_id": "passage"},
         {"query": {"around": "100", "version": "1"}},
+    ),
+    Operation(
+        "GET /v1/passages/{passage_id}",
+        "query",
+        200,
+        {"path.passage_id": "passage of attached", "query.session": "session"},
+        variant="of a session",
     ),
     Operation(
         "POST /v1/collections",

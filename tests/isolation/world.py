@@ -312,12 +312,21 @@ class World:
     def _attached(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]
         path = {"session_id": own["session"]}
+        own["attached external id"] = self.word("attachment")
         for variant in ("", "/second"):
             own[f"text of attached{variant}"] = self.word("attached")
-            body = {"text": own[f"text of attached{variant}"]}
+            body = {"text": own[f"text of attached{variant}"], "external_id": own["attached external id"] + variant}
             brought = self.ask("POST /v1/sessions/{session_id}/documents", key, path=path, body=body)
             own[f"attached document{variant}"] = brought["document"]["id"]
         self.run_jobs()
+        etag = f'"{own["attached document"]}.1"'
+        for operation in (
+            "POST /v1/sessions/{session_id}/documents",
+            "DELETE /v1/sessions/{session_id}/documents/{document_id}",
+        ):
+            own[f"etag/{operation}"] = etag
+        asked = {"query": own["text of attached"], "collections": [], "session": own["session"], "mode": "lexical"}
+        own["passage of attached"] = self.ask("POST /v1/query", key, body=asked)["passages"][0]["id"]
 
     def _webhook(self, member: Member) -> None:
         own, key = member.own, member.credentials["full key"]

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from api.entries import does_leave_entry
 from api.idempotency import Handler, once
 from api.middleware import event_of
 from api.problems import Problem, unexpected
@@ -53,7 +54,7 @@ class ScopedRoute(APIRoute):
         needed = extra[SCOPE_KEY]
         inner = _answered(super().get_route_handler())
         unkept = extra.get(RETRIEVAL_KEY) or extra.get(STREAMED_KEY)
-        changes = not unkept and not {"GET", "HEAD"} & set(self.methods or ())
+        noted = not unkept and not {"GET", "HEAD"} & set(self.methods or ()) and not does_leave_entry(self.endpoint)
         if "POST" in (self.methods or ()) and needed != "none" and not unkept:
             kept = _answered(once(inner))
             inner = _unless_dry(inner, kept) if extra.get(DRY_RUN_KEY) else kept
@@ -63,7 +64,7 @@ class ScopedRoute(APIRoute):
                 reads = request.method in ("GET", "HEAD") or extra.get(RETRIEVAL_KEY)
                 reads = reads or (extra.get(DRY_RUN_KEY) and is_dry_run(request))
                 require(request.state.identity, Scope(needed), reads=bool(reads))
-                if changes:  # what dies with its process leaves an entry too; a stream leaves its own as it goes
+                if noted:  # what dies with its process leaves an entry too; a stream leaves its own as it goes
                     event = event_of(request.scope, 0, {})
                     request.state.audit_intent = await in_thread(request.app.state.services.audit.begin, event)
             return await inner(request)

@@ -65,6 +65,7 @@ def _appends(plan: Plan, service: LocalService, client: Carrel) -> Figures:
     return {
         "append_p50_ms": p50,
         "append_p99_ms": percentile(times[WARM_UP:], 99),
+        "append_p10_ms": percentile(times[WARM_UP:], 10),
         "bare_insert_p50_ms": bare,
         "append_ratio_to_bare_insert": p50 / bare,
     }

@@ -38,7 +38,7 @@ TENANT_ROLE, SYSTEM_ROLE = "carrel_tenant", "carrel_system"  # of PostgreSQL; no
 TENANT_SETTING = "app.tenant_id"
 #: Execution option of a statement that finds its rows by their keys: see `_BY_KEY`.
 ROWS_BY_KEY = {"carrel_rows_by_key": True}
-_UPSERTS = (sqlite.dml.OnConflictDoUpdate, postgresql.dml.OnConflictDoUpdate)
+UPSERTS = (sqlite.dml.OnConflictDoUpdate, postgresql.dml.OnConflictDoUpdate)
 
 
 P = ParamSpec("P")
@@ -310,7 +310,7 @@ def _check_inserted(state: ORMExecuteState, tenant_id: str) -> None:
     mapper = state.bind_mapper
     if mapper is None or not issubclass(mapper.class_, TenantOwned):
         return
-    if isinstance(getattr(state.statement, "_post_values_clause", None), _UPSERTS):
+    if isinstance(getattr(state.statement, "_post_values_clause", None), UPSERTS):
         raise ForeignRow("an upsert could change the row of another tenant that has the same key")
     given = state.parameters
     rows: list[Mapping[str, Any]] = [given] if isinstance(given, Mapping) else list(given or ())

@@ -12,8 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
-from sqlmodel import SQLModel, col
+from sqlmodel import SQLModel
 
+from config.kept import execute
 from tenants.tables import UsageDay
 
 
@@ -51,22 +52,26 @@ def count_usage(session: Session, tenant_id: str, on: str, account: Account, amo
 
 def _rows(session: Session, statement: sa.Update, given: Mapping[str, Any]) -> int:
     """Execute an update and return how many rows met its condition."""
-    result = session.execute(statement, given, execution_options={"synchronize_session": False})
-    count: int = result.rowcount  # type: ignore[attr-defined]
-    return count
+    return execute(session, statement, given).rowcount
 
 
 def insert_missing(session: Session, table: type[SQLModel], row: Mapping[str, Any]) -> bool:
     """Insert the row, all columns given, unless its key is taken, by whoever at the same moment too; tell whether it was."""
     statement = _insert_missing(session.get_bind().dialect.name, table)
-    return session.execute(statement, row, execution_options={"dml_strategy": "raw"}).first() is not None
+    return execute(session, statement, row).first() is not None
 
 
 @cache
 def _insert_missing(dialect: str, table: type[SQLModel]) -> sa.Insert:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    key = next(iter(table.__table__.primary_key.columns))  # type: ignore[attr-defined]
-    return insert(table).on_conflict_do_nothing().returning(key)  # psycopg counts no rows of such an insert
+    rows = table_of(table)
+    key = next(iter(rows.primary_key.columns))
+    return insert(rows).on_conflict_do_nothing().returning(key)  # psycopg counts no rows of such an insert
+
+
+def table_of(table: type[SQLModel]) -> sa.Table:
+    rows: sa.Table = table.__table__  # type: ignore[attr-defined]
+    return rows
 
 
 def big(name: str) -> sa.BindParameter[int]:
@@ -75,12 +80,12 @@ def big(name: str) -> sa.BindParameter[int]:
 
 def more(table: type[SQLModel], columns: Iterable[str], prefix: str) -> dict[str, sa.ColumnElement[int]]:
     """Each column and what is added to it: the parameter of its name after the prefix."""
-    return {column: col(getattr(table, column)) + big(f"{prefix}{column}") for column in columns}
+    return {column: table_of(table).c[column] + big(f"{prefix}{column}") for column in columns}
 
 
 _KEYS = ("tenant_id", "day", "operation", "key", "collection")
 _COUNT = (
-    sa.update(UsageDay)
-    .where(*(col(getattr(UsageDay, name)) == sa.bindparam(f"given_{name}") for name in _KEYS))
+    sa.update(table_of(UsageDay))
+    .where(*(table_of(UsageDay).c[name] == sa.bindparam(f"given_{name}") for name in _KEYS))
     .values(more(UsageDay, AMOUNTS, "given_"))
 )

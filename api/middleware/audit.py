@@ -63,6 +63,8 @@ class Audit:
         denied = status in (401, 402, 403, 429)
         if scope["method"] in ("GET", "HEAD") and not denied and not RETRIEVALS.fullmatch(scope["path"]):
             return
+        if scope["state"].get("audited") == status:  # its entry was written with what it changed
+            return
         detail = scope["state"].get("audit", {})
         if scope["state"].get("throttled"):
             unrecorded = self._throttled.count(identity.principal.key_id)

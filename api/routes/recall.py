@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fastapi import Request, Response
 
+from api.entries import Entry, OwnEntry
 from api.idempotency import ChargeId
 from api.recall_schemas import RecallIn, RecallOut, SubjectRecallIn
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
@@ -24,10 +25,16 @@ routes = router("Sessions")
     **scope(Scope.QUERY, retrieval=True),
 )
 async def recall_session(
-    session_id: Text, body: RecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
+    session_id: Text,
+    body: RecallIn,
+    request: Request,
+    services: Services,
+    tenant: Tenant,
+    charge_id: ChargeId,
+    entry: Entry,
 ) -> Response:
     handle = services.conversations.recall.for_tenant(tenant, meter_of(services, tenant, ()))
-    return await _answer(request, body, lambda: handle.in_session(session_id, body.question(), charge_id=charge_id))
+    return await _answer(request, body, entry, lambda: handle.in_session(session_id, body.question(), charge_id=charge_id))
 
 
 @routes.post(
@@ -37,20 +44,22 @@ async def recall_session(
     response_model=RecallOut,
     **scope(Scope.QUERY, retrieval=True),
 )
-async def recall(body: SubjectRecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> Response:
+async def recall(
+    body: SubjectRecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId, entry: Entry
+) -> Response:
     handle = services.conversations.recall.for_tenant(tenant, meter_of(services, tenant, ()))
     question = body.question(tuple(body.tags))
-    return await _answer(request, body, lambda: handle.of_subject(body.subject, question, charge_id=charge_id))
+    return await _answer(request, body, entry, lambda: handle.of_subject(body.subject, question, charge_id=charge_id))
 
 
-async def _answer(request: Request, body: RecallIn, ask: Callable[[], Recalled]) -> Response:
-    """Rendered in the thread, as answers to queries are."""
+async def _answer(request: Request, body: RecallIn, entry: OwnEntry, ask: Callable[[], Recalled]) -> Response:
+    """Rendered and put on record in the thread."""
 
-    def work() -> tuple[str, list[str], int]:
+    def work() -> tuple[str, int]:
         found = ask()
-        turns = [each.turn.id for each in found.turns]
-        return RecallOut.of(found, explain=body.explain).model_dump_json(), turns, found.charged
+        rendered = RecallOut.of(found, explain=body.explain).model_dump_json()
+        entry.write(200, {"turns": [each.turn.id for each in found.turns]})
+        return rendered, found.charged
 
-    rendered, turns, request.state.tokens = await in_thread(work)
-    request.state.audit = {"turns": turns}
+    rendered, request.state.tokens = await in_thread(work)
     return Response(rendered, media_type="application/json")

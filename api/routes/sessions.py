@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from api.cursors import Cursor, Limit
+from api.entries import Entry, leaves_entry
 from api.idempotency import Once
 from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import Page, Text
@@ -83,12 +84,12 @@ async def update_session(session_id: Text, body: SessionPatch, handle: Handle) -
     status_code=201,
     **scope(Scope.CONVERSE),
 )
-async def append_turns(session_id: Text, body: TurnsIn, handle: Handle, once: Once, request: Request) -> AppendOut:
-    record = once.records(AppendOut.of, status=201)
+@leaves_entry
+async def append_turns(session_id: Text, body: TurnsIn, handle: Handle, once: Once, entry: Entry) -> AppendOut:
+    kept = once.records(AppendOut.of, status=201)
+    record = entry.records(201, lambda done: {"session": session_id, "turns": done.new}, kept)
     turns = [turn.turn() for turn in body.turns]
-    appended = await in_thread(lambda: handle.append(session_id, turns, record=record))
-    request.state.audit = {"session": session_id, "turns": appended.new}
-    return AppendOut.of(appended)
+    return AppendOut.of(await in_thread(lambda: handle.append(session_id, turns, record=record)))
 
 
 @routes.get(

@@ -7,9 +7,10 @@ told weighs less afterwards. Pure; equal lines give equal bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from typing import NamedTuple
 
 from rag.atoms import prose
 from rag.lexical.analysis import analyse, runs
@@ -43,24 +44,34 @@ def lines_of(who: str, text: str) -> list[Line]:
 def extract(lines: Sequence[Line], max_tokens: int = MAX_TOKENS) -> str:
     """The lines that tell most, in their order, within `max_tokens`. If not even one fits, the beginning of the best."""
     lines = lines[:MAX_SENTENCES]
-    words = [analyse(runs(line.text)).words for line in lines]
-    told = Counter(word for each in words for word in each)
-    weights = {word: count / told.total() for word, count in told.items()}
+    found = [analyse(runs(line.text)).words for line in lines]
+    told = Counter(chain.from_iterable(found))
+    total = told.total()
+    weights = {word: count / total for word, count in told.items()}
+    words = [_Words({*each}, max(FEW_WORDS, len(each))) for each in found]
+    weigh = [each.weigh(weights) for each in words]
     left, waiting, chosen = max_tokens, list(range(len(lines))), list[int]()
     while waiting and left >= FEWEST_TOKENS:
-        best = max(waiting, key=lambda at: (_weight(words[at], weights), -at))
+        best = max(waiting, key=weigh.__getitem__)  # of equals the first
         waiting.remove(best)
         if (cost := count_tokens(f"{lines[best]}\n")) <= left:
             left -= cost
             chosen.append(best)
-        weights |= {word: weights[word] ** 2 for word in set(words[best])}
+        weights |= {word: weights[word] ** 2 for word in words[best].kinds}
+        for at in waiting:
+            if not words[best].kinds.isdisjoint(words[at].kinds):
+                weigh[at] = words[at].weigh(weights)
     if chosen or not lines:
         return "\n".join(str(lines[at]) for at in sorted(chosen))
-    return _beginning(str(max(lines, key=lambda line: _weight(analyse(runs(line.text)).words, weights))), max_tokens)
+    return _beginning(str(lines[max(range(len(lines)), key=lambda at: words[at].weigh(weights))]), max_tokens)
 
 
-def _weight(words: Sequence[int], weights: dict[int, float]) -> float:
-    return sum(weights[word] for word in set(words)) / max(FEW_WORDS, len(words))
+class _Words(NamedTuple):
+    kinds: set[int]
+    divisor: int
+
+    def weigh(self, weights: Mapping[int, float]) -> float:
+        return sum(map(weights.__getitem__, self.kinds)) / self.divisor
 
 
 def _short(sentence: str) -> str:

@@ -27,6 +27,9 @@ from rag.types import Meter, Speaker
 EXTRACTIVE = "extractive"
 #: Recaps by a language model in one context: a session that grows needs one at a time, and nobody waits for a long past.
 MAX_WRITTEN = 2
+#: Recaps that one context makes, in about 0.3 s: enough for 4,096 turns and all above them. What is left of a longer past is
+#: made by the contexts that follow.
+MAX_MADE = 600
 PAGE = 64 * FAN  # turns that are read at once
 
 
@@ -51,16 +54,16 @@ class SessionRecaps:
     meter: Meter | None
     charge_id: str
     charged: int = 0  #: tokens of the language model
-    degraded: bool = False  #: a language model was to write one, and did not
+    degraded: bool = False  #: a language model was to write one, and did not; or there are more to make than MAX_MADE
 
     def until(self, last: int) -> list[Recap]:
         """What turns 1 to `last` came to, oldest first. What is missing is made, and kept unless it is of the last few."""
         spans = cover(last)
         kept = self._kept(spans)
-        missing = [part for span in spans if span.key not in kept for part in within(span)]
+        missing = [part for span in reversed(spans) if span.key not in kept for part in within(span)]
         if missing:
             kept |= self._made_of(missing)
-        recaps = [_shown(kept[span.key]) for span in spans if span.level]
+        recaps = [_shown(kept[span.key]) for span in spans if span.key in kept]
         if spans and not spans[-1].level:
             tail = spans[-1]
             recaps.append(Recap(*tail.key, extract(self._lines(tail)[tail.first])))
@@ -81,12 +84,12 @@ class SessionRecaps:
         return {(row.first_seq, row.last_seq): row for row in session.scalars(statement)}
 
     def _made_of(self, missing: Sequence[Span]) -> dict[tuple[int, int], SessionRecap]:
-        """In the order of their levels, so that those that one is made of are there before it."""
-        ordered = sorted(missing, key=lambda span: (span.level, span.first))
+        """The first of them, in the order of their levels, so that those that one is made of are there before it."""
         with self.parts.database.read(self.scope) as session:
-            known = self._rows(session, [span.first for span in ordered if span.level == 1])
-        wanted = [span for span in ordered if span.key not in known]
-        write = len(wanted) <= MAX_WRITTEN
+            known = self._rows(session, [span.first for span in missing if span.level == 1])
+        unmade = [span for span in missing if span.key not in known]
+        write, wanted = len(unmade) <= MAX_WRITTEN, sorted(unmade[:MAX_MADE], key=lambda span: (span.level, span.first))
+        self.degraded |= len(unmade) > MAX_MADE
         said: dict[int, list[Line]] = {}
         for at, span in enumerate(wanted):
             if span.level == 1 and span.first not in said:

@@ -123,7 +123,9 @@ def rank(
         return []
     layout = _Layout.of(threads)
     legs = _legs(threads, layout, asked, weights)
-    scores: Floats = np.asarray(np.sum([*legs.values()], axis=0), np.float32)
+    scores: Floats = np.zeros(layout.starts[-1], np.float32)
+    for leg in legs.values():
+        scores += leg
     for start, thread in zip(layout.starts, threads, strict=False):
         mask = allow(thread) if allow else None
         if mask is not None:
@@ -164,8 +166,8 @@ def _legs(threads: Sequence[Thread], layout: _Layout, asked: Asked, weights: Wei
 
 def standard(values: Floats) -> Floats:
     """How many standard deviations above the mean; 0 where all are alike."""
-    values = values - values.mean(dtype=np.float64)
-    spread = float(np.sqrt(np.mean(np.square(values))))
+    values = values - float(values.mean(dtype=np.float64))  # a plain number: a double would make doubles of all
+    spread = float(np.sqrt(np.vecdot(values, values) / len(values)))
     return np.asarray(values / spread if spread > 1e-9 else np.zeros_like(values), np.float32)
 
 

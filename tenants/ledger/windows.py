@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col
 
+from config.kept import execute
 from config.money import micro_usd
-from tenants.counters import big, insert_missing, more
+from tenants.counters import big, insert_missing, more, table_of
 from tenants.ledger.bounds import Ceiling, Ceilings
 from tenants.tables import BudgetWindow
 
@@ -120,10 +121,10 @@ def _take(session: Session, tenant_id: str, empty: Window, change: Change) -> Wi
         "most_tokens": _UNLIMITED if tokens is None else tokens,
         "most_money": _UNLIMITED if money is None else money,
     }
-    row = session.execute(_TAKE, given, execution_options=_NO_SYNC).first()
+    row = execute(session, _TAKE, given).first()
     if row is None:
         insert_missing(session, BudgetWindow, {"tenant_id": tenant_id, "kind": empty.kind, "period": empty.period, **NOTHING})
-        row = session.execute(_TAKE, given, execution_options=_NO_SYNC).first()
+        row = execute(session, _TAKE, given).first()
     if row is None:
         [now] = session.execute(_READ, {"in_tenant": tenant_id, "in_kind": empty.kind, "periods": [empty.period]})
         raise Refused(_window(now, empty.ceiling), change)
@@ -134,7 +135,7 @@ def move(session: Session, tenant_id: str, kind: str, day: str, change: Change) 
     """Add to each, or take away, whatever the limits are: of what was reserved before."""
     for period in periods_of(day):
         given = {**_named(tenant_id, kind, period), **_changes(change)}
-        session.execute(_MOVE, given, execution_options=_NO_SYNC)
+        execute(session, _MOVE, given)
 
 
 def read(session: Session, tenant_id: str, kind: str, day: str, ceilings: Ceilings) -> list[Window]:
@@ -166,24 +167,23 @@ def _changes(change: Change) -> Mapping[str, Any]:
 
 def _here(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     keys = {"tenant_id": "in_tenant", "kind": "in_kind", "period": "in_period"}
-    where = (col(getattr(BudgetWindow, column)) == sa.bindparam(name) for column, name in keys.items())
-    return sa.update(BudgetWindow).where(*where, *conditions).values(more(BudgetWindow, AMOUNTS, "more_"))
+    where = (_W[column] == sa.bindparam(name) for column, name in keys.items())
+    return sa.update(table_of(BudgetWindow)).where(*where, *conditions).values(more(BudgetWindow, AMOUNTS, "more_"))
 
 
 def _columns(names: Iterable[str]) -> list[Any]:
     return [col(getattr(BudgetWindow, name)) for name in names]
 
 
-_NO_SYNC = {"synchronize_session": False}
-_W = BudgetWindow
+_W = table_of(BudgetWindow).c
 #: Statements of every query, made once: building them anew took a third of a debit.
 _MOVE = _here()
 _TAKE = _here(
-    col(_W.used) + col(_W.held) + big("tokens") <= big("most_tokens"),
-    col(_W.cost) + col(_W.held_cost) + big("money") <= big("most_money"),
-).returning(*_columns(("kind", "period", *AMOUNTS)))
+    _W.used + _W.held + big("tokens") <= big("most_tokens"),
+    _W.cost + _W.held_cost + big("money") <= big("most_money"),
+).returning(*(_W[name] for name in ("kind", "period", *AMOUNTS)))
 _READ = sa.select(*_columns(("kind", "period", *AMOUNTS))).where(
-    col(_W.tenant_id) == sa.bindparam("in_tenant"),
-    col(_W.kind) == sa.bindparam("in_kind"),
-    col(_W.period).in_(sa.bindparam("periods", expanding=True)),
+    col(BudgetWindow.tenant_id) == sa.bindparam("in_tenant"),
+    col(BudgetWindow.kind) == sa.bindparam("in_kind"),
+    col(BudgetWindow.period).in_(sa.bindparam("periods", expanding=True)),
 )

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from carrel_client import Carrel, InvalidRequestError, NotFoundError, PermissionDeniedError
-from tests.support import Service, carrel
+from tests.support import Service, carrel_here
 
 pytestmark = pytest.mark.xdist_group("quick")
 
@@ -116,9 +116,7 @@ def test_the_command_teaches_and_does_the_same(quick: Service) -> None:
     name, client = keys(quick)
 
     def run(*arguments: str) -> str:
-        done = carrel("memory", *arguments, "--tenant", name, env=quick.env)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return carrel_here("memory", *arguments, "--tenant", name, env=quick.env)
 
     added = json.loads(run("add", "Ann lives in Canarytown.", "-s", "ann", "--key", "home", "--json"))
     first = added["data"][0]["memory"]["id"]

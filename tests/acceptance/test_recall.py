@@ -10,7 +10,7 @@ import pytest
 
 from carrel_client import Carrel, InvalidRequestError, NotFoundError, PermissionDeniedError
 from carrel_client.recall import Recalled
-from tests.support import Service, carrel, wait_for
+from tests.support import Service, carrel, carrel_here, wait_for
 
 SAID = (
     ("user", "Ann", "I bought an oak shelf for the hall.", "2026-03-02T09:00:00Z"),
@@ -86,10 +86,10 @@ def test_a_subjects_token_recalls_its_own_sessions_alone(quick: Service) -> None
 def test_recall_on_the_command_line(quick: Service) -> None:
     name, client = _tenant(quick)
     session = _say(client, "ann")
-    found = json.loads(carrel("session", "recall", "shelf", "-s", session, "-t", name, "--json", env=quick.env).stdout)
+    found = json.loads(carrel_here("session", "recall", "shelf", "-s", session, "-t", name, "--json", env=quick.env))
     assert found["turns"][0]["content"] == SAID[0][2]
     arguments = ("recall", "which colour?", "--subject", "ann", "-t", name, "--neighbours", "1", "--explain")
-    shown = carrel("session", *arguments, env=quick.env).stdout
+    shown = carrel_here("session", *arguments, env=quick.env)
     assert f"{session} #2" in shown
     assert "> Ben: Which colour?" in shown
     assert "dated +" in shown

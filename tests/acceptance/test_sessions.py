@@ -53,6 +53,10 @@ def test_a_conversation_is_kept_and_each_tenants_own(quick: Service) -> None:
     assert reader.sessions.get(made.id).turns == 3
     with pytest.raises(PermissionDeniedError):
         reader.sessions.say(made.id, "user", "hello")
+    entries = [*client.audit.list(action="POST /v1/sessions/{session_id}/turns")][::-1]
+    assert [entry.status for entry in entries] == [201, 201, 422, 409, 403]  # one each, whoever writes it
+    assert [entry.detail for entry in entries[:2]] == [{"session": made.id, "turns": count} for count in (1, 2)]
+    assert list(other.audit.list(action="POST /v1/sessions/{session_id}/turns")) == []
     types = [event.type for event in client.events.list(type="session.")]
     assert types == ["session.created", "session.created", "session.closed", "session.resumed"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from carrel_client import Carrel, ConflictError, InvalidRequestError, NotFoundError, Replay, ReplayReport
-from tests.support import Service, carrel, environment, start_service
+from tests.support import Service, carrel, carrel_here, environment, start_service, wait_for
 
 pytestmark = pytest.mark.xdist_group("quick")
 ROOMS = ("lamp", "map", "globe", "shelf", "atlas", "ladder")
@@ -90,23 +90,24 @@ def test_what_the_plan_keeps_is_left(quick: Service, tenants: list[tuple[str, Ca
 def test_the_command_shows_what_changed_and_reports_many(quick: Service, tenants: list[tuple[str, Carrel]]) -> None:
     name, client = tenants[0]
     trace_id = client.query("where is the globe?", top_k=5).trace_id or ""
-    shown = carrel("replay", trace_id, "-t", name, env=quick.env).stdout.splitlines()
+    shown = carrel_here("replay", trace_id, "-t", name, env=quick.env).splitlines()
     assert shown[0].startswith(f"{trace_id}  ")
     assert shown[1].split() == ["then", "now", "score", "then", "score", "now", "shared", "document", "text"]
     assert shown[-1].startswith("Nothing changed: ")
-    other = carrel("replay", trace_id, "-c", "fine", "-t", name, env=quick.env).stdout
+    other = carrel_here("replay", trace_id, "-c", "fine", "-t", name, env=quick.env)
     assert "≈" in other
     assert "overlapping" in other
     assert "rank-biased overlap 0." in other
     assert "The lamp stands in room" in other or "stands in room" in other
     for number in range(3):
         client.context(f"where is the shelf {number}?")
-    done = carrel("replay", "--last", "4", "-t", name, "--json", env=quick.env)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    wait_for(lambda: len([*client.traces.list()]) == 4, what="traces to be written")
+    done = carrel_here("replay", "--last", "4", "-t", name, "--json", env=quick.env)
+    lines = [json.loads(line) for line in done.splitlines()]
     assert [next(iter(line)) for line in lines] == ["replay"] * 4 + ["report"]
     report = lines[-1]["report"]
     assert (report["replayed"], report["empty"], report["contexts_equal"], report["rbo"]) == (4, 4, 3, pytest.approx(1))
-    told = carrel("replay", "--last", "4", "--collection", "fine", "-t", name, env=quick.env).stdout
+    told = carrel_here("replay", "--last", "4", "--collection", "fine", "-t", name, env=quick.env)
     assert "0 of 4 answers are as they were" in told
     assert "could not" not in told
     refused = json.loads(carrel("replay", "-t", name, "--json", env=quick.env).stderr)

@@ -179,5 +179,5 @@ def test_nothing_is_pickled_or_evaluated() -> None:
     assert _where(lambda node: _calls(node, "eval", "exec")) == set()
 
 
-def test_only_the_queue_takes_a_sessions_connection_past_the_wall() -> None:
-    assert _where(lambda node: _calls(node, "session.connection")) == {"config/database.py"}
+def test_only_the_wall_itself_uses_a_sessions_connection() -> None:
+    assert _where(lambda node: _calls(node, "session.connection")) == {"config/database.py", "config/kept.py"}

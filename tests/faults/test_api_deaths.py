@@ -11,15 +11,16 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from sqlmodel import select
+from sqlmodel import col, select
 
 from config.database import Database
-from tenants.audit_tables import AuditIntent
+from tenants.audit_tables import AuditEntry, AuditIntent
 from tests.changes import CHANGES, Change, Options, post
 from tests.faults.dying_api import POINTS
 from tests.support import environment
 
 TENANTS = ("first", "second")
+TURNS = CHANGES["turns"].route  #: leaves no note: its entry is in the transaction of its effect
 
 
 @dataclass
@@ -82,7 +83,10 @@ def test_a_death_at_any_point_leaves_one_effect_and_the_right_answer(tmp_path: P
             effects = change.effects(api.database, f"{kind}-1")
             assert effects == [int(committed)] * len(effects)
         with api.database.system_read() as session:  # each death is noted, and becomes an audit entry
-            assert len(session.scalars(select(AuditIntent)).all()) == len(CHANGES)
+            noted = sorted(intent.action for intent in session.scalars(select(AuditIntent)))
+            appended = session.scalars(select(AuditEntry).where(col(AuditEntry.action) == f"POST {TURNS}")).all()
+        assert noted == sorted(f"POST {change.route}" for change in CHANGES.values() if change.route != TURNS)
+        assert len(appended) == int(committed)  # with its effect, or not at all
         for kind, change in CHANGES.items():
             answers = [api.change(change, secrets, "first", f"{kind}-1") for _ in range(2)]
             assert [answer.status_code for answer in answers] == [change.status] * 2, answers[0].text

@@ -31,13 +31,13 @@ class Log:
 
 
 def _ends(
-    how: BaseException | int | None, method: str = "POST", path: str = "/v1/documents"
+    how: BaseException | int | None, method: str = "POST", path: str = "/v1/documents", audited: int | None = None
 ) -> list[tuple[str, int, str | None]]:
     """What is recorded of a request whose handler ends like this: raises, answers with a status, or just returns."""
 
     async def handler(scope: Any, _receive: Any, send: Any) -> None:
         scope["state"]["identity"] = SimpleNamespace(principal=WHO, tenant=None)
-        scope["state"]["audit_intent"] = "aud_1"
+        scope["state"] |= {"audit_intent": "aud_1", "audited": audited}
         if isinstance(how, BaseException):
             raise how
         if how is not None:
@@ -61,6 +61,12 @@ def test_a_request_without_an_answer_is_recorded_as_failed(how: BaseException | 
 
 def test_an_answer_is_recorded_once() -> None:
     assert _ends(201) == [("POST /v1/documents", 201, "aud_1")]
+
+
+def test_what_is_on_record_with_its_effect_is_recorded_again_only_if_it_ends_otherwise() -> None:
+    assert _ends(201, audited=201) == []
+    assert _ends(503, audited=201) == [("POST /v1/documents", 503, "aud_1")]
+    assert _ends(None, audited=201) == [("POST /v1/documents", 500, "aud_1")]
 
 
 @pytest.mark.parametrize(

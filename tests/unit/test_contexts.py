@@ -10,6 +10,7 @@ from sqlmodel import col, select
 
 from config.database import Database
 from config.errors import InvalidInput, NotFound
+from rag.context import recaps
 from rag.context.contexts import Contexts, Recalled, Request, SessionContext, Sources
 from rag.context.extracting import MAX_TOKENS, extract, lines_of
 from rag.context.pins import MAX_PINS, Pins
@@ -139,6 +140,23 @@ def test_a_long_past_is_summed_up_at_once(database: Database, sessions: Sessions
     context = packed(contexts, session_id, 2_000).conversation
     assert [len(kept(database)) > 1_200 // FAN, context.chosen.recaps[0].first] == [True, 1]
     assert context == packed(contexts, session_id, 2_000).conversation
+
+
+def test_a_past_that_is_too_long_for_one_context_is_summed_up_by_several(
+    database: Database, sessions: Sessions, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id, other = begun(sessions, A, 300), begun(sessions, B, 300)
+    whole = packed(contexts, other, 2_000, scope=B).conversation
+    made = len(kept(database))
+    monkeypatch.setattr(recaps, "MAX_MADE", made // 2)
+    partly = packed(contexts, session_id, 2_000)
+    assert partly.degraded == ("summary",)
+    assert {*partly.conversation.chosen.recaps} < {*whole.chosen.recaps}
+    assert partly.conversation.chosen.recaps[-1] == whole.chosen.recaps[-1]  # the newest first
+    later = [packed(contexts, session_id, 2_000) for _ in range(3)]
+    assert [each.degraded for each in later] == [()] * 3 if made % 2 == 0 else [("summary",), (), ()]
+    assert later[-1].conversation.chosen.recaps == whole.chosen.recaps
+    assert later[-1].conversation.composed.text == later[-2].conversation.composed.text
 
 
 def test_nobody_packs_or_pins_in_anothers_session(

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 from sqlmodel import col, select
 
+from config import kept
 from config.database import ROWS_BY_KEY, Database, ForeignRow
 from rag.corpus import Collection, SpaceRow
 from tenants.tables import BudgetWindow
@@ -43,7 +44,9 @@ def _everything(database: Database) -> list[Row]:
         return sorted((row.id, row.tenant_id, row.name, row.generation) for row in session.scalars(select(Collection)))
 
 
-C = Collection
+C, W = Collection, BudgetWindow
+_ROWS: sa.Table = C.__table__  # type: ignore[attr-defined]
+_INSERT = sa.insert(_ROWS)
 _other = aliased(Collection)
 _BY_KEY = select(col(C.id)).where(col(C.id).in_(sa.bindparam("ids", expanding=True))).execution_options(**ROWS_BY_KEY)
 _RENAMED = sa.update(C).where(col(C.id) == sa.bindparam("which")).values(generation=sa.bindparam("number"))
@@ -187,7 +190,37 @@ FORBIDDEN: dict[str, Read] = {
     "table delete": lambda s: s.execute(sa.delete(C.__table__)),
     "table insert": lambda s: s.execute(sa.insert(C.__table__).values(**_FOREIGN)),
     "text": lambda s: s.execute(sa.text("SELECT * FROM collections")),
+    "kept insert": lambda s: kept.execute(s, _INSERT, _FOREIGN),
+    "kept insert without a tenant": lambda s: kept.execute(s, _INSERT, {"id": "x", "name": "x"}),
+    "kept insert of values": lambda s: kept.execute(s, _INSERT.values(**_FOREIGN), {"tenant_id": "a"}),
+    "kept insert from select": lambda s: kept.execute(
+        s, sa.insert(W).from_select(["tenant_id", "period"], sa.select(sa.literal("b"), sa.literal("x"))), {"tenant_id": "a"}
+    ),
+    "kept upsert": lambda s: kept.execute(
+        s, _insert(s).on_conflict_do_update(index_elements=["id"], set_={"name": "stolen"}), _row(id="b0")
+    ),
+    "kept update that gives away": lambda s: kept.execute(s, sa.update(_ROWS).values(tenant_id="b"), {}),
+    "kept update that gives away by its parameter": lambda s: kept.execute(s, sa.update(_ROWS), {"tenant_id": "b"}),
+    "kept update from another table": lambda s: kept.execute(
+        s, sa.update(_ROWS).values(generation=sa.select(sa.func.max(W.__table__.c.used)).scalar_subquery()), {}
+    ),
+    "kept update of nobody's table": lambda s: kept.execute(s, sa.update(SpaceRow.__table__).values(dimensions=2), {}),
 }
+
+
+def test_a_kept_update_reaches_its_own_rows_only(filled: Database) -> None:
+    every = sa.update(_ROWS).values(generation=_ROWS.c.generation + sa.bindparam("more")).returning(_ROWS.c.id)
+    for scope, more in ((A, 1), (B, 20)):
+        with filled.write(scope) as session:
+            session.add(Collection(**_row(id=f"{scope.tenant_id}2", tenant_id=scope.tenant_id)))  # is written before
+            found = {row.id for row in kept.execute(session, every, {"more": more})}
+        assert found == {f"{scope.tenant_id}{number}" for number in range(3)}
+    with filled.write(A) as session:
+        kept.execute(session, _INSERT, _row(name="kept"))
+    with filled.system_write() as session:  # bound to nobody
+        assert len(kept.execute(session, every, {"more": 300}).all()) == 7
+    numbers = {row[0]: row[3] for row in _everything(filled)}
+    assert numbers == dict.fromkeys(("a0", "a1", "a2"), 301) | dict.fromkeys(("b0", "b1", "b2"), 320) | {"new": 300}
 
 
 def _change_and(database: Database, then: Read) -> None:

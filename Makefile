@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 # Tests wait for processes: half as many again as there are cores keep these at work.
 PYTEST_ARGS ?= -n $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 ))) --dist loadgroup
 
-.PHONY: help install run demo test test-full check docs bench clean
+.PHONY: help install run demo test test-full check docs contract bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ check: install  ## ruff, mypy strict, import contracts
 
 docs: install  ## write docs/reference/ anew from the code
 	$(BIN)/python -m api.reference
+
+contract: install  ## tell what of the HTTP interface changed, and write it to docs/contract.txt
+	$(BIN)/python -m api.contract
 
 bench: install  ## run a benchmark: make bench ARGS="quality --dataset DIR"
 	$(BIN)/python -m benchmarks $(ARGS)

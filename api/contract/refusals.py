@@ -49,7 +49,7 @@ MORE: Mapping[int, frozenset[str]] = {
     404: frozenset(
         {
             *("create_document", "list_documents", "list_jobs", "retry_jobs", "query", "create_context", "add_memories"),
-            *("search_memories", "list_memories", "list_traces", "replay_traces", "create_question_set", "list_question_sets"),
+            *("replay_traces", "create_question_set", "list_question_sets"),
             *("give_feedback", "list_feedback", "openai_create_vector_store", "openai_create_embeddings"),
             *("dify_retrieval", "create_key", "list_keys"),
             *("search_tenants", "list_any_audit", "export_any_audit"),
@@ -59,7 +59,6 @@ MORE: Mapping[int, frozenset[str]] = {
         {
             *("replay_trace", "apply_tuning", "roll_back_tuning", "delete_collection"),
             *("update_tenant", "suspend_tenant", "resume_tenant", "override_limit", "restore_limit", "set_budget"),
-            "revoke_key",
         }
     ),
     415: frozenset({"create_document", "attach_document", "create_documents", "openai_create_file", "mcp"}),

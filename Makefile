@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 # Tests wait for processes: half as many again as there are cores keep these at work.
 PYTEST_ARGS ?= -n $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 ))) --dist loadgroup
 
-.PHONY: help install run demo test test-full check docs client bench clean
+.PHONY: help install run demo test test-full check docs contract client bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ docs: install  ## write docs/reference/ anew from the code
 
 client: install  ## write the synchronous half of the Python client anew from the asynchronous one
 	$(BIN)/python client/make_sync.py
+
+contract: install  ## tell what of the HTTP interface changed, and write it to docs/contract.txt
+	$(BIN)/python -m api.contract
 
 bench: install  ## run a benchmark: make bench ARGS="quality --dataset DIR"
 	$(BIN)/python -m benchmarks $(ARGS)

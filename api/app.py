@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
-from api import idempotency, middleware
-from api.openai import embedding_routes, errors, file_routes, member_routes, store_routes
+from api import middleware
+from api.contract.document import document_of
+from api.openai import embedding_routes, file_routes, member_routes, store_routes
 from api.problems import install_handlers
 from api.routes import (
     admin,
@@ -38,7 +39,6 @@ from api.routes import (
     usage,
     webhooks,
 )
-from api.routing import RETRIEVAL_KEY, STREAMED_KEY
 from api.version import VERSION
 from api.wiring_api import ApiServices
 
@@ -83,7 +83,7 @@ def create_app(services: ApiServices) -> FastAPI:
     app.state.services = services
     for module in _ROUTES:
         app.include_router(module.routes)
-    install_handlers(app)
+    install_handlers(app, [route for module in _ROUTES for route in module.routes.routes if isinstance(route, APIRoute)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -100,13 +100,5 @@ def create_service(services: ApiServices) -> Any:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    if not app.openapi_schema:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
-        )
-        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{"key": []}]
-        idempotency.described(schema, RETRIEVAL_KEY, STREAMED_KEY)
-        errors.described(schema)
-        app.openapi_schema = schema
+    app.openapi_schema = app.openapi_schema or document_of(app)
     return app.openapi_schema

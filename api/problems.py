@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -71,7 +72,9 @@ def unexpected(error: Exception) -> Response:
     return problem_response(CarrelError("The request failed inside the service; quote the request id when asking."))
 
 
-def install_handlers(app: FastAPI) -> None:
+def install_handlers(app: FastAPI, routes: Sequence[APIRoute] = ()) -> None:
+    """`routes`: all that there are, so that a refused method can be told the others."""
+    app.state.routes = routes
     app.add_exception_handler(CarrelError, _domain)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
@@ -116,18 +119,28 @@ def _listed(item: Mapping[str, Any]) -> dict[str, Any]:
     return listed | ({"limit": limits[0]} if limits else {})
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, CarrelError):  # raised while the body was read, and wrapped by the framework
         return problem_response(error.__cause__)
     status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
     if status == HTTPStatus.NOT_FOUND:
         return problem_response(NotFound("There is nothing at this path."))
+    if status == HTTPStatus.BAD_REQUEST:  # of a body: no UTF-8, no form, nested too deep, or a number of thousands of digits
+        return problem_response(InvalidInput(str(getattr(error, "detail", "")).rstrip(".") + ".", field="body"))
     refused = _Refused(str(getattr(error, "detail", "")) or HTTPStatus(status).phrase)
     refused.status, refused.title = int(status), HTTPStatus(status).phrase  # type: ignore[misc]
     refused.code = HTTPStatus(status).name.lower()  # type: ignore[misc]
     response = problem_response(refused)
     response.headers.update(getattr(error, "headers", None) or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):  # the framework names the first route's
+        response.headers["Allow"] = ", ".join(sorted(methods))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Of all routes at the request's path."""
+    routes: Sequence[APIRoute] = request.app.state.routes
+    return {method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()}
 
 
 class _Refused(CarrelError):

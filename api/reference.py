@@ -13,8 +13,9 @@ import typer
 
 from api.app import create_app
 from api.cli import main
+from api.contract.refusals import WHY
 from api.problems import MEDIA_TYPE
-from api.routing import REFUSALS, SCOPE_KEY
+from api.routing import SCOPE_KEY
 from api.wiring_api import ApiServices
 from config.settings import Settings
 
@@ -121,8 +122,11 @@ def operations(document: Schema) -> Iterator[tuple[str, str, Schema]]:
 
 
 def _refusals() -> str:
-    intro = f"Any operation may refuse with a [Problem](#problem), `{MEDIA_TYPE}`; codes are in [errors](../errors.md).\n\n"
-    return intro + _table(("status", "why"), ((str(status), str(why["description"])) for status, why in REFUSALS.items()))
+    intro = (
+        f"Refusals are a [Problem](#problem), `{MEDIA_TYPE}`, and for the OpenAI SDK an [OpenAIError](#openaierror); "
+        "codes are in [errors](../errors.md). Each operation names the statuses that it can refuse with.\n\n"
+    )
+    return intro + _table(("status", "why"), ((str(status), why) for status, (why, _) in WHY.items()))
 
 
 def _operation(method: str, path: str, operation: Schema, models: dict[str, Schema]) -> str:
@@ -137,6 +141,8 @@ def _operation(method: str, path: str, operation: Schema, models: dict[str, Sche
     content = operation.get("requestBody", {}).get("content", {})
     parts += [f"Body `{media}`: {_body(operation, body['schema'], models)}" for media, body in content.items()]
     parts += [_answer(status, answer) for status, answer in sorted(operation["responses"].items()) if status < "300"]
+    refused = [status for status in sorted(operation["responses"]) if status >= "300"]
+    parts.append(f"Refuses with {', '.join(refused)}." if refused else "")
     return _paragraphs(*parts)
 
 
@@ -153,8 +159,8 @@ def _answer(status: str, answer: Schema) -> str:
     said = "" if answer["description"] == "Successful Response" else f" {answer['description']}"
     if not answer.get("content"):
         return f"Answers {status} without a body.{said}"
-    (body,) = answer["content"].values()
-    return f"Answers {status}: {_kind(body['schema'])}.{said}"
+    kinds = [_kind(body["schema"]) for body in answer["content"].values()]
+    return f"Answers {status}: {' or '.join(kinds)}.{said}"
 
 
 def _model(name: str, schema: Schema) -> str:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from api.entries import does_leave_entry
 from api.idempotency import Handler, once
 from api.middleware import event_of
-from api.problems import Problem, unexpected
+from api.problems import unexpected
 from api.wiring_api import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
 from tenants.budget import TenantMeter
@@ -112,26 +112,8 @@ def require(identity: Identity, needed: Scope, *, reads: bool = False) -> None:
         raise Forbidden("The key is read-only.")
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": description}
-    for status, description in (
-        (401, "No valid key."),
-        (402, "The token budget does not cover this."),
-        (403, "The key lacks the scope."),
-        (404, "No such thing, or not yours: the two are not told apart."),
-        (409, "It exists already, has changed, or a request with the same key is still running."),
-        (412, "The document is at another version than `If-Match` names."),
-        (413, "Too large."),
-        (415, "A kind of content that cannot be read."),
-        (422, "Not valid; `field` and `limit` say where and why."),
-        (429, "Too many requests; `Retry-After` says when to come back."),
-        (503, "A part of the service is not available; try again."),
-    )
-}
-
-
-def router(tag: str, *, refusals: dict[int | str, dict[str, Any]] = REFUSALS) -> APIRouter:
-    return APIRouter(route_class=ScopedRoute, tags=[tag], responses=refusals)
+def router(tag: str) -> APIRouter:
+    return APIRouter(route_class=ScopedRoute, tags=[tag])
 
 
 # Coroutines, although nothing is awaited: a plain function would be sent to a thread and back, 0.1 ms each.

@@ -135,7 +135,7 @@ class KeyIn(Input):
     )
 
 
-class RotateIn(Input):
+class KeyRotateIn(Input):
     overlap_seconds: int = Field(24 * 3600, ge=0, le=MAX_OVERLAP_S, description="How long the old key stays valid.")
 
 

@@ -18,12 +18,12 @@ from rag.traces.replaying import ContextDifference, Otherwise, Replayed
 from rag.traces.tables import Trace
 
 
-class LegOut(BaseModel):
+class FoundByOut(BaseModel):
     rank: int
     score: float
 
     @classmethod
-    def of(cls, place: Sequence[Any] | None) -> LegOut | None:
+    def of(cls, place: Sequence[Any] | None) -> FoundByOut | None:
         return None if place is None else cls(rank=place[0], score=place[1])
 
 
@@ -39,14 +39,14 @@ class TracedPassageOut(BaseModel):
     rerank_score: float | None
     neighbour_of: str | None
     fused: float | None = Field(description="Its score without the support of candidates near it.")
-    dense: LegOut | None = Field(description="By meaning; null: not found so, or not known.")
-    lexical: LegOut | None = Field(description="By words.")
+    dense: FoundByOut | None = Field(description="By meaning; null: not found so, or not known.")
+    lexical: FoundByOut | None = Field(description="By words.")
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> TracedPassageOut:
         shown = shown_passage(values)
         del shown["named"]
-        return cls(**shown | {leg: LegOut.of(shown[leg]) for leg in ("dense", "lexical")})
+        return cls(**shown | {leg: FoundByOut.of(shown[leg]) for leg in ("dense", "lexical")})
 
 
 class RecalledOut(BaseModel):

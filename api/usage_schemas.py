@@ -52,7 +52,7 @@ class UsageGroupOut(UsageAmounts):
         return cls(**groups, **UsageAmounts.fields_of(row))
 
 
-class LimitOut(BaseModel):
+class BoundOut(BaseModel):
     limit: int | None
     soft: bool = Field(description="Passing it is told and refuses nothing.")
     used: int
@@ -68,8 +68,8 @@ class BudgetOut(BaseModel):
     kind: str
     span: str
     period: str
-    tokens: LimitOut
-    micro_usd: LimitOut
+    tokens: BoundOut
+    micro_usd: BoundOut
     step: int = Field(description="The last of 50, 75, 90 and 100 percent that the nearer limit has reached, or 0.")
     exhausted_at: str | None = Field(
         description="The hour in which a limit is reached if it goes on like this; null if not before the period's end."
@@ -80,13 +80,13 @@ class BudgetOut(BaseModel):
         window, forecast = budget.window, budget.forecast
         span = "month" if len(window.period) == len("2026-11") else "day"
 
-        def limit(unit: str, bound: Bound, used: int, held: int, rate: int) -> LimitOut:
+        def limit(unit: str, bound: Bound, used: int, held: int, rate: int) -> BoundOut:
             until = overrides.get(limit_name(window.kind, unit, span))
             money = unit == "micro_usd"
             shown = {"limit": bound.value, "used": used, "held": held, "per_hour": rate}
             shown["remaining"] = None if bound.value is None else max(0, bound.value - used - held)
             amounts = {name: micro_usd(value) if money and value is not None else value for name, value in shown.items()}
-            return LimitOut.model_validate(
+            return BoundOut.model_validate(
                 {**amounts, "soft": bound.soft, "override_until": None if until is None else isoformat(until)}
             )
 

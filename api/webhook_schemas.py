@@ -38,7 +38,7 @@ class WebhookPatch(Input):
     enabled: bool | None = Field(None, description="What happens while it is disabled is not sent, unless it is replayed.")
 
 
-class RotateIn(Input):
+class SecretRotateIn(Input):
     overlap_hours: int = Field(
         24, ge=0, le=MAX_OVERLAP_HOURS, description="How long the present secret signs too; 0 ends all former ones at once."
     )

@@ -26,8 +26,8 @@ RETRIEVALS = re.compile(
     r"|/v1/subjects/[^/]+/export|/v1/memories(/[^/]+(/history)?)?|/v1/traces(/[^/]+)?|/v1/(admin/)?audit/export"
     r"|/v1/(vector_stores/[^/]+/)?files/[^/]+/content"
 )
-#: Somebody waits for the next turn of a conversation: its writes are no bulk work, but for what it brings to a collection.
-CONVERSING = re.compile(r"/v1/(?!.*/promote$)(sessions|memories|subjects|erasures)(/.*)?")
+#: Somebody waits for the next turn of a conversation: its writes are no bulk work, unless they bring documents.
+CONVERSING = re.compile(r"/v1/(sessions|memories|subjects|erasures)(/.*)?(?<!/promote)", re.DOTALL)
 
 
 def class_of(method: str, path: str) -> OperationClass:

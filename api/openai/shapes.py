@@ -7,7 +7,6 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, model_validator
 
-from api.openai.errors import REFUSALS
 from api.routing import router
 from api.schemas import Input, Text
 from ingestion.stores.members import STATUSES
@@ -26,7 +25,7 @@ Metadata = dict[
 
 
 def openai_router() -> APIRouter:
-    return router("OpenAI", refusals=REFUSALS)
+    return router("OpenAI")
 
 
 async def _wish(

@@ -8,7 +8,7 @@ from api.collection_schemas import PlacementIn, PlacementOut
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
 from api.routing import Caller, Services, in_thread, router, scope
-from api.schemas import KeyIn, KeyOut, NewKeyOut, Page, RotateIn, Text, TokenIn, TokenOut
+from api.schemas import KeyIn, KeyOut, KeyRotateIn, NewKeyOut, Page, Text, TokenIn, TokenOut
 from config.clock import isoformat
 from tenants.context import Scope, TenantContext
 from tenants.keys import NewKey
@@ -109,7 +109,7 @@ async def get_key(key_id: Text, services: Services) -> KeyOut:
     status_code=201,
     **scope(Scope.OPERATE),
 )
-async def rotate_key(key_id: Text, body: RotateIn, services: Services, request: Request, once: Once) -> NewKeyOut:
+async def rotate_key(key_id: Text, body: KeyRotateIn, services: Services, request: Request, once: Once) -> NewKeyOut:
     record = once.records(_new_key, status=201)
     new = await in_thread(lambda: services.keys.rotate(key_id, overlap_s=body.overlap_seconds, record=record))
     request.state.audit = {"tenant": new.row.tenant_id, "key": new.row.id, "replaces": key_id}

@@ -8,7 +8,7 @@ from api.routing import Services, public, router
 from api.schemas import ReadinessOut
 from api.version import VERSION
 
-routes = router("Health", refusals={})
+routes = router("Health")
 
 
 @routes.get("/healthz", operation_id="health", summary="The process lives", **public())

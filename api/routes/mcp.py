@@ -12,18 +12,16 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from api.routing import Services, Tenant, router, scope
-from config.errors import Forbidden
+from config.errors import Forbidden, UnsupportedMedia
 from tenants.context import Scope
 
 routes = router("Agents")
+_JSON_RPC: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
 ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "A JSON-RPC answer, or why the request got none.",
-        "content": {"application/json": {"schema": {"type": "object"}}},
-    },
+    200: {"description": "A JSON-RPC answer, or why the request got none.", "content": _JSON_RPC},
     202: {"description": "A notification was taken."},
-    400: {"description": "Not a request of the protocol."},
-    406: {"description": "`Accept` must allow application/json and text/event-stream."},
+    400: {"description": "Not a request of the protocol.", "content": _JSON_RPC},
+    406: {"description": "`Accept` must allow application/json and text/event-stream.", "content": _JSON_RPC},
 }
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -47,10 +45,15 @@ def _loaded():  # type: ignore[no-untyped-def]
     operation_id="mcp",
     summary="The Model Context Protocol, over streamable HTTP and without sessions",
     responses=ANSWERS,
-    **scope(Scope.QUERY, retrieval=True),
+    openapi_extra={
+        **scope(Scope.QUERY, retrieval=True)["openapi_extra"],
+        "requestBody": {"required": True, "description": "A JSON-RPC request or notification.", "content": {**_JSON_RPC}},
+    },
 )
 async def mcp(request: Request, services: Services, tenant: Tenant) -> Response:
     _require_origin(request, services.core.settings.mcp_origins)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMedia("Send application/json.", field="content-type")  # the protocol's server says so in bare words
     return _Exchange()
 
 

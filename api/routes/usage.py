@@ -48,7 +48,10 @@ async def get_usage(
     response_class=Response,
     responses={
         200: {
-            "content": {MEDIA_TYPES["csv"]: {"schema": {"type": "string"}}},
+            "content": {
+                MEDIA_TYPES["csv"]: {"schema": {"type": "string"}},
+                MEDIA_TYPES["json"]: {"schema": {"type": "object"}},
+            },
             "description": "Lines as they are read, then their sum; with `format=json` the same as one object.",
         }
     },

@@ -17,7 +17,7 @@ from api.webhook_schemas import (
     DeliveryState,
     NewWebhookOut,
     ReplayIn,
-    RotateIn,
+    SecretRotateIn,
     WebhookIn,
     WebhookOut,
     WebhookPatch,
@@ -90,7 +90,7 @@ async def delete_webhook(webhook_id: Text, handle: Handle) -> WebhookOut:
     summary="Get a new secret, which is shown this once; the former signs too for a while",
     **scope(Scope.MANAGE),
 )
-async def rotate_secret(webhook_id: Text, body: RotateIn, handle: Handle) -> NewWebhookOut:
+async def rotate_secret(webhook_id: Text, body: SecretRotateIn, handle: Handle) -> NewWebhookOut:
     new = await in_thread(lambda: handle.rotate(webhook_id, overlap_hours=body.overlap_hours))
     return NewWebhookOut.of_new(new)
 

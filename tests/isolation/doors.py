@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlencode
 
@@ -99,7 +99,7 @@ class HttpDoor:
                     schema = (
                         document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
                     )
-                    places |= {f"{part}.{name}" for name in schema["properties"]}
+                    places |= {f"{part}.{name}" for name in schema.get("properties", {})}
                 found[f"{method.upper()} {path}"] = frozenset(places)
         return found
 
@@ -109,10 +109,15 @@ class HttpDoor:
         for key, value in values.get("path", {}).items():
             path = path.replace(f"{{{key}}}", quote(value, safe="", errors="surrogatepass"))
         content, kind = _encoded(values)
-        headers = {"x-request-id": REQUEST_ID, "host": "carrel", "content-length": str(len(content))}
-        headers |= {"content-type": kind} if kind else {}
+        headers = {"content-type": kind} if kind else {}
         headers |= {"authorization": credential} if credential is not None else {}
         headers |= values.get("header", {})
+        query = urlencode(values.get("query", {}), errors="surrogatepass")
+        return _probed(unquote(path), self.exchange(method, path, query, headers, content))
+
+    def exchange(self, method: str, path: str, query: str, headers: Mapping[str, str], content: bytes) -> Answer:
+        """One request as it goes over the wire; `path` and `query` are quoted."""
+        headers = {"x-request-id": REQUEST_ID, "host": "carrel", "content-length": str(len(content)), **headers}
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -122,7 +127,7 @@ class HttpDoor:
             "path": unquote(path),
             "raw_path": path.encode(),
             "root_path": "",
-            "query_string": urlencode(values.get("query", {}), errors="surrogatepass").encode(),
+            "query_string": query.encode(),
             "headers": [(key.lower().encode(), value.encode(errors="replace")) for key, value in headers.items()],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
@@ -156,7 +161,7 @@ class HttpDoor:
                 started.update(message)
             else:
                 body.extend(message.get("body", b""))
-                if body:
+                if body and _endless(started["headers"]):
                     seen.set()
 
         await anyio.to_thread.run_sync(self._know, dict(scope["headers"]).get(b"authorization"))
@@ -167,17 +172,26 @@ class HttpDoor:
         statements = self._statements.taken()
         if scope["path"] == "/readyz":
             statements = tuple(sorted(statements))  # the parts are asked side by side
-        if any(name == "content-type" and value.startswith("text/event-stream") for name, value in headers):
+        if _endless(started["headers"]):
             statements = ()  # how often a stream that has begun looks is a matter of time
-        status = started["status"]
-        if scope["path"] == "/mcp/" and status in (200, 400):
-            status = _of_tool(body)
-        if ("content-type", LINES) in headers:
-            status = json.loads(body.partition(b"\n")[0]).get("status", status)  # of the line that was sent
-        return Answer(status, headers, body.decode(errors="replace"), read, statements)
+        return Answer(started["status"], headers, body.decode(errors="replace"), read, statements)
 
 
-def _of_tool(body: bytes | bytearray) -> int:
+def _endless(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+
+
+def _probed(path: str, answer: Answer) -> Answer:
+    """With the status of what was asked for, where the transport's own is that of an envelope around it."""
+    status = answer.status
+    if path == "/mcp/" and status in (200, 400):
+        status = _of_tool(answer.body)
+    if ("content-type", LINES) in answer.headers:
+        status = json.loads(answer.body.partition("\n")[0]).get("status", status)  # of the line that was sent
+    return replace(answer, status=status)
+
+
+def _of_tool(body: str) -> int:
     """A tool's refusal is an answer to its caller; here it has the status that the same refusal has elsewhere."""
     answer = json.loads(body)
     if "error" in answer:

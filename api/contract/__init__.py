@@ -1,0 +1,1 @@
+"""The HTTP interface as something to rely on: its OpenAPI document, and what of it may change."""

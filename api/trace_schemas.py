@@ -30,7 +30,6 @@ class LegOut(BaseModel):
 class TracedPassageOut(BaseModel):
     id: str
     document_id: str
-    external_id: str
     collection: str
     version: int
     start: int
@@ -46,6 +45,7 @@ class TracedPassageOut(BaseModel):
     @classmethod
     def of(cls, values: Sequence[Any]) -> TracedPassageOut:
         shown = shown_passage(values)
+        del shown["named"]
         return cls(**shown | {leg: LegOut.of(shown[leg]) for leg in ("dense", "lexical")})
 
 
@@ -162,7 +162,7 @@ class ReplayedPlaceOut(BaseModel):
 
 class ReplayRowOut(BaseModel):
     change: Change = Field(description="`overlaps`: another passage of the document, with text of the one that was there.")
-    document: str = Field(description="External id.")
+    document: str = Field(description="Its external id; of one that is deleted the id.")
     then: ReplayedPlaceOut | None
     now: ReplayedPlaceOut | None
     shared: float = Field(description="Of the characters of both, which part is in both.")
@@ -173,7 +173,7 @@ class ReplayRowOut(BaseModel):
         shown = row.now or row.then
         return cls(
             change=row.change,
-            document="" if shown is None else shown.document,
+            document="" if shown is None else replayed.names[shown.document],
             then=ReplayedPlaceOut.of(row.then),
             now=ReplayedPlaceOut.of(row.now),
             shared=row.shared,

@@ -25,10 +25,10 @@ Kind = Literal["query", "context", "recall"]
 Contents = Literal["full", "ids", "none"]
 #: Of a passage in a trace, in this order. `dense` and `lexical`: rank and score in that leg, or null.
 PASSAGE = (
-    *("id", "document_id", "external_id", "collection", "version", "start", "end", "score"),
+    *("id", "document_id", "named", "collection", "version", "start", "end", "score"),
     *("boost", "rerank_score", "neighbour_of", "fused", "dense", "lexical"),
 )
-_OF_PASSAGE = PASSAGE[:11]
+_OF_PASSAGE = PASSAGE[3:11]
 
 
 class Asker(Reader, Protocol):
@@ -87,7 +87,7 @@ def is_sampled(tenant_id: str, request: str, sample: float) -> bool:
     return int.from_bytes(digest) < sample * 2**64
 
 
-def body_of(left: Left, labels: frozenset[str] | None, contents: Contents) -> bytes:
+def body_of(left: Left, asker: Asker, contents: Contents) -> bytes:
     """As JSON."""
     answer, packing = left.answer, left.packing
     body: dict[str, Any] = {"recalled": len(left.recalled), "details": left.details}
@@ -96,7 +96,7 @@ def body_of(left: Left, labels: frozenset[str] | None, contents: Contents) -> by
     if packing is not None:
         body["context"] = {name: getattr(packing, name) for name in ("tokens", "max_tokens", "tokenizer", "left_out")}
     if contents != "none":
-        body |= _ids(left, labels)
+        body |= _ids(left, asker)
     if contents == "full":
         body["words"] = left.words
         if left.question is not None:
@@ -126,10 +126,11 @@ def _asked(answer: Answer, each: AskedOf) -> list[Any]:
     return [answer.generations.get(each.name, each.generation), each.profile, each.tuning]
 
 
-def _ids(left: Left, labels: frozenset[str] | None) -> dict[str, Any]:
+def _ids(left: Left, asker: Asker) -> dict[str, Any]:
+    labels = asker.labels
     ids: dict[str, Any] = {"labels": None if labels is None else sorted(labels), "recalled": [*left.recalled]}
     if left.answer is not None:
-        ids["passages"] = _passages(left.answer)
+        ids["passages"] = _passages(left.answer, asker.cache_salt)
     if left.packing is not None:
         packing = left.packing
         ids["context"] = {
@@ -140,9 +141,19 @@ def _ids(left: Left, labels: frozenset[str] | None) -> dict[str, Any]:
     return ids
 
 
-def _passages(answer: Answer) -> list[list[Any]]:
+def _passages(answer: Answer, salt: bytes) -> list[list[Any]]:
     ranked = {} if answer.searched is None else {each.id: each for each in answer.searched.ranked}
-    return [[getattr(passage, name) for name in _OF_PASSAGE] + _legs(ranked.get(passage.id)) for passage in answer.passages]
+    return [
+        [passage.id, passage.document_id, named(passage.external_id, salt)]
+        + [getattr(passage, name) for name in _OF_PASSAGE]
+        + _legs(ranked.get(passage.id))
+        for passage in answer.passages
+    ]
+
+
+def named(external_id: str, salt: bytes) -> str:
+    """By this a document's name is known again, in any collection; the name itself is gone when the document is deleted."""
+    return blake2b(external_id.encode(), key=salt[: blake2b.MAX_KEY_SIZE], digest_size=9).hexdigest()
 
 
 def _legs(ranked: Ranked | None) -> list[Any]:

@@ -106,7 +106,7 @@ class Tracer:
             "session_id": left.session_id,
             "bounds": bounds_of(waiting.asker),
             "contents": contents,
-            "body": body_of(left, waiting.asker.labels, contents),
+            "body": body_of(left, waiting.asker, contents),
             "space": None if vectors is None else self._space,
             "vectors": vectors,
         }

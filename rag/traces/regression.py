@@ -14,7 +14,7 @@ from config.database import Database
 from rag.corpus import Document
 from rag.evaluation.tables import Feedback
 from rag.traces.difference import OVERLAPS, RBO_P
-from rag.traces.left import Asker
+from rag.traces.left import Asker, named
 from rag.traces.replaying import Replayed
 
 MAX_REPLAYED, MAX_MARKS, GOOD = 500, 10_000, 4  # traces of one report; opinions that are read; least rating of a useful one
@@ -26,7 +26,7 @@ class Mark:
     """Something that somebody found useful: a passage, or any of a document."""
 
     passage_id: str | None
-    document: str  #: external id
+    document: str  #: its name, as traces have it
 
 
 Marks = Mapping[str, Sequence[Mark]]  #: by question
@@ -48,7 +48,7 @@ def useful_marks(database: Database, asker: Asker, questions: Iterable[str]) -> 
     found: dict[str, dict[Mark, None]] = {}
     with database.read(asker) as session:
         for query, passage_id, document in session.execute(statement):
-            found.setdefault(query, {})[Mark(passage_id, document)] = None
+            found.setdefault(query, {})[Mark(passage_id, named(document, asker.cache_salt))] = None
     return {query: [*marks] for query, marks in found.items()}
 
 

@@ -10,10 +10,12 @@ from difflib import unified_diff
 from typing import Any
 
 from sqlalchemy.orm import Session
+from sqlmodel import col, select
 
 from config.database import Database
 from config.errors import Conflict, NotFound, SpaceMismatch
 from rag.collections import Collections
+from rag.corpus import Document
 from rag.packing.counting import counter
 from rag.packing.packing import pack
 from rag.ranking import Ranked
@@ -21,7 +23,7 @@ from rag.retrieval.hydration import Hydrator, with_parents
 from rag.retrieval.question import Again, Answer, Passage, Question
 from rag.retrieval.retriever import Retriever
 from rag.traces.difference import Difference, Place, difference
-from rag.traces.left import digest_of, read_body, shown_passage, unpacked_vectors
+from rag.traces.left import digest_of, named, read_body, shown_passage, unpacked_vectors
 from rag.traces.tables import Trace
 from rag.traces.wording import question_from_json
 from rag.types import Meter, Reader
@@ -62,6 +64,7 @@ class Replayed:
     vector: str  #: stored, fresh or none
     context: ContextDifference | None = None
     snippets: Mapping[str, str] = field(default_factory=dict)  #: beginnings of passages by id, of those that are there
+    names: Mapping[str, str] = field(default_factory=dict)  #: of documents, by what traces call them
     notes: tuple[str, ...] = ()
 
     @property
@@ -117,16 +120,18 @@ class TenantReplayer:
         answer = handle.again(question, again, charge_id=f"{charge_id}:{trace.id}")
         then = [shown_passage(values) for values in body["passages"]]
         known = self._known(reader, body, question, then, answer)
+        names = self._called(then, known)
         dense = answer.searched is not None and answer.searched.vectors is not None
         return Replayed(
             trace=trace,
             body=body,
             question=question,
             answer=answer,
-            difference=difference(_places(then), _places([_shown(passage) for passage in answer.passages])),
+            difference=difference(_places(then), _places([_shown(passage, reader) for passage in answer.passages])),
             vector="none" if not dense else "fresh" if vectors is None else "stored",
-            context=self._context(body, then, known, answer) if trace.session_id is None else None,
+            context=self._context(body, then, names, known, answer) if trace.session_id is None else None,
             snippets={name: " ".join(passage.text.split())[:SNIPPET] for name, passage in known.items()},
+            names=names,
             notes=tuple(_notes(trace, body)),
         )
 
@@ -164,8 +169,23 @@ class TenantReplayer:
                 names[handle.find(session, name).id] = name
         return names
 
+    def _called(self, then: Sequence[Mapping[str, Any]], known: Mapping[str, Passage]) -> dict[str, str]:
+        """What documents are called where people read it, by what traces call them: a deleted one has its id alone."""
+        salt, ids = self._reader.cache_salt, {each["document_id"]: each["named"] for each in then}
+        there = col(Document.id).in_(ids), col(Document.deleted_at).is_(None)
+        living = select(col(Document.id), col(Document.external_id)).where(*there)
+        with self._parts.database.read(self._reader) as session:
+            names = {ids[document_id]: external_id for document_id, external_id in session.execute(living)}
+        names |= {named(passage.external_id, salt): passage.external_id for passage in known.values()}
+        return {name: document_id for document_id, name in ids.items()} | names
+
     def _context(
-        self, body: Mapping[str, Any], then: Sequence[Mapping[str, Any]], known: Mapping[str, Passage], answer: Answer
+        self,
+        body: Mapping[str, Any],
+        then: Sequence[Mapping[str, Any]],
+        names: Mapping[str, str],
+        known: Mapping[str, Passage],
+        answer: Answer,
     ) -> ContextDifference | None:
         if (packed := body.get("context")) is None:
             return None
@@ -178,7 +198,7 @@ class TenantReplayer:
         before = pack(former, packed["max_tokens"], count).text if len(former) == len(then) else ""
         if digest_of(before) == packed["sha256"]:
             return ContextDifference(False, *tokens, of="text", lines=_diff(before.splitlines(), now.text.splitlines()))
-        documents = {each["id"]: each["external_id"] for each in then}
+        documents = {each["id"]: names[each["named"]] for each in then}
         was = [_piece(number, documents[name], start, end) for number, name, start, end in packed["pieces"]]
         pieces = [_piece(cited.number, cited.passage.external_id, cited.start, cited.end) for cited in now.citations]
         return ContextDifference(False, *tokens, of="outline", lines=_diff(was, pieces))
@@ -218,7 +238,7 @@ def _notes(trace: Trace, body: Mapping[str, Any]) -> list[str]:
 
 def _places(passages: Sequence[Mapping[str, Any]]) -> list[Place]:
     return [
-        Place(each["id"], each["external_id"], each["start"], each["end"], each["rank"], rank)
+        Place(each["id"], each["named"], each["start"], each["end"], each["rank"], rank)
         for rank, each in enumerate(map(_with_rank, passages), 1)
     ]
 
@@ -229,8 +249,9 @@ def _with_rank(each: Mapping[str, Any]) -> dict[str, Any]:
     return {**each, "rank": score + each["boost"]}
 
 
-def _shown(passage: Passage) -> dict[str, Any]:
-    return {name: getattr(passage, name) for name in ("id", "external_id", "start", "end", "score", "boost", "rerank_score")}
+def _shown(passage: Passage, reader: Reader) -> dict[str, Any]:
+    places = {name: getattr(passage, name) for name in ("id", "start", "end", "score", "boost", "rerank_score")}
+    return {**places, "named": named(passage.external_id, reader.cache_salt)}
 
 
 def _piece(number: int, document: str, start: int, end: int) -> str:

@@ -100,7 +100,8 @@ def test_the_command_shows_what_changed_and_reports_many(quick: Service, tenants
     assert "rank-biased overlap 0." in other
     assert "The lamp stands in room" in other or "stands in room" in other
     for number in range(3):
-        client.context(f"where is the shelf {number}?")
+        left = client.context(f"where is the shelf {number}?").trace_id or ""
+        client.traces.get(left)  # which is on record within a second, and at once when it is asked for
     done = carrel("replay", "--last", "4", "-t", name, "--json", env=quick.env)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [next(iter(line)) for line in lines] == ["replay"] * 4 + ["report"]

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import httpx2
 import pytest
+from pydantic import BaseModel
 
 from api.app import create_app
 from api.trace_schemas import ReportOut, SkippedOut
@@ -52,7 +53,7 @@ SCHEMAS = {
     "UsageAmounts": "UsageAmounts",
 }
 #: Models of lines of streams, which no schema of the document tells: what the service makes them of.
-LINES = {"ReplayReport": ReportOut, "SkippedReplay": SkippedOut}
+LINES: dict[str, type[BaseModel]] = {"ReplayReport": ReportOut, "SkippedReplay": SkippedOut}
 #: The service makes these of no model; tests of bringing many documents read their fields.
 UNDECLARED = {"BulkResult"}
 #: Fields by another name: Python's for what is JSON's, by model.

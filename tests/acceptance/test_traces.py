@@ -100,17 +100,10 @@ def test_the_command_shows_what_changed_and_reports_many(quick: Service, tenants
     assert "rank-biased overlap 0." in other
     assert "The lamp stands in room" in other or "stands in room" in other
     for number in range(3):
-<<<<<<< HEAD
         client.context(f"where is the shelf {number}?")
     wait_for(lambda: len([*client.traces.list()]) == 4, what="traces to be written")
     done = carrel_here("replay", "--last", "4", "-t", name, "--json", env=quick.env)
     lines = [json.loads(line) for line in done.splitlines()]
-=======
-        left = client.context(f"where is the shelf {number}?").trace_id or ""
-        client.traces.get(left)  # which is on record within a second, and at once when it is asked for
-    done = carrel("replay", "--last", "4", "-t", name, "--json", env=quick.env)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
->>>>>>> wt-client2
     assert [next(iter(line)) for line in lines] == ["replay"] * 4 + ["report"]
     report = lines[-1]["report"]
     assert (report["replayed"], report["empty"], report["contexts_equal"], report["rbo"]) == (4, 4, 3, pytest.approx(1))

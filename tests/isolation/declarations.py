@@ -408,10 +408,10 @@ _BELONGINGS: tuple[Operation, ...] = (
         {"body": {"documents": [""], "turns": False}},
     ),
     Operation("GET /v1/sessions/{session_id}/export", "query", 200, _OF_SESSION),
-    Operation("GET /v1/subjects/{subject}/export", "query", 200, {"path.subject": "subject"}),
+    Operation("GET /v1/subjects/{subject}/export", "query", 200, {"path.subject": "subject"}, but=_ANOTHERS),
     Operation("DELETE /v1/sessions/{session_id}", "converse", 202, _OF_SESSION),
-    Operation("DELETE /v1/subjects/{subject}", "converse", 202, {"path.subject": "subject"}),
-    Operation("POST /v1/erasures", "converse", 202, {"body.subject": "subject"}),
+    Operation("DELETE /v1/subjects/{subject}", "converse", 202, {"path.subject": "subject"}, but=_ANOTHERS),
+    Operation("POST /v1/erasures", "converse", 202, {"body.subject": "subject"}, but=_ANOTHERS),
     Operation("GET /v1/erasures/{erasure_id}", "query", 200, {"path.erasure_id": "erasure"}),
     Operation(
         "POST /v1/query",

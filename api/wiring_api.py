@@ -161,13 +161,14 @@ def build_api(settings: Settings) -> ApiServices:
     audit, instances = AuditLog(core.database, core.clock), Instances(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     traces = build_tracing(core, collections, retriever, draining)
+    conversations = build_conversations(core, documents, embedding, rewriting)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
         keys=keys,
         tokens=tokens,
         gates=gates,
-        upkeep=build_upkeep(core, gates, keys, traces.tasks()),
+        upkeep=build_upkeep(core, gates, keys, [*traces.tasks(), *conversations.tasks()]),
         tenancy=_tenancy(core),
         audit=audit,
         oversight=_oversight(core, audit, retriever),
@@ -188,7 +189,7 @@ def build_api(settings: Settings) -> ApiServices:
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
-        conversations=build_conversations(core, documents, embedding, rewriting),
+        conversations=conversations,
         reranking=reranking,
         rewriting=rewriting,
         store=store,

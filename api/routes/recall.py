@@ -10,6 +10,7 @@ from api.idempotency import ChargeId
 from api.recall_schemas import RecallIn, RecallOut, SubjectRecallIn
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import Text
+from api.session_meters import SessionMeters
 from rag.recall.recall import Recalled
 from tenants.context import Scope
 
@@ -26,7 +27,7 @@ routes = router("Sessions")
 async def recall_session(
     session_id: Text, body: RecallIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId
 ) -> Response:
-    handle = services.conversations.recall.for_tenant(tenant, meter_of(services, tenant, ()))
+    handle = services.conversations.recall.for_tenant(tenant, SessionMeters(services, tenant, session_id).question())
     return await _answer(request, body, lambda: handle.in_session(session_id, body.question(), charge_id=charge_id))
 
 

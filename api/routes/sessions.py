@@ -22,6 +22,7 @@ from api.session_schemas import (
     TurnsIn,
 )
 from rag.sessions.sessions import TenantSessions
+from rag.sessions.values import Appended
 from tenants.context import Scope
 
 routes = router("Sessions")
@@ -83,10 +84,17 @@ async def update_session(session_id: Text, body: SessionPatch, handle: Handle) -
     status_code=201,
     **scope(Scope.CONVERSE),
 )
-async def append_turns(session_id: Text, body: TurnsIn, handle: Handle, once: Once, request: Request) -> AppendOut:
+async def append_turns(
+    session_id: Text, body: TurnsIn, services: Services, tenant: Tenant, handle: Handle, once: Once, request: Request
+) -> AppendOut:
     record = once.records(AppendOut.of, status=201)
-    turns = [turn.turn() for turn in body.turns]
-    appended = await in_thread(lambda: handle.append(session_id, turns, record=record))
+    turns, files = [turn.turn() for turn in body.turns], body.files()
+
+    def append() -> Appended:
+        services.conversations.belongings.attached.for_tenant(tenant).require(session_id, files)
+        return handle.append(session_id, turns, record=record)
+
+    appended = await in_thread(append)
     request.state.audit = {"session": session_id, "turns": appended.new}
     return AppendOut.of(appended)
 

@@ -255,6 +255,12 @@ def test_what_is_erased_is_not_written_afterwards_and_new_ones_are(tracer: Trace
     later = leave()  # of the session, which is gone, there is nothing new
     tracer.flush()
     assert {row.id for row in rows(database)} == {*under_way[3:], *later[:2], *later[3:]}
+    with database.write(asker()) as session:  # before any of its rows is removed
+        session.get_one(ChatSession, bobs).expires_at = clock.now
+    shown = {row.id for row in Traces(database, clock).for_tenant(asker()).page(Wanted(), limit=10)}
+    assert shown == {under_way[4], *later[:2], later[4]}
+    with pytest.raises(NotFound):
+        Traces(database, clock).for_tenant(asker()).get(later[3])
     clock.now += KNOWN_MS - 1
     Sweeper(database, clock, lambda _: 30).run_once()
     with database.system_read() as session:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from api.context_schemas import ContextIn, ContextOut
-from api.routing import meter_of
+from api.session_meters import SessionMeters
 from api.wiring_api import ApiServices
 from rag.context.contexts import Recalled, Remembered, Request, SessionContext, Sources
 from rag.context.turns import said_of
@@ -18,9 +17,7 @@ from rag.packing.elements import Fact
 from rag.packing.shares import shares_of
 from rag.recall.recall import RecallQuestion
 from rag.retrieval.question import Answer
-from rag.sessions.spending import SessionMeter
 from rag.traces.left import Left, Packing
-from rag.types import Meter
 from tenants.context import TenantContext
 
 MAX_MEMORIES = 20  #: that are tried, best first
@@ -47,7 +44,7 @@ def pack_session(services: ApiServices, tenant: TenantContext, body: ContextIn, 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """Who is asked for a context, and by which meters it is paid: the tenant's budget, within the session's own."""
+    """Who is asked for a context."""
 
     services: ApiServices
     tenant: TenantContext
@@ -55,25 +52,24 @@ class _Asking:
     charge_id: str
 
     def sources(self) -> Sources:
-        rewriting, price = self.services.rewriting, self.services.core.settings.llm_price
-        llm = None if rewriting is None else self._metered(rewriting.meter_of(self.tenant), price)
         memories = self._memories if self.body.memories else None
-        return Sources(self._documents, self._recalled, memories, llm)
+        return Sources(self._documents, self._recalled, memories, self._meters.llm())
 
     def _documents(self, text: str) -> Answer:
         question = self.body.asking(text)
-        meter = self._meter(question.collections)
-        return self.services.retriever.for_tenant(self.tenant, meter).query(question, charge_id=self.charge_id)
+        meter = self._meters.question(question.collections)
+        retriever = self.services.retriever.for_tenant(self.tenant, meter, self._meters.llm())
+        return retriever.query(question, charge_id=self.charge_id)
 
     def _recalled(self, text: str) -> Recalled:
-        handle = self.services.conversations.recall.for_tenant(self.tenant, self._meter())
+        handle = self.services.conversations.recall.for_tenant(self.tenant, self._meters.question())
         asked = RecallQuestion(text, top_k=self.body.recall_top_k)
         found = handle.in_session(self._session, asked, charge_id=f"{self.charge_id}:recall")
         turns, scores = [said_of(each.turn) for each in found.turns], {each.turn.id: each.score for each in found.turns}
         return Recalled(turns, scores, found.charged, ("recall",) if found.degraded else ())
 
     def _memories(self, text: str, subject: str) -> Remembered:
-        handle = self.services.conversations.memories.for_tenant(self.tenant, self._meter())
+        handle = self.services.conversations.memories.for_tenant(self.tenant, self._meters.question())
         found = handle.search(text, charge_id=f"{self.charge_id}:memories", wanted=Wanted(subject=subject), limit=MAX_MEMORIES)
         versions = [hit.memory.version for hit in found.hits]
         facts = [Fact(each.memory_id, each.text, each.valid_from) for each in versions]
@@ -83,11 +79,9 @@ class _Asking:
     def _session(self) -> str:
         return self.body.session or ""
 
-    def _meter(self, collections: Sequence[str] = ()) -> SessionMeter:
-        return self._metered(meter_of(self.services, self.tenant, collections), self.services.core.ledger.price)
-
-    def _metered(self, meter: Meter, price: int) -> SessionMeter:
-        return SessionMeter(self.services.core.database, self.tenant, self._session, meter, price=price)
+    @property
+    def _meters(self) -> SessionMeters:
+        return SessionMeters(self.services, self.tenant, self._session)
 
 
 def _charged(context: SessionContext) -> int:

@@ -14,6 +14,7 @@ from config.clock import isoformat
 from config.errors import storable
 from config.money import micro_usd
 from config.plans import MAX_MICRO_USD, MAX_TOKENS
+from ingestion.attached import MAX_FILES
 from rag.sessions.tables import ChatSession, Turn
 from rag.sessions.values import MAX_BATCH, MAX_TURNS, Appended, NewSession, NewTurn
 from tenants.tokens import MAX_SUBJECT_CHARS
@@ -124,6 +125,9 @@ class TurnIn(Input):
     )
     tool_calls: ToolCalls | None = Field(None, description="Kept and shown as they are.")
     metadata: Metadata = Field(default_factory=dict)
+    files: list[Text] = Field(
+        default_factory=list, max_length=MAX_FILES, description="Ids of documents that are attached to the session."
+    )
     said_at: Annotated[AwareDatetime, AfterValidator(_since_1970)] | None = Field(
         None, description="When it was said, if that was not now."
     )
@@ -143,6 +147,10 @@ class TurnsIn(Input):
     turns: list[TurnIn] = Field(
         min_length=1, max_length=MAX_BATCH, examples=[[{"role": "user", "content": "How long may I keep a book?"}]]
     )
+
+    def files(self) -> list[str]:
+        """Each once."""
+        return [*dict.fromkeys(file for turn in self.turns for file in turn.files)]
 
 
 class ForkIn(Input):

@@ -95,4 +95,4 @@ def build_tracing(core: Core, collections: Collections, retriever: Retriever, dr
 
     tracer = Tracer(core.database, core.clock, policy_of, retriever.embedding.space.id)
     replayer = Replayer(core.database, collections, retriever)
-    return Tracing(tracer, Traces(core.database), replayer, draining)
+    return Tracing(tracer, Traces(core.database, core.clock), replayer, draining)

@@ -155,19 +155,19 @@ def build_api(settings: Settings) -> ApiServices:
     core = priced(core, embedding)
     collections, rewriting = open_collections(core, embedding), build_rewriting(settings, core.ledger)
     store, reranking = build_store(settings, **REQUEST_PATIENCE), build_reranking(settings)
-    queue, draining = DurableQueue(core.database, build_admission(settings)), threading.Event()
-    blobs = BlobStore(settings.data_dir / "blobs")
+    queue, instances = DurableQueue(core.database, build_admission(settings)), Instances(core.database, core.clock)
+    blobs, draining, audit = BlobStore(settings.data_dir / "blobs"), threading.Event(), AuditLog(core.database, core.clock)
     documents, bulk = build_documents(core, collections, blobs, queue)
-    audit, instances = AuditLog(core.database, core.clock), Instances(core.database, core.clock)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
     traces = build_tracing(core, collections, retriever, draining)
+    conversations = build_conversations(core, documents, embedding, rewriting)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),
         keys=keys,
         tokens=tokens,
         gates=gates,
-        upkeep=build_upkeep(core, gates, keys, traces.tasks()),
+        upkeep=build_upkeep(core, gates, keys, [*traces.tasks(), *conversations.tasks()]),
         tenancy=_tenancy(core),
         audit=audit,
         oversight=_oversight(core, audit, retriever),
@@ -188,7 +188,7 @@ def build_api(settings: Settings) -> ApiServices:
         streams=JobStreams(core.clock, draining),
         draining=draining,
         retriever=retriever,
-        conversations=build_conversations(core, documents, embedding, rewriting),
+        conversations=conversations,
         reranking=reranking,
         rewriting=rewriting,
         store=store,

@@ -7,6 +7,7 @@ from functools import partial
 
 from sqlalchemy.orm import Session
 
+from api.upkeep import Task
 from api.wiring import Core
 from config.clock import Clock
 from config.settings import MIB
@@ -25,6 +26,8 @@ from rag.recall.recall import Recall
 from rag.recall.resident import Residents
 from rag.sessions.sessions import Sessions
 from tenants.events import emit
+
+LET_GO_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class Conversations:
     contexts: Contexts
     belongings: Belongings
 
+    def tasks(self) -> list[Task]:
+        return [Task("turns in memory", self.recall.residents.let_go_unused, LET_GO_S)]
+
 
 def build_conversations(core: Core, documents: Documents, embedding: EmbeddingService, llm: Rewriting | None) -> Conversations:
     settings = core.settings
@@ -55,19 +61,18 @@ def build_conversations(core: Core, documents: Documents, embedding: EmbeddingSe
         memories=Memories(core.database, core.clock, embedding, settings.memories_per_subject, llm, tell),
         recall=Recall(core.database, core.clock, embedding, residents),
         contexts=Contexts(core.database, core.clock, Recaps(core.database, core.clock, llm)),
-        belongings=_belongings(core, documents, embedding),
+        belongings=_belongings(core, documents, embedding, residents),
     )
 
 
-def _belongings(core: Core, documents: Documents, embedding: EmbeddingService) -> Belongings:
+def _belongings(core: Core, documents: Documents, embedding: EmbeddingService, residents: Residents) -> Belongings:
     attached = AttachedDocuments(documents, embedding.space)
-    erasures = Erasures(core.database, core.clock, core.idempotency)
+    erasures = Erasures(core.database, core.clock, core.idempotency, embedding, residents.forget)
     return Belongings(attached, Promotion(attached), Exports(attached), erasures)
 
 
 def build_sessions(core: Core) -> Sessions:
-    """Whoever keeps something beside turns joins `companions` here: forks and the sweeper then take it along."""
-    return Sessions(core.database, core.clock, core.quotas, partial(_tell, core.clock), companions=())
+    return Sessions(core.database, core.clock, core.quotas, partial(_tell, core.clock))
 
 
 def build_memory_sweep(core: Core, embedding: EmbeddingService) -> MemorySweep:

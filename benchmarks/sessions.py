@@ -128,6 +128,7 @@ def _sweep(plan: Plan, service: LocalService, client: Carrel) -> Figures:
     def asked(count: int) -> list[float]:
         return [ask(client, question).wall_ms for question in writer.questions(count)]
 
+    _wait_for_vectors(service)
     asked(WARM_UP)
     quiet = asked(plan.queries)
     _let_expire(service)
@@ -153,6 +154,17 @@ def _database(service: LocalService) -> sqlite3.Connection:
 def _let_expire(service: LocalService) -> None:
     with closing(_database(service)) as connection, connection:
         connection.execute("UPDATE sessions SET expires_at = 1 WHERE absolute_ttl_s = ?", (10**6,))
+
+
+def _wait_for_vectors(service: LocalService) -> None:
+    """Else turns would be embedded beside the questions that are to be quiet."""
+    until = time.monotonic() + LONGEST_S
+    while time.monotonic() < until:
+        with closing(_database(service)) as connection:
+            if connection.execute("SELECT count(*) FROM sessions WHERE turns > embedded_turns").fetchone() == (0,):
+                return
+        time.sleep(1.0)
+    raise BenchmarkError(f"Turns were without vectors after {LONGEST_S:g} s.")
 
 
 def _left(service: LocalService, ids: Sequence[str]) -> int:

@@ -30,6 +30,9 @@ def storable(text: str) -> bool:
         return False
 
 
+SESSION_BUDGETS = ("budget_tokens", "budget_micro_usd")
+
+
 class CarrelError(Exception):
     """Something the caller can understand and act on.
 
@@ -124,6 +127,11 @@ class SpaceMismatch(CarrelError):
 
 class BudgetExhausted(CarrelError):
     status, code, title = 402, "budget_exhausted", "The tenant's token budget does not cover this"
+
+    @property
+    def of_session(self) -> bool:
+        """A session's own budget, which concerns nobody else of the tenant."""
+        return self.field in SESSION_BUDGETS
 
 
 class QuotaExceeded(CarrelError):

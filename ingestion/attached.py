@@ -21,7 +21,7 @@ from rag.sessions.tables import OPEN, ChatSession
 from rag.store.base import Space
 from tenants.context import TenantContext
 
-MAX_FILES = 100  # that one turn refers to
+MAX_FILES = 100  # that the turns of one call refer to
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class TenantAttached:
         if not ids:
             return
         if len(ids) > MAX_FILES:
-            raise InvalidInput(f"A turn refers to at most {MAX_FILES} documents.", field="files", limit=MAX_FILES)
+            raise InvalidInput(f"The turns of a call refer to at most {MAX_FILES} documents.", field="files", limit=MAX_FILES)
         with self._database.read(self._context) as session:
             now = self._clock()
             of = [row.id for row in attached_to(session, self._context, session_id, space=self._parts.space, now=now)]

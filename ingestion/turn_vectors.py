@@ -1,5 +1,6 @@
 """Gives turns their vectors soon after they were said, before any batch of documents: in small batches of one tenant's
-sessions, tenants in turns, paid like documents.
+sessions, tenants in turns, paid like documents. What is spent is counted at each session; turns of one that has a budget are
+embedded by themselves, within it, and those that it does not cover stay without a vector.
 
 Which turns wait follows from the session's row (`turns > embedded_turns`), so an append costs nothing for it, and whatever was
 under way when a worker died is found again. The oldest living worker does it; vectors that are written twice are the same.
@@ -11,7 +12,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -28,7 +29,9 @@ from rag.fairness import FairClock
 from rag.recall.tables import TurnVector
 from rag.recall.turns import indexed_text, packed
 from rag.sessions.finding import alive
+from rag.sessions.spending import SessionMeter
 from rag.sessions.tables import IS_BEHIND, ChatSession, Turn
+from rag.types import Meter
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.counters import insert_missing
@@ -46,7 +49,11 @@ _NO_SYNC = {"synchronize_session": False}
 _TENANTS = sa.select(col(ChatSession.tenant_id)).where(IS_BEHIND).group_by(col(ChatSession.tenant_id))
 #: Those with the fewest turns first: somebody talks in them, while a long one is being copied.
 _SESSIONS = (
-    sa.select(col(ChatSession.id), col(ChatSession.embedded_turns))
+    sa.select(
+        col(ChatSession.id),
+        col(ChatSession.embedded_turns),
+        sa.func.coalesce(col(ChatSession.budget_tokens), col(ChatSession.budget_micro_usd)).is_not(None).label("has_budget"),
+    )
     .where(IS_BEHIND, *alive(sa.bindparam("now", type_=sa.BigInteger())))
     .order_by(col(ChatSession.turns) - col(ChatSession.embedded_turns), col(ChatSession.id))
     .limit(SESSIONS)
@@ -75,6 +82,7 @@ class Waiting:
     session_id: str
     seq: int
     text: str
+    alone: bool  #: its session has a budget of its own
 
 
 class TurnEmbedding:
@@ -119,20 +127,49 @@ class TurnEmbedding:
 
     def _embed(self, context: TenantContext) -> int:
         waiting = self._waiting(context)
-        if not waiting:
-            return 0
-        said = [turn for turn in waiting if turn.text]
-        meter = self._ledger.for_tenant(context, "ingest")
-        embedded = None
+        if shared := [turn for turn in waiting if not turn.alone]:
+            self._embed_batch(context, shared)
+        for session_id in dict.fromkeys(turn.session_id for turn in waiting if turn.alone):
+            self._embed_within(context, session_id, [turn for turn in waiting if turn.session_id == session_id])
+        return len(waiting)
+
+    def _embed_within(self, context: TenantContext, session_id: str, turns: Sequence[Waiting]) -> None:
+        """As many of the first turns as the session's budget covers, by halves; if not even one, all are done without."""
+        first = turns
+        while first:
+            try:
+                self._embed_batch(context, first, within=session_id)
+            except NotFound:  # it is over
+                return
+            except BudgetExhausted as error:
+                if not error.of_session:
+                    raise
+                first = first[: len(first) // 2]
+            else:
+                return
+        with self._database.write(context) as session:
+            self._keep(session, turns, (), None)
+
+    def _embed_batch(self, context: TenantContext, turns: Sequence[Waiting], *, within: str | None = None) -> None:
+        """`within`: the session that they are of, whose budget is asked first."""
+        said, meter = [turn for turn in turns if turn.text], self._ledger.for_tenant(context, "ingest")
+        texts = [turn.text for turn in said]
+        tokens, embedded = self._embedding.count_tokens(texts) if said else [], None
         if said:
             hold = hashlib.blake2b("".join(turn.id for turn in said).encode(), digest_size=12).hexdigest()
-            texts = [turn.text for turn in said]
-            embedded = self._embedding.embed_batch(context, meter, texts, hold_id=f"turns:{hold}", urgent=True)
+            paying = meter if within is None else self._within(context, within, meter)
+            embedded = self._embedding.embed_batch(context, paying, texts, hold_id=f"turns:{hold}", tokens=tokens, urgent=True)
         with self._database.write(context) as session:
-            self._keep(session, waiting, said, embedded)
-            if embedded is not None and (embedded.cached or embedded.deduplicated):
+            held = self._keep(session, turns, said, embedded)
+            if embedded is None:
+                return
+            if within is None and embedded.charged:
+                _count_spent(held, said, tokens, embedded.charged, self._ledger.price)
+            if embedded.cached or embedded.deduplicated:
                 meter.count_saved(session, embedded.cached, embedded.deduplicated, embedded.hits)
-        return len(waiting)
+
+    def _within(self, context: TenantContext, session_id: str, meter: Meter) -> Meter:
+        return SessionMeter(self._database, context, session_id, meter, price=self._ledger.price)
 
     def _waiting(self, context: TenantContext) -> list[Waiting]:
         """Each session gets an equal part of the batch, and what others leave of theirs."""
@@ -143,13 +180,17 @@ class TurnEmbedding:
                 limit = (BATCH - len(found)) // (len(sessions) - done)
                 given = {"session": row.id, "after": row.embedded_turns, "limit": limit}
                 found += [
-                    Waiting(turn.id, turn.session_id, turn.seq, indexed_text(turn.speaker, turn.content))
+                    Waiting(turn.id, turn.session_id, turn.seq, indexed_text(turn.speaker, turn.content), row.has_budget)
                     for turn in session.execute(_TURNS, given)
                 ]
         return found
 
-    def _keep(self, session: Session, waiting: Sequence[Waiting], said: Sequence[Waiting], embedded: Embedded | None) -> None:
-        """Vectors, and how far each session is, while its row is held: of one that is over meanwhile nothing is kept."""
+    def _keep(
+        self, session: Session, waiting: Sequence[Waiting], said: Sequence[Waiting], embedded: Embedded | None
+    ) -> Mapping[str, ChatSession]:
+        """Vectors, and how far each session is, while its row is held: of one that is over meanwhile nothing is kept. Return
+        the others.
+        """
         upto = {turn.session_id: turn.seq for turn in waiting}
         held = {row.id: row for row in session.scalars(_HELD, {"ids": sorted(upto), "now": self._clock()})}
         vectors: Matrix | Sequence[None] = [] if embedded is None else embedded.vectors
@@ -166,6 +207,20 @@ class TurnEmbedding:
                 insert_missing(session, TurnVector, row.model_dump())
         for chat in held.values():
             chat.embedded_turns = max(chat.embedded_turns, upto[chat.id])
+        return held
+
+
+def _count_spent(
+    held: Mapping[str, ChatSession], said: Sequence[Waiting], tokens: Sequence[int], charged: int, price: int
+) -> None:
+    """What a batch cost, at the sessions that it was for: each its own turns' tokens, or the same part of them where some of
+    the batch was known already.
+    """
+    for session_id, chat in held.items():
+        own = sum(count for turn, count in zip(said, tokens, strict=True) if turn.session_id == session_id)
+        spent = own * charged // sum(tokens)
+        chat.spent_tokens += spent
+        chat.spent_cost += spent * price
 
 
 class TurnLoop:

@@ -8,8 +8,9 @@ from api.collection_schemas import CollectionOut, ProfileOut, ProfilesOut
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
 from api.query_schemas import QueryIn, QueryOut
-from api.routing import Services, Tenant, in_thread, meter_of, router, scope
+from api.routing import Services, Tenant, in_thread, router, scope
 from api.schemas import CollectionIn, CollectionPatch, Page, Text
+from api.session_meters import SessionMeters
 from rag.corpus import Collection
 from rag.traces.left import Left
 from tenants.context import Scope
@@ -26,11 +27,14 @@ routes = router("Knowledge")
 )
 async def query(body: QueryIn, request: Request, services: Services, tenant: Tenant, charge_id: ChargeId) -> Response:
     question = body.question()
-    retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, question.collections))
+    meters = SessionMeters(services, tenant, body.session)
+    retriever = services.retriever.for_tenant(tenant, meters.question(question.collections), meters.llm())
 
     def ask() -> tuple[str, list[str], int]:
         found = retriever.query(question, charge_id=charge_id)
-        trace_id = services.traces.tracer.leave(tenant, Left("query", question, found), request=charge_id)
+        trace_id = services.traces.tracer.leave(
+            tenant, Left("query", question, found, session_id=body.session), request=charge_id
+        )
         answer = QueryOut.of(found, grouped=body.group_by is not None, trace_id=trace_id)
         return answer.model_dump_json(), [passage.id for passage in answer.passages], found.charged + found.rerank_tokens
 

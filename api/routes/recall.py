@@ -11,6 +11,7 @@ from api.idempotency import ChargeId
 from api.recall_schemas import RecallIn, RecallOut, SubjectRecallIn
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import Text
+from api.session_meters import SessionMeters
 from rag.recall.recall import Recalled
 from tenants.context import Scope
 
@@ -33,7 +34,7 @@ async def recall_session(
     charge_id: ChargeId,
     entry: Entry,
 ) -> Response:
-    handle = services.conversations.recall.for_tenant(tenant, meter_of(services, tenant, ()))
+    handle = services.conversations.recall.for_tenant(tenant, SessionMeters(services, tenant, session_id).question())
     return await _answer(request, body, entry, lambda: handle.in_session(session_id, body.question(), charge_id=charge_id))
 
 

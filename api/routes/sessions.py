@@ -23,6 +23,7 @@ from api.session_schemas import (
     TurnsIn,
 )
 from rag.sessions.sessions import TenantSessions
+from rag.sessions.values import Appended
 from tenants.context import Scope
 
 routes = router("Sessions")
@@ -85,11 +86,18 @@ async def update_session(session_id: Text, body: SessionPatch, handle: Handle) -
     **scope(Scope.CONVERSE),
 )
 @leaves_entry
-async def append_turns(session_id: Text, body: TurnsIn, handle: Handle, once: Once, entry: Entry) -> AppendOut:
+async def append_turns(
+    session_id: Text, body: TurnsIn, services: Services, tenant: Tenant, handle: Handle, once: Once, entry: Entry
+) -> AppendOut:
     kept = once.records(AppendOut.of, status=201)
     record = entry.records(201, lambda done: {"session": session_id, "turns": done.new}, kept)
-    turns = [turn.turn() for turn in body.turns]
-    return AppendOut.of(await in_thread(lambda: handle.append(session_id, turns, record=record)))
+    turns, files = [turn.turn() for turn in body.turns], body.files()
+
+    def append() -> Appended:
+        services.conversations.belongings.attached.for_tenant(tenant).require(session_id, files)
+        return handle.append(session_id, turns, record=record)
+
+    return AppendOut.of(await in_thread(append))
 
 
 @routes.get(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -23,11 +23,11 @@ from ingestion.collector import Collector
 from ingestion.counting import follow
 from ingestion.erasing.reach import Whose, count, remove
 from ingestion.erasing.requests import end_sessions
+from ingestion.erasing.vectors import CachedTexts
 from ingestion.tables import Erasure, Job
 from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
 from rag.embedding.service import EmbeddingService
-from rag.recall.turns import indexed_text
-from rag.sessions.tables import GONE, ChatSession, Turn
+from rag.sessions.tables import IS_GONE, ChatSession
 from rag.store.base import Space, VectorStore
 from tenants.context import TenantContext
 from tenants.events import emit
@@ -36,7 +36,7 @@ from tenants.registry import TenantRegistry
 
 log = logging.getLogger(__name__)
 
-PAGE, TURNS = 100, 500  # sessions, documents, erasures; turns
+PAGE = 100  # sessions, documents, erasures
 SLICE_S = 3.0  # of one call: others are looked after in between
 #: Requests that were let in before a session was over end in this time, or find nothing to write to.
 GRACE_MS = 5_000
@@ -55,67 +55,60 @@ class Erasing:
         embedding: EmbeddingService,
         *,
         grace_ms: int = GRACE_MS,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._database, self._clock, self._registry, self._idempotency = database, clock, registry, idempotency
         self._blobs, self._store, self._collector, self._grace_ms = blobs, store, collector, grace_ms
-        self._embedding = embedding
+        self._embedding, self._pause = embedding, pause
 
     def run_once(self) -> None:
-        """Go on for SLICE_S at most."""
+        """Go on for SLICE_S, or for as long as a hundred sessions take."""
         until = time.monotonic() + SLICE_S
         removed = self._remove_gone(until)
         finished = [self._finish(erasure, until) for erasure in self._running()]
-        if removed or any(finished):
+        if any(finished) or (removed and time.monotonic() < until):  # else there is more to come
             self._database.checkpoint()
 
     def _remove_gone(self, until: float) -> int:
-        removed, after = 0, ""
+        removed, after = 0, (-1, "")
         while (page := self._gone(after)) and time.monotonic() < until:
-            for tenant_id in dict.fromkeys(tenant_id for _, tenant_id in page):
-                ids = [session_id for session_id, owner in page if owner == tenant_id]
+            for tenant_id in dict.fromkeys(row.tenant_id for row in page):
+                ids = [row.id for row in page if row.tenant_id == tenant_id]
                 removed += self._remove(self._registry.context_of_job(tenant_id, "erasing"), ids, until)
-            after = page[-1][0]
+            after = page[-1].expires_at or 0, page[-1].id
         return removed
 
-    def _gone(self, after: str) -> Sequence[tuple[str, str]]:
-        since = sa.func.coalesce(col(ChatSession.expires_at), 0) <= self._clock() - self._grace_ms
-        gone = sa.or_(*(col(ChatSession.state) == state for state in GONE))  # as the partial index says it
-        rows = select(col(ChatSession.id), col(ChatSession.tenant_id)).where(gone, since, col(ChatSession.id) > after)
+    def _gone(self, after: tuple[int, str]) -> Sequence[sa.Row[str, str, int | None]]:
+        """Those that ended first come first."""
+        place = col(ChatSession.expires_at), col(ChatSession.id)
+        rows = sa.select(col(ChatSession.id), col(ChatSession.tenant_id), col(ChatSession.expires_at)).where(
+            IS_GONE, place[0] <= self._clock() - self._grace_ms, sa.tuple_(*place) > sa.tuple_(*map(sa.literal, after))
+        )
         with self._database.system_read() as session:
-            return [(row[0], row[1]) for row in session.execute(rows.order_by(col(ChatSession.id)).limit(PAGE))]
+            return session.execute(rows.order_by(*place).limit(PAGE)).all()
 
     def _remove(self, context: TenantContext, ids: Sequence[str], until: float) -> int:
         """Of those that nothing outside SQL is left of; return how many."""
         held = self._still_held(context, ids, until)
-        free = Whose([session_id for session_id in ids if session_id not in held])
-        self._forget_results(context, free)
-        self._forget_turns(context, free)
-        return len(free.sessions or ()) if free.sessions and remove(self._database, context, free, until=until) else 0
+        free = [session_id for session_id in ids if session_id not in held]
+        if not free:
+            return 0
+        self._forget_results(context, Whose(free))
+        CachedTexts(self._database, self._embedding, context, self._pause).forget(free)
+        # Time of its own: a session whose texts take longer than a slice would never begin to go.
+        own = max(until, time.monotonic() + SLICE_S)
+        return len(free) if remove(self._database, context, Whose(free), until=own, pause=self._pause) else 0
 
     def _forget_results(self, context: TenantContext, whose: Whose) -> None:
         while self._idempotency.forget(context.tenant_id, whose.results()):
             pass
-
-    def _forget_turns(self, context: TenantContext, whose: Whose) -> None:
-        """Their vectors, from the cache, while SQL still knows their texts."""
-        after = ""
-        while True:
-            of = col(Turn.session_id).in_(whose.sessions or ()), col(Turn.id) > after
-            page = select(Turn).where(*of).order_by(col(Turn.id)).limit(TURNS)
-            with self._database.read(context) as session:
-                turns = session.scalars(page).all()
-            texts = [indexed_text(turn.speaker, turn.content) for turn in turns]
-            self._embedding.forget(context, self._embedding.cache_keys(context, texts))
-            if len(turns) < TURNS:
-                return
-            after = turns[-1].id
 
     def _still_held(self, context: TenantContext, ids: Sequence[str], until: float) -> set[str]:
         """Sessions of which a document is left, or a job that may yet write something."""
         with self._database.read(context) as session:
             found = session.scalars(select(Collection).where(col(Collection.session_id).in_(ids))).all()
             spaces = {row.id: Space(row.id, row.dimensions) for row in session.scalars(select(SpaceRow))}
-            held = {session_id for session_id in ids if _is_copied(session, [session_id])}
+            held = _copied_from(session, ids)
         for collection in found:
             for document in self._documents(context, collection.id):
                 if time.monotonic() < until:
@@ -140,7 +133,7 @@ class Erasing:
         versions = select(DocumentVersion).where(col(DocumentVersion.document_id) == document.id)
         with self._database.read(context) as session:
             found = session.scalars(versions).all()
-            if _is_copied(session, [version.id for version in found]):
+            if _copied_from(session, [version.id for version in found]):
                 return
         self._collector.collect(context, collection.id, document.id, None)
         names = {name for version in found for name in (version.content_blob, version.text_blob) if name}
@@ -181,7 +174,8 @@ class Erasing:
         if erasure.kind == "subject" and subject is not None:
             with self._database.write(context) as session:
                 end_sessions(session, context.tenant_id, col(ChatSession.subject) == subject, self._clock())
-            if not remove(self._database, context, Whose((), subject), until=until):
+            CachedTexts(self._database, self._embedding, context, self._pause).forget((), subject)
+            if not remove(self._database, context, Whose((), subject), until=until, pause=self._pause):
                 return False
             self._forget_results(context, Whose((), subject))
         with self._database.read(context) as session:
@@ -198,7 +192,7 @@ class Erasing:
         return True
 
 
-def _is_copied(session: Session, version_ids: Sequence[str]) -> bool:
-    """Whether what was promoted of these versions, or of this session, still needs its vectors."""
-    waiting = col(DocumentVersion.copied_from).in_(version_ids), col(DocumentVersion.state) == "queued"
-    return session.scalar(select(col(DocumentVersion.id)).where(*waiting).limit(1)) is not None
+def _copied_from(session: Session, ids: Sequence[str]) -> set[str]:
+    """Those of these versions, or sessions, whose vectors something that was promoted of them still needs."""
+    waiting = col(DocumentVersion.copied_from).in_(ids), col(DocumentVersion.state) == "queued"
+    return {str(name) for name in session.scalars(select(col(DocumentVersion.copied_from)).where(*waiting).distinct())}

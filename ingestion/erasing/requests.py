@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -15,10 +15,13 @@ from config.database import Database
 from config.errors import NotFound
 from config.ids import new_id
 from ingestion.erasing.reach import Whose, count, remove
+from ingestion.erasing.vectors import CachedTexts
 from ingestion.tables import Erasure
 from rag.corpus import Chunk, Collection, Document, DocumentVersion
+from rag.embedding.service import EmbeddingService
 from rag.sessions.finding import find
 from rag.sessions.tables import ERASED, GONE, ChatSession
+from rag.traces.erasing import fence
 from tenants.context import TenantContext
 from tenants.events import emit
 from tenants.idempotency import IdempotencyStore
@@ -32,6 +35,8 @@ class Erasures:
     database: Database
     clock: Clock
     idempotency: IdempotencyStore
+    embedding: EmbeddingService
+    forget: Callable[[str, Sequence[str]], None]  #: what this process holds of a tenant's sessions in memory
 
     def for_tenant(self, context: TenantContext) -> TenantErasures:
         return TenantErasures(self, context)
@@ -48,10 +53,11 @@ class TenantErasures:
             before = self._count(session, Whose((session_id,)))
         with self._parts.database.write(self._context) as session:
             chat = find(session, self._context, session_id, self._parts.clock(), lock=True)
-            self._end(session, col(ChatSession.id) == chat.id)
+            ended = self._end(session, col(ChatSession.id) == chat.id)
             row = self._row("session", chat.subject, before, session_id)
             session.add(row)
             emit(session, self._parts.clock, row.tenant_id, "session.erased", chat.id, erasure_id=row.id)
+        self._parts.forget(self._context.tenant_id, ended)
         return row
 
     def of_subject(self, subject: str) -> Erasure:
@@ -65,8 +71,11 @@ class TenantErasures:
         with self._parts.database.write(self._context) as session:
             running = select(Erasure).where(col(Erasure.subject) == subject, col(Erasure.kind) == "subject")
             row = session.scalars(running).first() or self._row("subject", subject, before, None)
-            self._end(session, col(ChatSession.subject) == subject)
+            ended = self._end(session, col(ChatSession.subject) == subject)
+            fence(session, self._context.tenant_id, row.who, self._parts.clock())
             session.add(row)
+        self._parts.forget(self._context.tenant_id, ended)
+        CachedTexts(self._parts.database, self._parts.embedding, self._context).forget((), subject)
         # What no session stands for has no mark of being gone: its rows go now.
         remove(self._parts.database, self._context, Whose((), subject), until=time.monotonic() + SLICE_S)
         return row
@@ -96,15 +105,17 @@ class TenantErasures:
         found["kept_results"] = self._parts.idempotency.count(self._context.tenant_id, whose.results())
         return found | _outside(session, whose)
 
-    def _end(self, session: Session, which: sa.ColumnElement[bool]) -> None:
-        end_sessions(session, self._context.tenant_id, which, self._parts.clock())
+    def _end(self, session: Session, which: sa.ColumnElement[bool]) -> Sequence[str]:
+        return end_sessions(session, self._context.tenant_id, which, self._parts.clock())
 
 
-def end_sessions(session: Session, tenant_id: str, which: sa.ColumnElement[bool], now: int) -> None:
-    """They are as if they were not there, from this transaction on; their time is up now, so that removing them may begin."""
-    ended = sa.update(ChatSession).where(which, col(ChatSession.state).not_in(GONE)).values(state=ERASED, expires_at=now)
-    result = session.execute(ended, execution_options={"synchronize_session": False})
-    UNLIMITED.count_sessions(session, tenant_id, -int(result.rowcount))  # type: ignore[attr-defined]
+def end_sessions(session: Session, tenant_id: str, which: sa.ColumnElement[bool], now: int) -> Sequence[str]:
+    """They are as if they were not there, from this transaction on; return their ids."""
+    end = sa.update(ChatSession).where(which, col(ChatSession.state).not_in(GONE)).values(state=ERASED, expires_at=now)
+    result = session.execute(end.returning(col(ChatSession.id)), execution_options={"synchronize_session": False})
+    ended = result.scalars().all()
+    UNLIMITED.count_sessions(session, tenant_id, -len(ended))
+    return ended
 
 
 def _outside(session: Session, whose: Whose) -> dict[str, int]:

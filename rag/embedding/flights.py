@@ -69,7 +69,7 @@ class Flight:
 
 def _for_followers(error: BaseException) -> Exception:
     """What concerns only the leader stays with it."""
-    if isinstance(error, BudgetExhausted):  # theirs too: a key is of one tenant
+    if isinstance(error, BudgetExhausted) and not error.of_session:  # theirs too: a key is of one tenant
         return BudgetExhausted(error.detail, field=error.field, limit=error.limit)
     if isinstance(error, CarrelError):
         return Unavailable(error.detail, retry_after_s=error.retry_after_s)

@@ -81,6 +81,11 @@ class Residents:
             for session_id in session_ids:
                 self._drop((tenant_id, session_id))
 
+    def let_go_unused(self) -> None:
+        """So that nothing stays where nobody asks any more."""
+        with self._lock:
+            self._let_go_unused(self._seconds() - IDLE_S)
+
     def _let_go_unused(self, since: float) -> None:
         while self._held:
             oldest = next(iter(self._held))

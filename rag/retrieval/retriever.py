@@ -68,13 +68,14 @@ class Retriever:
         self.calibration = calibration_of(embedding.model.fingerprint)
         self.statistics = TermStatistics()
 
-    def for_tenant(self, scope: Reader, meter: Meter) -> TenantRetriever:
-        return TenantRetriever(self, scope, meter)
+    def for_tenant(self, scope: Reader, meter: Meter, llm: Meter | None = None) -> TenantRetriever:
+        """`llm`: what pays the language model, if not the tenant alone."""
+        return TenantRetriever(self, scope, meter, llm)
 
 
 class TenantRetriever:
-    def __init__(self, retriever: Retriever, scope: Reader, meter: Meter) -> None:
-        self._parts, self._scope, self._meter = retriever, scope, meter
+    def __init__(self, retriever: Retriever, scope: Reader, meter: Meter, llm: Meter | None) -> None:
+        self._parts, self._scope, self._meter, self._llm = retriever, scope, meter, llm
 
     def query(self, question: Question, *, charge_id: str) -> Answer:
         watch, now = Stopwatch(), self._parts.clock()
@@ -160,9 +161,12 @@ class TenantRetriever:
     def _reworded(
         self, question: Question, embedded: Embedded | None, mode: Rewrite, charge_id: str, watch: Stopwatch
     ) -> Reworded:
-        if mode == "none" or self._parts.rewriting is None:
+        rewriting, llm = self._parts.rewriting, self._llm
+        if mode == "none" or rewriting is None:
             return Reworded(question, embedded)
-        rewording = Rewording(self._parts.rewriting, self._parts.embedding, self._scope, self._meter)
+        if llm is not None:
+            rewriting = replace(rewriting, meter_of=lambda _scope: llm)
+        rewording = Rewording(rewriting, self._parts.embedding, self._scope, self._meter)
         reworded = rewording.apply(question, embedded, mode, charge_id)
         watch.lap("rewriting")
         return reworded

@@ -26,7 +26,7 @@ def fork(parts: SessionParts, scope: Speaker, session_id: str, turn_id: str | No
         last = source.turns if turn_id is None else _seq(session, session_id, turn_id)
         row = _begun(source, last, parts.clock())
         parts.add(session, row)
-        _copy(session, parts, source, row)
+        _copy(session, source, row)
         if record is not None:
             record(session, row)
     return row
@@ -40,8 +40,8 @@ def _seq(session: Session, session_id: str, turn_id: str) -> int:
 
 
 def _begun(source: ChatSession, last: int, now: int) -> ChatSession:
-    """Nothing is spent for it yet, and its times begin now."""
-    kept = source.model_dump(exclude={"archived_tokens", "expires_at", "spent_tokens", "spent_cost"})
+    """Nothing is spent for it yet, none of its turns has a vector, and its times begin now."""
+    kept = source.model_dump(exclude={"archived_tokens", "embedded_turns", "expires_at", "spent_tokens", "spent_cost"})
     row = ChatSession(
         **kept
         | {"id": new_id("ses"), "state": OPEN, "created_at": now, "last_active_at": now}
@@ -52,14 +52,12 @@ def _begun(source: ChatSession, last: int, now: int) -> ChatSession:
     return row
 
 
-def _copy(session: Session, parts: SessionParts, source: ChatSession, row: ChatSession) -> None:
+def _copy(session: Session, source: ChatSession, row: ChatSession) -> None:
     last = row.forked_at_seq or 0
     while row.turns < last:
         page = session.scalars(_PAGE, {"of": source.id, "after": row.turns, "through": last}).all()
         copies = [_copied(turn, row.id) for turn in page]
         session.execute(sa.insert(Turn), [copy.model_dump() for copy in copies])
-        for companion in parts.companions:
-            companion.forked(session, [(turn.id, copy) for turn, copy in zip(page, copies, strict=True)])
         row.turns = page[-1].seq
         row.tokens += sum(turn.tokens for turn in page)
         row.archived_tokens += sum(turn.tokens for turn in page if turn.seq <= row.archived_turns)

@@ -1,8 +1,7 @@
-"""What sessions work with: where they are kept, who counts them, who is told, and who keeps more of their turns."""
+"""What sessions work with: where they are kept, who counts them, and who is told."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from config.clock import Clock
 from config.database import Database
-from rag.sessions.tables import ChatSession, SessionTag, Turn
+from rag.sessions.tables import ChatSession, SessionTag
 
 
 class SessionRules(Protocol):
@@ -24,19 +23,6 @@ class Tell(Protocol):
     """Writes an event of a session's in the transaction of what happened. `tenants.events.emit` with a clock satisfies it."""
 
     def __call__(self, session: Session, tenant_id: str, event: str, subject: str, **data: object) -> None: ...
-
-
-class Companion(Protocol):
-    """Keeps something beside turns that goes where they go: their vectors, the documents attached to them."""
-
-    def forked(self, session: Session, copies: Sequence[tuple[str, Turn]]) -> None:
-        """Do the same in the fork's transaction: of each pair the first is the id of the turn that the second copies."""
-
-    def clear(self, session: Session, session_id: str, limit: int) -> int:
-        """Remove up to so many rows of a session that nobody reaches any more; return how many. Called until it is 0.
-
-        The transaction is bound to the session's tenant.
-        """
 
 
 class _NoRules:
@@ -56,7 +42,6 @@ class SessionParts:
     clock: Clock
     rules: SessionRules = NO_RULES
     tell: Tell = untold
-    companions: Sequence[Companion] = ()
 
     def add(self, session: Session, row: ChatSession) -> None:
         """A new session, with what is to be known of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from sqlmodel import col, select
 
 from config.errors import Conflict, Forbidden, InvalidInput, NotFound
 from config.ids import new_id
-from rag.sessions import erasing, forking
+from rag.sessions import forking
 from rag.sessions.appending import append
 from rag.sessions.finding import alive, find
 from rag.sessions.parts import SessionParts
@@ -168,10 +168,6 @@ class TenantSessions:
         with self._parts.database.read(self._scope) as session:
             self.find(session, session_id)
             return turn_of(session, session_id, turn_id)
-
-    def erase(self, session: Session, *, session_ids: Collection[str]) -> int:
-        """Remove them with their turns in a transaction of the caller's; return how many there were."""
-        return erasing.erase(session, self._parts, self._scope, session_ids=session_ids)
 
 
 def turn_of(session: Session, session_id: str, turn_id: str) -> Turn:

@@ -24,7 +24,8 @@ _NO_SYNC = {"synchronize_session": False}
 class SessionMeter:
     """Satisfies `rag.types.Meter` around another one. `price`: picodollars a token, as that one charges.
 
-    Raises BudgetExhausted where either budget has no room, and NotFound for a session that is gone.
+    Raises BudgetExhausted where the tenant's budget has no room, one `of_session` where the session's has none, and
+    NotFound for a session that is gone.
     """
 
     def __init__(self, database: Database, scope: Scope, session_id: str, meter: Meter, *, price: int) -> None:

@@ -15,8 +15,9 @@ OPEN, CLOSED, ARCHIVED = "open", "closed", "archived"
 #: What nobody reaches any more, and is removed in pieces: its time was up, or somebody erased it.
 EXPIRED, ERASED = "expired", "erased"
 GONE = (EXPIRED, ERASED)
-_IS_GONE = sa.text("state IN ('expired', 'erased')")
-#: Some of its turns have no vector yet. As the index says it: SQLite takes it for no other wording.
+#: As the indexes say it: SQLite takes them for no other wording.
+IS_GONE, IS_LIVING = sa.text("state IN ('expired', 'erased')"), sa.text("state NOT IN ('expired', 'erased')")
+#: Some of its turns have no vector yet.
 IS_BEHIND = sa.text("turns > embedded_turns")
 
 
@@ -27,7 +28,8 @@ class ChatSession(TenantOwned, table=True):
     __table_args__ = (
         sa.Index("ix_sessions_tenant_id_id", "tenant_id", "id"),
         sa.Index("ix_sessions_tenant_id_subject_id", "tenant_id", "subject", "id"),
-        sa.Index("ix_sessions_gone", "state", sqlite_where=_IS_GONE, postgresql_where=_IS_GONE),
+        sa.Index("ix_sessions_due", "expires_at", sqlite_where=IS_LIVING, postgresql_where=IS_LIVING),
+        sa.Index("ix_sessions_gone", "expires_at", "id", sqlite_where=IS_GONE, postgresql_where=IS_GONE),
         sa.Index("ix_sessions_behind", "tenant_id", "id", sqlite_where=IS_BEHIND, postgresql_where=IS_BEHIND),
     )
 
@@ -41,8 +43,9 @@ class ChatSession(TenantOwned, table=True):
     last_active_at: int = Field(sa_type=sa.BigInteger)  #: when it was made, resumed or last given a turn
     idle_ttl_s: int | None = None  #: after the last activity; does not run while it is archived
     absolute_ttl_s: int | None = None  #: after it was made
-    #: When it expires as things stand: what the two say. From then on it is as if it were not there.
-    expires_at: int | None = Field(default=None, sa_type=sa.BigInteger, index=True)
+    #: When it expires as things stand: what the two say. From then on it is as if it were not there. Of one that is gone: when
+    #: it was ended.
+    expires_at: int | None = Field(default=None, sa_type=sa.BigInteger)
     turns: int = 0  #: how many, and so the `seq` of the last
     #: The first so many have their vectors (`rag.recall`).
     embedded_turns: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -26,21 +26,13 @@ class _Owner:
     tenant_id: str
 
 
-def erase(session: Session, tenant_id: str, *, session_ids: Sequence[str] = (), subject: str | None = None, now: int) -> int:
-    """All traces of these sessions, and of the subject; those that are not written yet will not be. How many there were."""
-    names = [("session", name) for name in session_ids] + ([] if subject is None else [("subject", subject)])
-    for kind, name in names:
-        known = session.get(TraceErasure, (tenant_id, kind, name)) or TraceErasure(
-            tenant_id=tenant_id, kind=kind, name=name, at=now
-        )
-        known.at = now
-        session.add(known)
-    session.flush()
-    return sum(_delete(session, _named(kind, name)) for kind, name in names)
-
-
-def _named(kind: str, name: str) -> sa.ColumnElement[bool]:
-    return (col(Trace.subject) if kind == "subject" else col(Trace.session_id)) == name
+def fence(session: Session, tenant_id: str, who: str, now: int) -> None:
+    """Traces of the subject that are not written yet will not be. Those that are go with all of its rows; and none is
+    written of a session that is gone, which its own row says.
+    """
+    known = session.get(TraceErasure, (tenant_id, who)) or TraceErasure(tenant_id=tenant_id, who=who, at=now)
+    known.at = now
+    session.add(known)
 
 
 def _delete(session: Session, condition: sa.ColumnElement[bool]) -> int:
@@ -56,7 +48,7 @@ class Sweeper:
 
     def run_once(self) -> int:
         """How many went."""
-        self._settle_erasures()
+        self._forget_erasures()
         gone, tenant_id = 0, self._next("")
         while tenant_id is not None:
             gone += self._sweep(_Owner(tenant_id))
@@ -80,18 +72,7 @@ class Sweeper:
             if len(ids) < ROWS:
                 return gone
 
-    def _settle_erasures(self) -> None:
-        """Once more, for what was written at the very moment; then they need not be known any longer."""
-        old = sa.select(TraceErasure).where(col(TraceErasure.at) < self._clock() - KNOWN_MS).limit(ROWS)
-        while True:
-            with self._database.system_read() as session:
-                rows = session.scalars(old).all()
-            for row in rows:
-                with self._database.write(_Owner(row.tenant_id)) as session:
-                    _delete(session, sa.and_(_named(row.kind, row.name), col(Trace.at) <= row.at))
-                    known = (col(TraceErasure.kind) == row.kind, col(TraceErasure.name) == row.name)
-                    session.execute(
-                        sa.delete(TraceErasure).where(*known, col(TraceErasure.at) == row.at), execution_options=_NO_SYNC
-                    )
-            if len(rows) < ROWS:
-                return
+    def _forget_erasures(self) -> None:
+        old = sa.delete(TraceErasure).where(col(TraceErasure.at) < self._clock() - KNOWN_MS)
+        with self._database.system_write() as session:
+            session.execute(old, execution_options=_NO_SYNC)

@@ -37,6 +37,9 @@ class Asker(Reader, Protocol):
     @property
     def subject(self) -> str | None: ...
 
+    def pseudonym(self, subject: str) -> str:
+        """What stands for a subject where its name must not stay."""
+
 
 @dataclass(frozen=True, slots=True)
 class TracePolicy:

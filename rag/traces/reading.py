@@ -1,5 +1,6 @@
 """Traces as they are listed and shown. Who speaks for a subject sees that subject's; who is confined to collections or labels
-sees those that were left within equal bounds, because any other may tell of what lies beyond.
+sees those that were left within equal bounds, because any other may tell of what lies beyond. Those of a session that is over
+are shown to nobody.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlmodel import col, select
 
+from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import NotFound
+from rag.sessions.finding import alive
+from rag.sessions.tables import ChatSession
 from rag.traces.left import Asker, bounds_of
 from rag.traces.tables import Trace
 
@@ -28,16 +32,16 @@ class Wanted:
 
 
 class Traces:
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Database, clock: Clock = system_clock) -> None:
+        self.database, self._clock = database, clock
 
     def for_tenant(self, asker: Asker) -> TenantTraces:
-        return TenantTraces(self.database, asker)
+        return TenantTraces(self.database, self._clock, asker)
 
 
 class TenantTraces:
-    def __init__(self, database: Database, asker: Asker) -> None:
-        self._database, self._asker = database, asker
+    def __init__(self, database: Database, clock: Clock, asker: Asker) -> None:
+        self._database, self._clock, self._asker = database, clock, asker
 
     def get(self, trace_id: str) -> Trace:
         """Raise NotFound alike for what is missing, foreign, another subject's, or left within other bounds."""
@@ -64,7 +68,8 @@ class TenantTraces:
         return [*reversed(self.page(wanted, limit=count))]
 
     def _own(self) -> list[sa.ColumnElement[bool]]:
-        own, bounds = [], bounds_of(self._asker)
+        in_session = sa.exists().where(col(ChatSession.id) == col(Trace.session_id), *alive(self._clock()))
+        own, bounds = [sa.or_(col(Trace.session_id).is_(None), in_session)], bounds_of(self._asker)
         if self._asker.subject is not None:
             own.append(col(Trace.subject) == self._asker.subject)
         if bounds is not None:

@@ -7,17 +7,18 @@ if that is going to be kept.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
-from sqlmodel import select
+from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
 from config.ids import new_id
+from rag.sessions.tables import GONE, ChatSession
 from rag.traces.left import Asker, Left, TracePolicy, body_of, bounds_of, is_sampled, packed_vectors
 from rag.traces.tables import Trace, TraceErasure
 
@@ -28,6 +29,9 @@ BATCH = 500  #: in one transaction, of one tenant
 PolicyOf = Callable[[str], TracePolicy]  #: by tenant
 _INSERT, _RAW = sa.insert(Trace), {"dml_strategy": "raw"}
 _ERASURES = select(TraceErasure)
+_LIVING = select(col(ChatSession.id)).where(
+    col(ChatSession.id).in_(sa.bindparam("ids", expanding=True)), col(ChatSession.state).not_in(GONE)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +117,15 @@ class Tracer:
 
 
 def _not_erased(session: Session, batch: Sequence[_Waiting]) -> list[_Waiting]:
-    """Without those of subjects and sessions that were erased since."""
+    """Without those of subjects that were erased since, and of sessions that are gone."""
     if all(each.subject is None and each.left.session_id is None for each in batch):
         return [*batch]
-    erased = {(row.kind, row.name): row.at for row in session.scalars(_ERASURES)}
-    return [
-        each
-        for each in batch
-        if erased.get(("subject", each.subject or ""), -1) < each.at
-        and erased.get(("session", each.left.session_id or ""), -1) < each.at
-    ]
+    erased = {row.who: row.at for row in session.scalars(_ERASURES)}
+    named = {each.left.session_id for each in batch} - {None}
+    living = {None, *(session.scalars(_LIVING, {"ids": [*named]}) if named else ())}
+    return [each for each in batch if each.left.session_id in living and not (erased and _is_erased(each, erased))]
+
+
+def _is_erased(waiting: _Waiting, erased: Mapping[str, int]) -> bool:
+    subject = waiting.subject
+    return subject is not None and erased.get(waiting.asker.pseudonym(subject), -1) >= waiting.at

@@ -34,11 +34,10 @@ class Trace(TenantOwned, table=True):
 
 
 class TraceErasure(TenantOwned, table=True):
-    """Of what was erased traces may still be under way: none that was left by then is written any more."""
+    """Of a subject that was erased traces may still be under way: none that was left by then is written any more."""
 
     __tablename__ = "trace_erasures"
 
     tenant_id: str = Field(primary_key=True)
-    kind: str = Field(primary_key=True)  #: subject or session
-    name: str = Field(primary_key=True)
+    who: str = Field(primary_key=True)  #: stands for the subject: `Asker.pseudonym`
     at: int = Field(sa_type=sa.BigInteger, index=True)

@@ -255,6 +255,27 @@ def test_vectors_are_paid_once_and_tenants_take_turns(talk: Talk) -> None:
         assert sum(entry.tokens for entry in session.scalars(select(LedgerEntry))) == paid
 
 
+def test_what_turns_cost_is_counted_at_their_sessions_within_the_budgets_of_these(talk: Talk) -> None:
+    free, theirs = talk.say(A, "The ferns like shade.", "Water them on Sundays."), talk.say(B, "Nobody else's.")
+    said = ("My sister moved to Lisbon.", "She likes it there.", "She took the ferns.")
+    first, second, third = talk.embedding.count_tokens(
+        [f"{'AB'[n % 2]}{'ne'[n % 2] * 2}: {text}" for n, text in enumerate(said)]
+    )
+    tight = talk.say(A, *said, budget_tokens=first + second + third - 1)
+    broke = talk.say(A, "Nobody pays for this.", "Nor for that.", budget_tokens=0)
+    assert talk.embed_all() > 0
+    rows = {each: talk.sessions.for_tenant(A).get(each) for each in (free, tight, broke)}
+    assert {each: row.embedded_turns for each, row in rows.items()} == {free: 2, tight: 3, broke: 2}
+    assert [(row.session_id == tight, row.seq) for row in talk.vectors(A) if row.session_id != free] == [(True, 1), (True, 2)]
+    assert (rows[tight].spent_tokens, rows[broke].spent_tokens) == (first + second, 0)
+    for scope, ids in ((A, (free, tight)), (B, (theirs,))):
+        with talk.database.read(scope) as session:
+            paid = sum(entry.tokens for entry in session.scalars(select(LedgerEntry)))
+        assert sum(talk.sessions.for_tenant(scope).get(each).spent_tokens for each in ids) == paid > 0
+    assert _said(talk.ask(A, tight, "who took the ferns?"))[0] == "She took the ferns."
+    assert _said(talk.ask(A, broke, "who pays?", top_k=1)) == ["Nobody pays for this."]
+
+
 def test_a_tenant_without_budget_holds_up_nobody(talk: Talk) -> None:
     with talk.database.system_write() as session:
         session.get_one(Tenant, "a").monthly_tokens = 3

@@ -1,4 +1,4 @@
-"""Sessions whose time is up: gone at once, told of once, removed in pieces; whatever dies in between, nothing is half there."""
+"""Sessions whose time is up: gone at once, ended in pieces and told of once, whatever dies in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from config.errors import NotFound
 from rag.sessions import sweeping
 from rag.sessions.sessions import Sessions
 from rag.sessions.sweeping import SessionSweeper
-from rag.sessions.tables import ERASED, ChatSession, SessionTag, Turn
+from rag.sessions.tables import EXPIRED, ChatSession, Turn
 from rag.sessions.values import NewSession, NewTurn
 from tenants.events import EventLog
 from tenants.quotas import UNLIMITED, used_of
@@ -36,23 +36,22 @@ def sessions(database: Database, clock: SetClock) -> Sessions:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeping, "ROWS", 4)
     monkeypatch.setattr(sweeping, "PAGE", 2)
 
 
-def _made(sessions: Sessions, scope: FakeScope, count: int, turns: int = 3, ttl_s: int | None = 10) -> list[str]:
+def _made(sessions: Sessions, scope: FakeScope, count: int, ttl_s: int | None = 10) -> list[str]:
     handle = sessions.for_tenant(scope)
     ids = [handle.create(NewSession("ann", tags=["t"], idle_ttl_s=ttl_s)).id for _ in range(count)]
     for session_id in ids:
-        handle.append(session_id, [NewTurn("user", str(number)) for number in range(turns)])
+        handle.append(session_id, [NewTurn("user", "hello")])
     return ids
 
 
-def _owners(database: Database) -> dict[str, set[str]]:
-    """Of which sessions there is anything, by table."""
-    columns = (ChatSession.id, SessionTag.session_id, Turn.session_id)
+def _ended(database: Database) -> dict[str, int | None]:
+    """Sessions that are expired, and when they were ended."""
     with database.system_read() as session:
-        return {str(column.class_.__tablename__): {*session.scalars(select(col(column)))} for column in columns}  # type: ignore[attr-defined]
+        rows = session.scalars(select(ChatSession).where(col(ChatSession.state) == EXPIRED)).all()
+    return {row.id: row.expires_at for row in rows}
 
 
 def _expired(database: Database, clock: SetClock, scope: FakeScope) -> list[str]:
@@ -72,8 +71,10 @@ def test_what_is_over_goes_and_nothing_else(sessions: Sessions, clock: SetClock)
     clock.now += 10_000
     with pytest.raises(NotFound):
         sessions.for_tenant(A).get(gone["a"][0])
-    assert _swept(sessions).run_once() == 12  # each ended, and each removed
-    assert _owners(sessions.database) == {"sessions": {*kept}, "session_tags": {*kept}, "turns": {*kept}}
+    assert _swept(sessions).run_once() == 6
+    assert _ended(sessions.database) == dict.fromkeys([*gone["a"], *gone["b"]], clock.now)
+    with sessions.database.system_read() as session:  # rows are removed by others
+        assert {*gone["a"], *gone["b"], *kept} == {*session.scalars(select(col(Turn.session_id)))}
     for scope in (A, B):
         assert _expired(sessions.database, clock, scope) == sorted(gone[scope.tenant_id])
         with sessions.database.read(scope) as session:
@@ -101,67 +102,33 @@ def _dying(database: Database, at: int) -> Iterator[None]:
 
 @pytest.mark.usefixtures("small_pieces")
 def test_a_sweep_that_dies_at_any_commit_is_finished_by_the_next(sessions: Sessions, clock: SetClock) -> None:
-    died = True
-    at = 0
+    died, at = True, 0
     while died:
-        ids, at, died = _made_anew(sessions, clock), at + 1, False
+        ids, at, died = _made(sessions, A, 5), at + 1, False
+        clock.now += 10_000
         try:
             with _dying(sessions.database, at):
                 _swept(sessions).run_once()
         except Death:
             died = True
-            _as_whole(sessions, ids)
+            _as_one(sessions, ids, clock)
             _swept(sessions).run_once()
-        assert _owners(sessions.database) == {"sessions": set(), "session_tags": set(), "turns": set()}, at
+        assert {*ids} <= _ended(sessions.database).keys()
         assert {*ids} <= {*_expired(sessions.database, clock, A)}
         with sessions.database.read(A) as session:
             assert used_of(session, "a").sessions == 0
-    assert 4 < at < 20
+    assert at > 3
 
 
-def _made_anew(sessions: Sessions, clock: SetClock) -> list[str]:
-    ids = _made(sessions, A, 2, turns=6)
-    clock.now += 10_000
-    return ids
-
-
-def _as_whole(sessions: Sessions, ids: list[str]) -> None:
-    """Nothing of them is reached, and what is left of them hangs on a session's row."""
+def _as_one(sessions: Sessions, ids: list[str], clock: SetClock) -> None:
+    """Nothing of them is reached; who is ended is told of and not counted, and nobody else."""
     for session_id in ids:
         with pytest.raises(NotFound):
             sessions.for_tenant(A).turns(session_id, limit=9)
-    left = _owners(sessions.database)
-    assert left["turns"] | left["session_tags"] <= left["sessions"]
-
-
-class Keeper:
-    """A companion with rows of its own, which go before the turns."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, int] = {}
-        self.calls: list[int] = []
-
-    def forked(self, *_given: object) -> None: ...
-
-    def clear(self, session: object, session_id: str, limit: int) -> int:
-        taken = min(limit, self.rows.get(session_id, 0))
-        self.rows[session_id] = self.rows.get(session_id, 0) - taken
-        self.calls.append(taken)
-        return taken
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_what_companions_keep_goes_first_and_in_pieces(database: Database, clock: SetClock) -> None:
-    keeper = Keeper()
-    sessions = Sessions(database, clock, UNLIMITED, companions=[keeper])
-    (first, second) = _made(sessions, A, 2)
-    keeper.rows = {first: 9, second: 1}
-    with database.write(A) as session:  # as whoever erases them in two steps does
-        session.execute(sa.update(ChatSession).values(state=ERASED), execution_options={"synchronize_session": False})
-    assert _swept(sessions).run_once() == 2
-    assert set(keeper.rows.values()) == {0}
-    assert max(keeper.calls) == 4
-    assert _owners(database)["turns"] == set()
+    ended = {*ids} & _ended(sessions.database).keys()
+    assert ended == {*ids} & {*_expired(sessions.database, clock, A)}
+    with sessions.database.read(A) as session:
+        assert used_of(session, "a").sessions == len(ids) - len(ended)
 
 
 def test_one_that_lives_again_meanwhile_is_left(sessions: Sessions, clock: SetClock, monkeypatch: pytest.MonkeyPatch) -> None:

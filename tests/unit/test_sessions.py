@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
@@ -19,7 +18,7 @@ from config.errors import BudgetExhausted, Conflict, Forbidden, IdempotencyKeyRe
 from config.plans import Plan
 from rag.sessions.sessions import Sessions, TenantSessions
 from rag.sessions.spending import SessionMeter
-from rag.sessions.tables import ChatSession, SessionTag, Turn
+from rag.sessions.tables import ChatSession
 from rag.sessions.values import NewSession, NewTurn
 from tenants.events import EventLog, emit
 from tenants.plans import LimitsInForce, Plans
@@ -239,27 +238,16 @@ def test_a_fork_begins_with_the_turns_so_far_and_goes_its_own_way(sessions: Sess
     assert (whole.turns, len(_said(handle, whole.id))) == (8, 8)
 
 
-class Follower:
-    """A companion that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.pairs: list[tuple[str, str]] = []
-
-    def forked(self, _session: object, copies: Any) -> None:
-        self.pairs += [(source, copy.id) for source, copy in copies]
-
-    def clear(self, _session: object, _session_id: str, _limit: int) -> int:
-        return 0
-
-
-def test_companions_learn_which_turns_a_fork_copies(database: Database, clock: SetClock) -> None:
-    follower = Follower()
-    handle = Sessions(database, clock, companions=[follower]).for_tenant(A)
+def test_a_fork_copies_page_by_page_and_its_turns_wait_for_vectors(sessions: Sessions, database: Database) -> None:
+    handle = sessions.for_tenant(A)
     made = handle.create(NewSession("ann"))
-    ids = [name for start in range(0, 600, 300) for name in _say(handle, made.id, *map(str, range(start, start + 300)))]
+    for start in range(0, 600, 300):
+        _say(handle, made.id, *map(str, range(start, start + 300)))
+    with database.write(A) as session:
+        session.get_one(ChatSession, made.id).embedded_turns = 600
     fork = handle.fork(made.id)
-    copies = [turn.id for turn in handle.turns(fork.id, limit=1000)]
-    assert follower.pairs == list(zip(ids, copies, strict=True))
+    assert [turn.content for turn in handle.turns(fork.id, limit=1000)] == [*map(str, range(600))]
+    assert fork.embedded_turns == 0
 
 
 @pytest.mark.parametrize("bound", [{"max_turns": 4}, {"max_tokens": 4}])
@@ -338,27 +326,6 @@ def test_the_plan_counts_sessions_exactly(database: Database, clock: SetClock) -
         assert sum(pool.map(make, range(12))) == 4
     with database.read(A) as session:
         assert used_of(session, "a").sessions == 5 == len(handle.list(limit=99))
-    with database.write(A) as session:
-        assert handle.erase(session, session_ids=[each.id for each in handle.list(limit=2)]) == 2
-    with database.read(A) as session:
-        assert used_of(session, "a").sessions == 3
-    assert sum(map(make, range(12))) == 2
-
-
-def test_erasing_takes_the_turns_along_and_nobody_elses(sessions: Sessions, database: Database) -> None:
-    rows = {}
-    for scope in (A, B):
-        handle = sessions.for_tenant(scope)
-        rows[scope.tenant_id] = [handle.create(NewSession("ann", tags=["t"])) for _ in range(2)]
-        for each in rows[scope.tenant_id]:
-            _say(handle, each.id, "hello")
-    with database.write(A) as session:
-        ids = [rows["a"][0].id, rows["b"][0].id, "ses_none"]
-        assert sessions.for_tenant(A).erase(session, session_ids=ids) == 1
-    with database.system_read() as session:
-        for table, column in ((ChatSession, ChatSession.id), (Turn, Turn.session_id), (SessionTag, SessionTag.session_id)):
-            left = session.scalars(select(col(column))).all()
-            assert sorted(left) == sorted([rows["a"][1].id, *(each.id for each in rows["b"])]), table
 
 
 def test_a_batch_is_bounded(sessions: Sessions) -> None:

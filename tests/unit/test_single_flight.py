@@ -256,3 +256,12 @@ def test_a_follower_waits_for_its_leader_and_not_for_the_cache() -> None:
         assert follower.wait(b"y").tolist() == [1, 1]
         flight.land({b"x": np.zeros(2, np.float32)})
     assert flights.board([b"x", b"y"]).lead == {b"x", b"y"}
+
+
+def test_a_sessions_own_budget_fails_nobody_elses_question() -> None:
+    flights = Flights()
+    leader, follower = flights.board([b"a text"]), flights.board([b"a text"])
+    with pytest.raises(BudgetExhausted), leader:
+        raise BudgetExhausted("of one session", field="budget_tokens")
+    with pytest.raises(Unavailable):
+        follower.wait(b"a text")

@@ -18,8 +18,11 @@ from rag.filters import parse
 from rag.packing.rendering import Citation
 from rag.ranking import Place, Ranked
 from rag.retrieval.question import Answer, AskedOf, Question, Searched
+from rag.sessions.sessions import Sessions
+from rag.sessions.tables import ERASED, ChatSession
+from rag.sessions.values import NewSession
 from rag.traces import recorder
-from rag.traces.erasing import DAY_MS, KNOWN_MS, Sweeper, erase
+from rag.traces.erasing import DAY_MS, KNOWN_MS, Sweeper, fence
 from rag.traces.left import Left, Packing, TracePolicy, is_sampled, packed_vectors, read_body, unpacked_vectors
 from rag.traces.reading import Traces, Wanted, position
 from rag.traces.recorder import Tracer
@@ -165,14 +168,18 @@ def test_one_of_just_now_is_found_by_its_own_tenant(tracer: Tracer, database: Da
     assert [row.id for row in rows(database)] == [name]
 
 
+def _session(database: Database, clock: SetClock, tenant: str, subject: str) -> str:
+    return Sessions(database, clock).for_tenant(asker(tenant)).create(NewSession(subject)).id
+
+
 def test_each_sees_its_own_newest_first_page_by_page(tracer: Tracer, database: Database, clock: SetClock) -> None:
-    names = []
+    names, made = [], [_session(database, clock, "a", subject) for subject in (ALICE, BOB)]
     for number in range(6):
         clock.now += number % 2
-        session, subject = f"ses_{number % 2}", (ALICE, BOB)[number % 2]
+        session, subject = made[number % 2], (ALICE, BOB)[number % 2]
         who = asker(subject=subject) if number < 4 else asker()
         names.append(tracer.leave(who, left(kind="query", session_id=session, subject=subject), request="r") or "")
-    tracer.leave(asker("b", subject=ALICE), left(session_id="ses_0"), request="r")
+    tracer.leave(asker("b", subject=ALICE), left(session_id=_session(database, clock, "b", ALICE)), request="r")
     tracer.flush()
     whole = Traces(database).for_tenant(asker())
     everything = [row.id for row in whole.page(Wanted(), limit=10)]
@@ -184,7 +191,7 @@ def test_each_sees_its_own_newest_first_page_by_page(tracer: Tracer, database: D
     own = Traces(database).for_tenant(asker(subject=ALICE))
     assert {row.id for row in own.page(Wanted(), limit=10)} == set(names[::2])
     assert {row.id for row in whole.page(Wanted(subject=BOB), limit=10)} == set(names[1::2])
-    assert {row.id for row in whole.page(Wanted(session_id="ses_1"), limit=10)} == set(names[1::2])
+    assert {row.id for row in whole.page(Wanted(session_id=made[1]), limit=10)} == set(names[1::2])
     assert whole.page(Wanted(kind="context"), limit=10) == []
     assert {row.id for row in whole.page(Wanted(since=clock.now), limit=10)} == {
         name for name, row in zip(names, range(6), strict=True) if row == 5
@@ -224,34 +231,43 @@ def test_they_go_by_age_and_with_their_tenant(tracer: Tracer, database: Database
 
 
 def test_what_is_erased_is_not_written_afterwards_and_new_ones_are(tracer: Tracer, database: Database, clock: SetClock) -> None:
+    alices, bobs = (_session(database, clock, "a", subject) for subject in (ALICE, BOB))
+    theirs = _session(database, clock, "b", ALICE)
+
     def leave() -> list[str]:
         kinds: list[tuple[TenantContext, Left]] = [
             (asker(subject=ALICE), left()),
             (asker(), left(subject=ALICE)),
-            (asker(), left(session_id="ses_1", subject=BOB)),
-            (asker(), left(session_id="ses_2", subject=BOB)),
+            (asker(), left(session_id=alices)),
+            (asker(), left(session_id=bobs, subject=BOB)),
             (asker(), left()),
-            (asker("b", subject=ALICE), left(session_id="ses_1")),
+            (asker("b", subject=ALICE), left(session_id=theirs)),
         ]
         return [tracer.leave(who, what, request="r") or "" for who, what in kinds]
 
-    written = leave()
-    tracer.flush()
     under_way = leave()
     with database.write(asker()) as session:
-        assert erase(session, "a", session_ids=["ses_1"], subject=ALICE, now=clock.now) == 3
+        fence(session, "a", asker().pseudonym(ALICE), clock.now)
+        session.get_one(ChatSession, alices).state = ERASED
     tracer.flush()
-    assert {row.id for row in rows(database)} == {*written[3:], *under_way[3:]}
+    assert {row.id for row in rows(database)} == {*under_way[3:]}
     clock.now += 1
-    later = leave()
+    later = leave()  # of the session, which is gone, there is nothing new
     tracer.flush()
-    assert {row.id for row in rows(database)} == {*written[3:], *under_way[3:], *later}
-    with database.write(asker()) as session:  # one that came into the table at the very moment
-        late = Trace(id="trc_late", tenant_id="a", at=clock.now - 1, kind="query", subject=ALICE, contents="none", body=b"{}")
-        session.add(late)
-    clock.now += KNOWN_MS + 1
-    sweeper = Sweeper(database, clock, lambda _: 30)
-    sweeper.run_once()
-    assert {row.id for row in rows(database)} == {*written[3:], *under_way[3:], *later}
+    assert {row.id for row in rows(database)} == {*under_way[3:], *later[:2], *later[3:]}
+    with database.write(asker()) as session:  # before any of its rows is removed
+        session.get_one(ChatSession, bobs).expires_at = clock.now
+    shown = {row.id for row in Traces(database, clock).for_tenant(asker()).page(Wanted(), limit=10)}
+    assert shown == {under_way[4], *later[:2], later[4]}
+    with pytest.raises(NotFound):
+        Traces(database, clock).for_tenant(asker()).get(later[3])
+    clock.now += KNOWN_MS - 1
+    Sweeper(database, clock, lambda _: 30).run_once()
+    with database.system_read() as session:
+        assert ALICE not in str(session.execute(sa.select(TraceErasure)).all())
+        assert len(session.scalars(sa.select(TraceErasure)).all()) == 1
+    clock.now += 1
+    Sweeper(database, clock, lambda _: 30).run_once()
+    assert {row.id for row in rows(database)} == {*under_way[3:], *later[:2], *later[3:]}
     with database.system_read() as session:
         assert session.scalars(sa.select(TraceErasure)).all() == []

@@ -112,7 +112,7 @@ class AsyncSessions(AsyncRecallsSession):
 
     async def append(self, session_id: str, turns: Sequence[Mapping[str, Any]]) -> Appended:
         """Append turns, all of them or none: each with `role` and `content`, and if you like `speaker`, `tool_calls`,
-        `metadata`, `said_at` and `idempotency_key`. Those without a key get one of their own for the call's retries.
+        `metadata`, `files`, `said_at` and `idempotency_key`. Those without a key get one of their own for the call's retries.
 
         Example: `await carrel.sessions.append(session.id, [{"role": "user", "content": "How long may I keep a book?"}])`
         """

@@ -29,12 +29,12 @@ SCHEMAS = {
     "AddedMemories": "AddedOut",
     "Appended": "AppendOut",
     "AppendedTurn": "AppendedOut",
-    "BudgetLimit": "api__usage_schemas__LimitOut",
+    "BudgetLimit": "BoundOut",
     "CacheHoldings": "CacheOut",
     "FoundMemories": "MemorySearchOut",
     "FoundMemory": "MemoryHitOut",
     "ImportedTenant": "ImportedOut",
-    "Limit": "api__tenant_schemas__LimitOut",
+    "Limit": "LimitOut",
     "NearDuplicate": "NearOut",
     "NoisyTenant": "NoisyOut",
     "PlacedMemory": "PlacedOut",
@@ -100,8 +100,8 @@ WITHOUT_MODEL = {
     "SpanOut": "a mapping of Recalled.spans",
     "TracedPassageOut": "a mapping of Trace.passages",
     "WarningOut": "a mapping of Document.warnings",
-    "api__explain_schemas__LegOut": "a mapping inside `explanation`",
-    "api__trace_schemas__LegOut": "a mapping of Trace.passages",
+    "LegOut": "a mapping inside `explanation`",
+    "FoundByOut": "a mapping of Trace.passages",
 }
 #: What an operation takes and the client does not send, each with the reason.
 NOT_SENT = {

@@ -81,10 +81,10 @@ class Residents:
             for session_id in session_ids:
                 self._drop((tenant_id, session_id))
 
-    def let_go_unused(self) -> None:
+    def let_go_unused(self, idle_s: float = IDLE_S) -> None:
         """So that nothing stays where nobody asks any more."""
         with self._lock:
-            self._let_go_unused(self._seconds() - IDLE_S)
+            self._let_go_unused(self._seconds() - idle_s)
 
     def _let_go_unused(self, since: float) -> None:
         while self._held:

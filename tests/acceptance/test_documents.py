@@ -338,7 +338,7 @@ RAW: list[tuple[bytes, str, int]] = [
         "multipart/form-data; boundary=b; charset=undefined",
         422,
     ),
-    (b"garbage", "multipart/form-data; boundary=x", 400),
+    (b"garbage", "multipart/form-data; boundary=x", 422),
 ]
 
 

@@ -62,7 +62,7 @@ class Talk:
         return [
             *client.sessions.list(subject=self.subject),
             *client.recall("fern", subject=self.subject).turns,
-            *client.memories.search("fern", subject=self.subject),
+            *client.memories.search("fern", subject=self.subject).data,
             *client.memories.list(subject=self.subject),
             *(trace for trace in client.traces.list() if trace.subject == self.subject),
         ]

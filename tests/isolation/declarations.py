@@ -58,6 +58,7 @@ KINDS: Mapping[str, Kind] = {
     "wanted collection": Kind(None, malformed=None, like="collection name"),  # a tenant without it is answered as such
     "principal": Kind(None, malformed=None, like="key", optional=True),  # compared with the caller's own entries only
     "session": Kind(404, bounded=(BY_SUBJECT,)),
+    "subject in a path": Kind(None, malformed=frozenset({200, 202, *REFUSED}), like="subject"),  # an empty one is no path
     "turn": Kind(404, bounded=(BY_SUBJECT,)),
     "memory": Kind(404, bounded=(BY_SUBJECT,)),
     "session's subject": Kind(404, like="subject", bounded=(BY_SUBJECT,)),  # another subject has no such session
@@ -409,9 +410,9 @@ _BELONGINGS: tuple[Operation, ...] = (
         {"body": {"documents": [""], "turns": False}},
     ),
     Operation("GET /v1/sessions/{session_id}/export", "query", 200, _OF_SESSION),
-    Operation("GET /v1/subjects/{subject}/export", "query", 200, {"path.subject": "subject"}, but=_ANOTHERS),
+    Operation("GET /v1/subjects/{subject}/export", "query", 200, {"path.subject": "subject in a path"}, but=_ANOTHERS),
     Operation("DELETE /v1/sessions/{session_id}", "converse", 202, _OF_SESSION),
-    Operation("DELETE /v1/subjects/{subject}", "converse", 202, {"path.subject": "subject"}, but=_ANOTHERS),
+    Operation("DELETE /v1/subjects/{subject}", "converse", 202, {"path.subject": "subject in a path"}, but=_ANOTHERS),
     Operation("POST /v1/erasures", "converse", 202, {"body.subject": "subject"}, but=_ANOTHERS),
     Operation("GET /v1/erasures/{erasure_id}", "query", 200, {"path.erasure_id": "erasure"}),
     Operation(

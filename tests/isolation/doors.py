@@ -29,6 +29,7 @@ from config.errors import CarrelError
 REQUEST_ID = "req-probe"
 BOUNDARY = "carrel-isolation"
 ANSWER_S = 30
+_NOW_AND_THEN = ("api_keys.changed_at >=", "UPDATE vector_stores SET last_active_at=? WHERE")
 REFUSED_TOOL = {"not_found": 404, "forbidden": 403, "budget_exhausted": 402}
 LINES = "application/x-ndjson"
 PARTS = {"multipart/form-data": "form", LINES: "line"}  #: of a call, by media type
@@ -65,8 +66,8 @@ class Statements:
         event.listen(engine, "before_cursor_execute", lambda *args: self._seen.append(args[2]))
 
     def taken(self) -> tuple[str, ...]:
-        """Without the look at what changed of keys, which comes once in a while, whatever is asked."""
-        seen, self._seen[:] = tuple(each for each in self._seen if "api_keys.changed_at >=" not in each), []
+        """Without what comes once in a while, whatever is asked: looks at what changed of keys, a store's new second."""
+        seen, self._seen[:] = tuple(each for each in self._seen if not any(part in each for part in _NOW_AND_THEN)), []
         return seen
 
 
@@ -75,6 +76,7 @@ class HttpDoor:
 
     def __init__(self, services: ApiServices) -> None:
         self._app, self._routes, self._gates = create_service(services), create_app(services), services.gates
+        self._residents = services.conversations.recall.residents
         self._statements = Statements(services.core.database.engine)
         self._loop = start_blocking_portal()  # one root task, so that worker threads outlive a request
         self._portal = self._loop.__enter__()
@@ -139,6 +141,7 @@ class HttpDoor:
         """Who asks is known for a moment and then looked up again: let that not fall into one of two calls by chance."""
         bare = (credential or b"").partition(b" ")[2].decode("latin-1").strip()
         self._gates.identifier.distrust()
+        self._residents.let_go_unused(0)
         with suppress(CarrelError):
             identity = self._gates.identifier.identify(bare, "127.0.0.1")
             if identity.tenant is not None:

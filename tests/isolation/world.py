@@ -307,6 +307,7 @@ class World:
     def _erasure(self, member: Member) -> None:
         """Asked for before there was anything to erase."""
         own, key = member.own, member.credentials["full key"]
+        own["subject in a path"] = own["subject"]
         own["erasure"] = self.ask("POST /v1/erasures", key, body={"subject": own["subject"]})["id"]
 
     def _attached(self, member: Member) -> None:

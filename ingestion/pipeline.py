@@ -115,6 +115,7 @@ class Pipeline:
             version.state, version.ended_at = "skipped", self._clock()
             emit_document(session, self._clock, "skipped", job, version=version.number)
             session.add(version)
+            follow(session, document, self._quotas)
         elif version.state == "queued":
             _require_indexed(session, version.id)
             newest, former = document.live_number < version.number, document.live_version_id

@@ -301,10 +301,10 @@ def test_after_random_lives_the_counts_are_what_is_there(world: Limited, steps: 
     for name in TENANTS:
         world.documents.collections.for_tenant(world.contexts[name]).ensure_default()
         world.limit(name, documents=5, bytes=6_000)
-    for _ in range(steps):
+    for step in range(steps):
         _anything(world, dice)
-    for name in TENANTS:
-        assert world.used(name) == world.there(name)
+        if step % 7 == 0 or step == steps - 1:  # what one operation leaves wrong, a later one may put right
+            assert all(world.used(name) == world.there(name) for name in TENANTS), step
     world.run_jobs()
     for name in TENANTS:
         assert world.used(name) == world.there(name)

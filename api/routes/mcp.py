@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from anyio import to_thread
 from fastapi import Request, Response
-from starlette.types import Receive, Send
+from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from api.routing import Services, Tenant, router, scope
@@ -34,7 +34,8 @@ class _Exchange(Response):
         await answer(scope, receive, send)
 
 
-def _loaded():  # type: ignore[no-untyped-def]
+def _loaded() -> ASGIApp:
+    """In a thread: the first import takes 0.6 s, for which the event loop would stand."""
     from api.mcp.server import answer
 
     return answer

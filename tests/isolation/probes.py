@@ -19,6 +19,7 @@ _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _SECRET = re.compile(r"\bwhsec_[A-Za-z0-9+/=]{44}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=\"at\": )\d{13}|(?<=_at\":)\d{10}\b")
 _VECTOR = re.compile(r'(?<="embedding":)"[A-Za-z0-9+/=]+"')
+_CURSOR = re.compile(r'(?<="next":")[\w-]{40,}(?=")')  # sealed with another nonce each time
 _LENGTH = re.compile(r"(?<=\"tokens\":)\d+")
 #: What no error tells: statements, places in the code or on the disk, classes.
 _INSIDE = re.compile(
@@ -67,7 +68,7 @@ def told(answer: Answer, *probed: str) -> tuple[Any, ...]:
         quoted = json.dumps(value)[1:-1]  # an etag has quotation marks, which errors that name it escape
         body, headers = body.replace(quoted, PROBED).replace(value, PROBED), headers.replace(value, PROBED)
     if answer.status < 300:
-        body = _TOKEN.sub("<token>", body)
+        body = _CURSOR.sub(lambda cursor: f"<cursor of {len(cursor[0])}>", _TOKEN.sub("<token>", body))
         body = _TIME.sub("<time>", _SECRET.sub("<secret>", _NEW_ID.sub("<id>", _calm(body))))
         headers = _NEW_ID.sub("<id>", re.sub(r'\["content-length", "\d+"\]', "", headers))
     return answer.status, headers, body, answer.read

@@ -34,6 +34,7 @@ from tests.unit.test_contexts import packed
 from tests.unit.test_recall import Talk
 from tests.unit.test_session_sweep import Death, _dying
 
+POSTGRESQL_DAILY = False  # its statements run there in `test_migrations`
 A, B = FakeScope("a"), FakeScope("b")
 WINDOW = 10
 TURNS = 2 * PIECE + 20 + WINDOW

@@ -19,7 +19,7 @@ from tenants.anomalies import AnomalyWatch
 log = logging.getLogger(__name__)
 
 PURGE_EVERY_S = 3600.0
-PLACE_EVERY_S = STORES_EVERY_S = 5.0
+PLACE_EVERY_S = STORES_EVERY_S = COMPACT_EVERY_S = 5.0
 FORGET_EVERY_S = 60.0  # memories, of which nobody is told from their moment on
 
 
@@ -69,6 +69,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("old audit entries", services.sealer.purge, PURGE_EVERY_S),
         Chore("placements", services.placer.run_once, PLACE_EVERY_S),
         Chore("expired memories", services.memories.run_once, FORGET_EVERY_S),
+        Chore("old turns", services.compactor.run_once, COMPACT_EVERY_S),
         Chore("files and stores", services.stores.run_once, STORES_EVERY_S),
         Chore("finished jobs", services.worker.purge_finished, PURGE_EVERY_S),
         Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),

@@ -47,6 +47,7 @@ from rag.chunkers import Chunkers
 from rag.embedding.runtime import Embedder
 from rag.embedding.service import EmbeddingService
 from rag.memories.removal import MemorySweep
+from rag.sessions.compacting import SessionCompactor
 from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
 from rag.traces.erasing import Sweeper
@@ -77,6 +78,7 @@ class WorkerServices:
     sealer: Sealer
     turns: TurnEmbedding
     sweeper: SessionSweeper
+    compactor: SessionCompactor
     memories: MemorySweep
     traces: Sweeper
     erasing: Erasing
@@ -132,6 +134,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         sealer=_sealer(core),
         turns=TurnEmbedding(core.database, core.clock, embedding, core.ledger, core.registry.context_of_job),
         sweeper=SessionSweeper(build_sessions(core)),
+        compactor=SessionCompactor(build_sessions(core)),
         memories=build_memory_sweep(core, embedding),
         traces=_sweeper(core),
         stores=build_store_upkeep(core, collections, blobs, admitting),

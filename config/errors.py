@@ -2,7 +2,7 @@
 
 CarrelError
 ├── InvalidInput (422)         ├── Unauthenticated (401)      ├── Unavailable (503, retryable)
-│   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable
+│   ├── TooLarge (413)         ├── Forbidden (403)            │   ├── EngineUnavailable, ContentDamaged
 │   ├── UnsupportedMedia (415) ├── NotFound (404)             │   ├── ModelUnavailable, Overloaded, Shedding
 │   ├── UrlRefused             ├── Conflict (409)             │   └── SiteUnavailable (of a job)
 │   ├── StoreExpired           ├── SpaceMismatch (422)        ├── UnreadableDocument (422, of a job or dry run)
@@ -206,6 +206,12 @@ class Unavailable(CarrelError):
 
 class EngineUnavailable(Unavailable):
     code, title = "engine_unavailable", "The vector engine does not answer"
+
+
+class ContentDamaged(Unavailable):
+    """What was kept is not what was written: it can be read again when the database was restored."""
+
+    code, title, retryable = "content_damaged", "Something that was kept is damaged", False
 
 
 class ModelUnavailable(Unavailable):

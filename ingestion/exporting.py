@@ -12,6 +12,7 @@ from config.clock import isoformat
 from config.errors import NotFound
 from ingestion.attached import AttachedDocuments
 from ingestion.catalogue import Shown
+from rag.sessions.archives import restored
 from rag.sessions.finding import alive, find
 from rag.sessions.tables import ChatSession, Turn
 from tenants.context import TenantContext
@@ -19,7 +20,7 @@ from tenants.context import TenantContext
 PAGE = 200  # turns, documents, sessions
 TEXT_CHARS = 100_000  # of a text in one line
 _OF_VERSION = ("title", "source", "url", "media_type", "attributes", "labels", "bytes", "chars", "pages", "state")
-_INTERNAL = {"tenant_id", "content_hash"}
+_INTERNAL = {"tenant_id", "content_hash", "compacted_turns"}
 
 Line = dict[str, Any]
 
@@ -82,7 +83,7 @@ class TenantExports:
             page = select(Turn).where(col(Turn.session_id) == session_id, col(Turn.seq) > after).order_by(col(Turn.seq))
             with self._database.read(self._context) as session:
                 find(session, self._context, session_id, self._clock())  # one that is over by now is told no further
-                rows = session.scalars(page.limit(PAGE)).all()
+                rows = restored(session, session.scalars(page.limit(PAGE)))
             yield from ({"type": "turn", **_plain(row)} for row in rows)
             if len(rows) < PAGE:
                 return

@@ -20,6 +20,7 @@ from rag.chunking import Piece
 from rag.corpus import VersionChunk
 from rag.recall.tables import TurnVector
 from rag.recall.turns import indexed_text, unpacked
+from rag.sessions.archives import restored
 from rag.sessions.tables import Turn
 from rag.store.base import Space, Vector
 
@@ -34,7 +35,7 @@ def content_of(session: Session, session_id: str) -> bytes:
     said: list[Said] = []
     while True:
         page = select(Turn).where(col(Turn.session_id) == session_id, col(Turn.seq) > len(said)).order_by(col(Turn.seq))
-        rows = session.scalars(page.limit(PAGE)).all()
+        rows = restored(session, session.scalars(page.limit(PAGE)))
         said += [
             {
                 "who": row.speaker or row.role,

@@ -122,7 +122,11 @@ class TurnEmbedding:
                 if not ids:
                     return
                 session.execute(sa.delete(TurnVector).where(col(TurnVector.session_id).in_(ids)), execution_options=_NO_SYNC)
-                begun = sa.update(ChatSession).where(col(ChatSession.id).in_(ids)).values(embedded_turns=0)
+                begun = (
+                    sa.update(ChatSession)
+                    .where(col(ChatSession.id).in_(ids))
+                    .values(embedded_turns=col(ChatSession.compacted_turns))
+                )
                 session.execute(begun, execution_options=_NO_SYNC)
 
     def _embed(self, context: TenantContext) -> int:
@@ -195,7 +199,7 @@ class TurnEmbedding:
         held = {row.id: row for row in session.scalars(_HELD, {"ids": sorted(upto), "now": self._clock()})}
         vectors: Matrix | Sequence[None] = [] if embedded is None else embedded.vectors
         for turn, vector in zip(said, vectors, strict=True):
-            if turn.session_id in held:
+            if turn.session_id in held and turn.seq > held[turn.session_id].compacted_turns:
                 row = TurnVector(
                     turn_id=turn.id,
                     tenant_id=held[turn.session_id].tenant_id,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
-from sqlmodel import col
+from sqlmodel import col, select
 
 from config.database import Database
+from config.errors import ContentDamaged
 from ingestion.erasing.reach import REST
 from rag.embedding.service import EmbeddingService
 from rag.memories.removal import forget_cached, texts_of
 from rag.recall.turns import indexed_text
-from rag.sessions.tables import Turn
+from rag.sessions.archives import unpack
+from rag.sessions.tables import Turn, TurnArchive
 from rag.types import Scope
+
+log = logging.getLogger(__name__)
 
 PAGE = 500  # texts at a time
 
@@ -30,6 +35,7 @@ class CachedTexts:
     def forget(self, session_ids: Sequence[str], subject: str | None = None) -> None:
         """Turns of these sessions, memories that go with them, and those of the subject."""
         self._forget_turns(session_ids)
+        self._forget_compacted(session_ids)
         with self._database.read(self._scope) as session:
             remembered = texts_of(session, session_ids=session_ids, subject=subject)
         for at in range(0, len(remembered), PAGE):
@@ -45,8 +51,35 @@ class CachedTexts:
                 return
             after = turns[-1].id
 
+    def _forget_compacted(self, session_ids: Sequence[str]) -> None:
+        """What cannot be read cannot be named: then all of the tenant's go, which have to be paid for again."""
+        place, after = (col(TurnArchive.session_id), col(TurnArchive.last_seq)), ("", 0)
+        page = select(TurnArchive).where(place[0].in_(session_ids)).order_by(*place).limit(1)
+        while True:
+            with self._database.read(self._scope) as session:
+                archive = session.scalars(page.where(sa.tuple_(*place) > sa.tuple_(*map(sa.literal, after)))).first()
+                if archive is None:
+                    return
+                speakers = {row.seq: row.speaker for row in session.execute(_SPEAKERS, archive.model_dump(include=_PLACE))}
+            after = archive.session_id, archive.last_seq
+            try:
+                said = unpack(archive)
+            except ContentDamaged as error:
+                log.error("turns to be forgotten cannot be read", extra={"session": after[0], "reason": error.detail})
+                self._embedding.forget_all(self._scope)
+            else:
+                texts = (indexed_text(speakers.get(seq), one.content) for seq, one in said.items())
+                self._forget([text for text in texts if text])
+
     def _forget(self, texts: Sequence[str]) -> None:
         began = time.monotonic()
         forget_cached(self._embedding, self._scope, texts)
         if texts:
             self._pause(REST * (time.monotonic() - began))  # others come in between
+
+
+_PLACE = {"session_id", "first_seq", "last_seq"}
+_SPEAKERS = sa.select(col(Turn.seq), col(Turn.speaker)).where(
+    col(Turn.session_id) == sa.bindparam("session_id"),
+    col(Turn.seq).between(sa.bindparam("first_seq"), sa.bindparam("last_seq")),
+)

@@ -21,6 +21,7 @@ from rag.packing.elements import USER, Fact, Pin, Said
 from rag.packing.packing import Count
 from rag.packing.shares import Part
 from rag.retrieval.question import Answer
+from rag.sessions.archives import restored
 from rag.sessions.finding import find
 from rag.sessions.tables import Turn
 from rag.types import MAX_QUESTION_CHARS, Meter, Speaker
@@ -150,7 +151,7 @@ class TenantContexts:
                 page = session.scalars(_newest(request.session_id, chat.archived_turns, before)).all()
                 if not page:
                     break
-                turns += page
+                turns += restored(session, page)  # another moment's, where the window moved on meanwhile
                 left -= sum(turn.tokens for turn in page)
                 before = page[-1].seq
             marked = pinned(session, request.session_id)

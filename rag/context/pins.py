@@ -12,6 +12,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound
 from rag.context.tables import SessionPin
+from rag.sessions.archives import restored
 from rag.sessions.finding import find
 from rag.sessions.tables import Turn
 from rag.types import Speaker
@@ -75,7 +76,7 @@ class TenantPins:
         found = session.scalars(select(Turn).where(col(Turn.session_id) == session_id, col(Turn.seq) == seq)).one_or_none()
         if found is None:
             raise NotFound("There is no such turn.", field="seq")
-        return found
+        return restored(session, [found])[0]
 
 
 def pinned(session: Session, session_id: str) -> Sequence[Pinned]:
@@ -86,7 +87,9 @@ def pinned(session: Session, session_id: str) -> Sequence[Pinned]:
         .where(col(SessionPin.session_id) == session_id)
         .order_by(col(Turn.seq))
     )
-    return [Pinned(*row) for row in session.execute(statement).all()]
+    rows = session.execute(statement).all()
+    restored(session, [row[0] for row in rows])
+    return [Pinned(*row) for row in rows]
 
 
 _PINS = select(SessionPin)

@@ -13,6 +13,7 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
+from config.errors import ContentDamaged
 from rag.context.extracting import Line, extract, lines_of
 from rag.context.spans import FAN, Span, cover, within
 from rag.context.summing import sum_up
@@ -20,6 +21,7 @@ from rag.context.tables import SessionRecap
 from rag.context.turns import text_of
 from rag.llm.rewriting import Rewriting
 from rag.packing.elements import Recap
+from rag.sessions.archives import restored
 from rag.sessions.finding import find
 from rag.sessions.tables import Turn
 from rag.types import Meter, Speaker
@@ -54,19 +56,23 @@ class SessionRecaps:
     meter: Meter | None
     charge_id: str
     charged: int = 0  #: tokens of the language model
-    degraded: bool = False  #: a language model was to write one, and did not; or there are more to make than MAX_MADE
+    #: A language model was to write one, and did not; or there are more to make than MAX_MADE, or turns that are damaged.
+    degraded: bool = False
 
     def until(self, last: int) -> list[Recap]:
         """What turns 1 to `last` came to, oldest first. What is missing is made, and kept unless it is of the last few."""
         spans = cover(last)
         kept = self._kept(spans)
         missing = [part for span in reversed(spans) if span.key not in kept for part in within(span)]
-        if missing:
-            kept |= self._made_of(missing)
-        recaps = [_shown(kept[span.key]) for span in spans if span.key in kept]
-        if spans and not spans[-1].level:
-            tail = spans[-1]
-            recaps.append(Recap(*tail.key, extract(self._lines(tail)[tail.first])))
+        tail: list[Recap] = []
+        try:
+            if missing:
+                kept |= self._made_of(missing)
+            if spans and not spans[-1].level:
+                tail = [Recap(*spans[-1].key, extract(self._lines(spans[-1])[spans[-1].first]))]
+        except ContentDamaged:  # a chat goes on with what there is
+            self.degraded = True
+        recaps = [*(_shown(kept[span.key]) for span in spans if span.key in kept), *tail]
         return [recap for recap in recaps if recap.text]
 
     def _kept(self, spans: Sequence[Span]) -> dict[tuple[int, int], SessionRecap]:
@@ -138,7 +144,7 @@ class SessionRecaps:
         )
         found: dict[int, list[Line]] = defaultdict(list)
         with self.parts.database.read(self.scope) as session:
-            for turn in session.scalars(statement):
+            for turn in restored(session, session.scalars(statement)):
                 run = turn.seq - (turn.seq - 1) % FAN
                 found[run] += lines_of(turn.speaker or turn.role, text_of(turn))
         return found

@@ -59,8 +59,9 @@ def brought_up(residents: Residents, session: Session, tenant_id: str, known: Kn
     """The index of the session with its newest MAX_TURNS turns, as SQL has them."""
     key = (tenant_id, known.id)
     held, oldest = residents.get(key), max(known.archived_turns, known.turns - MAX_TURNS)
-    if held.seq < known.turns or held.embedded < known.embedded_turns or oldest - held.before > SPARE:
-        if oldest - held.before > SPARE:  # much of it is not recalled any more, or it is new
+    left = oldest - held.before > SPARE or known.archived_turns > held.seq
+    if held.seq < known.turns or held.embedded < known.embedded_turns or left:
+        if left:  # much of it is not recalled any more, or it is new: of compacted turns there is nothing to load
             held = residents.renew(key, oldest)
         with held.lock:
             _add_turns(held, session, known)

@@ -40,7 +40,7 @@ def append(
         new = [row for row in made if row.idempotency_key not in known]
         if new:
             _number(chat, new, now)
-            session.execute(_INSERT, [{name: getattr(row, name) for name in _COLUMNS} for row in new], execution_options=_RAW)
+            session.execute(INSERT, [{name: getattr(row, name) for name in _COLUMNS} for row in new], execution_options=RAW)
             make_room(session, chat, new[-1])
         outcome = Appended(chat, [known.get(row.idempotency_key, row) for row in made], len(new))
         if record is not None:
@@ -101,5 +101,5 @@ def _number(chat: ChatSession, new: Sequence[Turn], now: int) -> None:
 _BY_KEYS = select(Turn).where(
     col(Turn.session_id) == sa.bindparam("of"), col(Turn.idempotency_key).in_(sa.bindparam("keys", expanding=True))
 )
-_INSERT, _COLUMNS = sa.insert(Turn), tuple(Turn.model_fields)
-_RAW = {"dml_strategy": "raw"}  # a third of the time of adding entities, which nobody changes afterwards
+INSERT, _COLUMNS = sa.insert(Turn), tuple(Turn.model_fields)
+RAW = {"dml_strategy": "raw"}  # a third of the time of adding entities, which nobody changes afterwards

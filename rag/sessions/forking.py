@@ -1,4 +1,6 @@
-"""A session that begins as another one was at some turn. Its turns are copies, so either can go without the other."""
+"""A session that begins as another one was at some turn. Its turns are copies, those that are compacted too, so either can go
+without the other.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,14 @@ from sqlmodel import col, select
 
 from config.errors import NotFound
 from config.ids import new_id
+from rag.sessions.archives import restored
 from rag.sessions.finding import find
 from rag.sessions.parts import SessionParts
-from rag.sessions.tables import OPEN, ChatSession, Turn
+from rag.sessions.tables import OPEN, ChatSession, Turn, TurnArchive
 from rag.types import Speaker
 
 PAGE = 500
+ARCHIVES = 20  # some 250 KB, and 10 MB of the largest
 Record = Callable[[Session, ChatSession], None]
 
 
@@ -26,6 +30,7 @@ def fork(parts: SessionParts, scope: Speaker, session_id: str, turn_id: str | No
         last = source.turns if turn_id is None else _seq(session, session_id, turn_id)
         row = _begun(source, last, parts.clock())
         parts.add(session, row)
+        _copy_archives(session, source, row)
         _copy(session, source, row)
         if record is not None:
             record(session, row)
@@ -45,17 +50,31 @@ def _begun(source: ChatSession, last: int, now: int) -> ChatSession:
     row = ChatSession(
         **kept
         | {"id": new_id("ses"), "state": OPEN, "created_at": now, "last_active_at": now}
-        | {"turns": 0, "tokens": 0, "archived_turns": min(source.archived_turns, last)}
+        | {"turns": 0, "tokens": 0, "compacted_turns": 0, "archived_turns": min(source.archived_turns, last)}
         | {"forked_from": source.id, "forked_at_seq": last}
     )
     row.expires_at = row.ends_at()
     return row
 
 
+def _copy_archives(session: Session, source: ChatSession, row: ChatSession) -> None:
+    """As they are, those that hold no turn behind the last: what is damaged stays so, and stays known as that. Other turns
+    are copied whole. Those that are compacted wait for no vectors.
+    """
+    last = row.forked_at_seq or 0
+    while row.compacted_turns < last:
+        page = session.scalars(_ARCHIVES, {"of": source.id, "after": row.compacted_turns, "through": last}).all()
+        if not page:
+            return
+        session.execute(sa.insert(TurnArchive), [archive.model_dump() | {"session_id": row.id} for archive in page])
+        row.compacted_turns = row.embedded_turns = page[-1].last_seq
+
+
 def _copy(session: Session, source: ChatSession, row: ChatSession) -> None:
     last = row.forked_at_seq or 0
     while row.turns < last:
         page = session.scalars(_PAGE, {"of": source.id, "after": row.turns, "through": last}).all()
+        restored(session, [turn for turn in page if turn.seq > row.compacted_turns])
         copies = [_copied(turn, row.id) for turn in page]
         session.execute(sa.insert(Turn), [copy.model_dump() for copy in copies])
         row.turns = page[-1].seq
@@ -77,4 +96,14 @@ _PAGE = (
     )
     .order_by(col(Turn.seq))
     .limit(PAGE)
+)
+_ARCHIVES = (
+    select(TurnArchive)
+    .where(
+        col(TurnArchive.session_id) == sa.bindparam("of"),
+        col(TurnArchive.last_seq) > sa.bindparam("after"),
+        col(TurnArchive.last_seq) <= sa.bindparam("through"),
+    )
+    .order_by(col(TurnArchive.last_seq))
+    .limit(ARCHIVES)
 )

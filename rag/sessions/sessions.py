@@ -13,6 +13,7 @@ from config.errors import Conflict, Forbidden, InvalidInput, NotFound
 from config.ids import new_id
 from rag.sessions import forking
 from rag.sessions.appending import append
+from rag.sessions.archives import restored
 from rag.sessions.finding import alive, find
 from rag.sessions.parts import SessionParts
 from rag.sessions.tables import ARCHIVED, CLOSED, OPEN, ChatSession, SessionTag, Turn
@@ -162,7 +163,7 @@ class TenantSessions:
             statement = statement.where(col(Turn.seq) < after if newest_first else col(Turn.seq) > after)
         with self._parts.database.read(self._scope) as session:
             self.find(session, session_id)
-            return [*session.scalars(statement)]
+            return restored(session, session.scalars(statement))
 
     def turn(self, session_id: str, turn_id: str) -> Turn:
         with self._parts.database.read(self._scope) as session:
@@ -174,7 +175,7 @@ def turn_of(session: Session, session_id: str, turn_id: str) -> Turn:
     row = session.get(Turn, turn_id)
     if row is None or row.session_id != session_id:
         raise NotFound("There is no such turn.", field="turn_id")
-    return row
+    return restored(session, [row])[0]
 
 
 def _tag(session: Session, row: ChatSession, tags: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ SLICE_S = 3.0  # of one call: others are looked after in between
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
+class Owner:
     tenant_id: str
 
 
@@ -52,7 +52,7 @@ class SessionSweeper:
             due = session.execute(_DUE, {"now": now, "limit": PAGE}).all()
         if not due:
             return None
-        owner = _Owner(due[0].tenant_id)
+        owner = Owner(due[0].tenant_id)
         ids = [row.id for row in due if row.tenant_id == owner.tenant_id]
         with self._parts.database.write(owner) as session:
             found = session.execute(_EXPIRE, {"ids": ids, "now": now}, execution_options=_NO_SYNC).scalars().all()

@@ -1,5 +1,5 @@
-"""The tables of conversations: sessions, the tags that they are found by, and their turns. SQL is the truth; what recalls
-turns derives from it.
+"""The tables of conversations: sessions, the tags that they are found by, their turns, and what was said in old ones. SQL is
+the truth; what recalls turns derives from it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ GONE = (EXPIRED, ERASED)
 IS_GONE, IS_LIVING = sa.text("state IN ('expired', 'erased')"), sa.text("state NOT IN ('expired', 'erased')")
 #: Some of its turns have no vector yet.
 IS_BEHIND = sa.text("turns > embedded_turns")
+#: Turns whose contents lie in one row once they are compacted: 100 of ordinary chat are 13 KB packed, and read in 0.3 ms.
+PIECE = 100
+#: So many have left its window, and lie whole in their own rows.
+IS_COMPACTABLE = sa.text(f"archived_turns - compacted_turns >= {PIECE}")
 
 
 class ChatSession(TenantOwned, table=True):
@@ -31,6 +35,7 @@ class ChatSession(TenantOwned, table=True):
         sa.Index("ix_sessions_due", "expires_at", sqlite_where=IS_LIVING, postgresql_where=IS_LIVING),
         sa.Index("ix_sessions_gone", "expires_at", "id", sqlite_where=IS_GONE, postgresql_where=IS_GONE),
         sa.Index("ix_sessions_behind", "tenant_id", "id", sqlite_where=IS_BEHIND, postgresql_where=IS_BEHIND),
+        sa.Index("ix_sessions_compactable", "id", sqlite_where=IS_COMPACTABLE, postgresql_where=IS_COMPACTABLE),
     )
 
     id: str = Field(primary_key=True)
@@ -53,6 +58,8 @@ class ChatSession(TenantOwned, table=True):
     #: The first so many turns have left the window: they are listed and replayed, and neither recalled nor packed.
     archived_turns: int = 0
     archived_tokens: int = Field(default=0, sa_type=sa.BigInteger)
+    #: What was said in the first so many lies in `turn_archives`; they are archived, and have no vectors.
+    compacted_turns: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     max_turns: int | None = None  #: in the window
     max_tokens: int | None = None
     when_full: str = "refuse"  #: or `archive`: the oldest turns leave the window
@@ -81,7 +88,10 @@ class SessionTag(TenantOwned, table=True):
 
 
 class Turn(TenantOwned, table=True):
-    """Something that was said. It never changes."""
+    """Something that was said, which never changes. Of a compacted turn its own row has neither content, calls, metadata nor
+    files (`data` is null there, as in no other): who reads those of a turn that can be outside the window asks
+    `rag.sessions.archives`.
+    """
 
     __tablename__ = "turns"
     __table_args__ = (
@@ -103,3 +113,15 @@ class Turn(TenantOwned, table=True):
     created_at: int = Field(sa_type=sa.BigInteger)
     content_hash: str  #: of all that was given of it: tells a repetition from another turn under the same key
     idempotency_key: str | None = None
+
+
+class TurnArchive(TenantOwned, table=True):
+    """What was said in turns `first_seq` to `last_seq`, at most PIECE of them. It never changes."""
+
+    __tablename__ = "turn_archives"
+
+    session_id: str = Field(primary_key=True, foreign_key="sessions.id")
+    last_seq: int = Field(primary_key=True)  #: the key, so that a turn's is the first that is not before it
+    first_seq: int
+    checksum: bytes
+    packed: bytes

@@ -28,7 +28,13 @@ VENDORS = {
     "diskcache": {"rag/embedding/cache_file.py"},
     "tree_sitter": {"rag/grammars.py"},
     "tiktoken": {"rag/tokens.py"},
-    "orjson": {"rag/store/wire.py", "config/database.py", "rag/traces/left.py", "api/routes/erasures.py"},
+    "orjson": {
+        "rag/store/wire.py",
+        "config/database.py",
+        "rag/traces/left.py",
+        "rag/sessions/archives.py",
+        "api/routes/erasures.py",
+    },
     "dbos": {"ingestion/durable.py"},
     "pypdfium2": {"ingestion/readers/pdf.py", "ingestion/readers/pdf_hidden.py"},
     "bs4": {"ingestion/readers/html.py", "ingestion/readers/page_parts.py"},
@@ -59,6 +65,7 @@ WITHOUT_A_TENANT = {
     "ingestion/repair/former.py",  # whose former versions are to go
     "ingestion/placement.py",  # which collections are to lie by themselves, whoever's they are
     "rag/sessions/sweeping.py",  # whose sessions are over; each is ended and removed in a session of its tenant
+    "rag/sessions/compacting.py",  # whose turns have left the window; each piece is written in a session of its tenant
     "ingestion/instances.py",  # processes belong to no tenant
     "ingestion/taking.py",  # names the tenants of jobs that a former version enqueued
     "tenants/registry.py",
@@ -158,6 +165,26 @@ def test_a_session_without_a_tenant_is_opened_in_few_places() -> None:
 def _calls(node: ast.AST, *names: str) -> bool:
     """Whether a node calls one of these, written out with the module where there is one."""
     return isinstance(node, ast.Call) and ast.unparse(node.func) in names
+
+
+#: What reads turns and meets none that is compacted, or nothing of it that lies elsewhere.
+READS_NO_OLD_TURNS = {
+    "rag/sessions/appending.py",  # writes them; of those that are there, ids, times and digests
+    "rag/sessions/room.py",  # numbers and tokens
+    "rag/sessions/values.py",  # names the type
+    "rag/recall/loading.py",  # of the window; of others that one moment let in, it would index nothing
+    "rag/recall/recall.py",  # of the window, by its statement
+    "rag/context/turns.py",  # shows what it is given
+    "ingestion/turn_vectors.py",  # of those behind `embedded_turns`, which reaches as far as `compacted_turns`
+    "api/session_schemas.py",  # show what they are given
+    "api/recall_schemas.py",
+}
+
+
+def test_whoever_reads_turns_asks_for_what_old_ones_said() -> None:
+    readers = _where(lambda node: "rag.sessions.tables.Turn" in _imported(node))
+    restoring = {"rag/sessions/archives.py"} | _where(lambda node: "rag.sessions.archives" in _imported(node))
+    assert readers - restoring == READS_NO_OLD_TURNS
 
 
 def test_no_statement_is_written_as_text() -> None:

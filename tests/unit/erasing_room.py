@@ -29,7 +29,7 @@ from rag.recall.tables import TurnVector
 from rag.retrieval.question import Question
 from rag.sessions.sessions import Sessions
 from rag.sessions.sweeping import SessionSweeper
-from rag.sessions.tables import ChatSession, SessionTag, Turn
+from rag.sessions.tables import ChatSession, SessionTag, Turn, TurnArchive
 from rag.sessions.values import NewSession, NewTurn
 from rag.traces.left import Left, TracePolicy
 from rag.traces.recorder import Tracer
@@ -41,7 +41,7 @@ from tests.world import TENANTS, World
 
 ASH, ELM = TENANTS
 #: What a session or a document fills by itself; every other table is given a row by `plant`.
-FILLED = {ChatSession, SessionTag, Turn, TurnVector, MemorySubject}
+FILLED = {ChatSession, SessionTag, Turn, TurnArchive, TurnVector, MemorySubject}
 numbers = itertools.count(1)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlmodel import SQLModel, col, select
@@ -22,6 +24,10 @@ from ingestion.tables import Job
 from rag.corpus import Collection, DocumentVersion
 from rag.embedding.hashing import HashRuntime
 from rag.profiles import Chunking, Profiles
+from rag.sessions.compacting import SessionCompactor
+from rag.sessions.sessions import Sessions
+from rag.sessions.tables import PIECE
+from rag.sessions.values import NewSession, NewTurn
 from tenants.budget import Ledger
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 from tests.postgresql import KINDS, database_url
@@ -197,6 +203,41 @@ def test_what_was_used_before_there_was_money_cost_nothing(empty: Database) -> N
         assert days == {"2026-03-01": (7, 0, 0, 0), "2026-03-10": (5, 1, 0, 15)}
     with empty.read(FakeScope("ten_other")) as session:
         assert {window.cost for window in session.scalars(select(BudgetWindow))} == {0}
+
+
+def test_who_goes_back_has_what_was_said_in_old_turns(empty: Database) -> None:
+    upgrade(empty)
+    said = [NewTurn("user", f"“{n}”", tool_calls=[{"n": n}] if n % 3 else None, metadata={"n": n}) for n in range(PIECE + 2)]
+    with empty.system_write() as session:
+        session.add_all([Tenant(**{**TENANT, "id": name, "name": name}) for name in ("ten_old", "ten_other")])
+    sessions, made = Sessions(empty, lambda: 1), {}
+    for name in ("ten_old", "ten_other"):
+        handle = sessions.for_tenant(FakeScope(name))
+        made[name] = handle.create(NewSession("ann", max_turns=1, when_full="archive")).id
+        handle.append(made[name], said)
+    turns = sa.table("turns", *map(sa.column, ("session_id", "seq", "content", "tool_calls", "data", "files")))
+
+    def stored() -> list[tuple[object, ...]]:
+        with empty.engine.begin() as connection:
+            if empty.is_postgresql:
+                connection.exec_driver_sql("SET LOCAL ROLE carrel_system")
+            return [*map(tuple, connection.execute(sa.select(turns).order_by(turns.c.session_id, turns.c.seq)))]
+
+    before = stored()
+    assert SessionCompactor(sessions, pause=lambda _seconds: None).run_once() == 2 * PIECE
+    assert stored() != before
+    for name, session_id in made.items():
+        for read in (session_id, sessions.for_tenant(FakeScope(name)).fork(session_id).id):
+            turns_read = sessions.for_tenant(FakeScope(name)).turns(read, limit=500)
+            assert [(turn.content, turn.tool_calls, turn.data) for turn in turns_read] == [
+                (turn.content, turn.tool_calls, turn.metadata) for turn in said
+            ]
+    with empty.engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0028")
+    assert {*map(str, before)} <= {*map(str, stored())}  # of the forks too
 
 
 def test_processes_that_start_together_migrate_once(empty: Database) -> None:

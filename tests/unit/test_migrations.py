@@ -26,7 +26,7 @@ from rag.embedding.hashing import HashRuntime
 from rag.profiles import Chunking, Profiles
 from rag.sessions.compacting import SessionCompactor
 from rag.sessions.sessions import Sessions
-from rag.sessions.tables import PIECE
+from rag.sessions.tables import PIECE, ChatSession
 from rag.sessions.values import NewSession, NewTurn
 from tenants.budget import Ledger
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
@@ -232,12 +232,31 @@ def test_who_goes_back_has_what_was_said_in_old_turns(empty: Database) -> None:
             assert [(turn.content, turn.tool_calls, turn.data) for turn in turns_read] == [
                 (turn.content, turn.tool_calls, turn.metadata) for turn in said
             ]
-    with empty.engine.begin() as connection:
+    _back(empty, "0028")
+    assert {*map(str, before)} <= {*map(str, stored())}  # of the forks too
+
+
+def _back(database: Database, to: str) -> None:
+    with database.engine.begin() as connection:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection
-        command.downgrade(config, "0028")
-    assert {*map(str, before)} <= {*map(str, stored())}  # of the forks too
+        command.downgrade(config, to)
+
+
+def test_sessions_that_had_ended_are_found_by_when_they_did(empty: Database) -> None:
+    upgrade(empty)
+    sessions = Sessions(empty, lambda: 1)
+    with empty.system_write() as session:
+        session.add_all([Tenant(**{**TENANT, "id": name, "name": name}) for name in ("ten_old", "ten_other")])
+    gone, living = (sessions.for_tenant(FakeScope(name)).create(NewSession("ann")).id for name in ("ten_old", "ten_other"))
+    _back(empty, "0027")
+    with empty.system_write() as session:
+        session.execute(sa.text("UPDATE sessions SET state = 'erased', expires_at = NULL WHERE id = :id"), {"id": gone})
+    upgrade(empty)
+    with empty.system_read() as session:
+        ends = {one.id: one.expires_at for one in session.scalars(select(ChatSession))}
+    assert ends == {gone: 0, living: None}
 
 
 def test_processes_that_start_together_migrate_once(empty: Database) -> None:

@@ -55,13 +55,16 @@ class SessionRecaps:
     charge_id: str
     charged: int = 0  #: tokens of the language model
     degraded: bool = False  #: a language model was to write one, and did not; or there are more to make than MAX_MADE
+    keeps: bool = True  #: what is made; else what is missing is made for this context alone
+    made_by: int | None = None  #: Unix milliseconds: those of a context that did without any made later; None: all
 
     def until(self, last: int) -> list[Recap]:
         """What turns 1 to `last` came to, oldest first. What is missing is made, and kept unless it is of the last few."""
         spans = cover(last)
         kept = self._kept(spans)
         missing = [part for span in reversed(spans) if span.key not in kept for part in within(span)]
-        if missing:
+        self.degraded |= self.made_by is not None
+        if missing and self.made_by is None:
             kept |= self._made_of(missing)
         recaps = [_shown(kept[span.key]) for span in spans if span.key in kept]
         if spans and not spans[-1].level:
@@ -81,6 +84,8 @@ class SessionRecaps:
         statement = select(SessionRecap).where(
             col(SessionRecap.session_id) == self.session_id, col(SessionRecap.first_seq).in_(firsts)
         )
+        if self.made_by is not None:
+            statement = statement.where(col(SessionRecap.created_at) <= self.made_by)
         return {(row.first_seq, row.last_seq): row for row in session.scalars(statement)}
 
     def _made_of(self, missing: Sequence[Span]) -> dict[tuple[int, int], SessionRecap]:
@@ -96,7 +101,8 @@ class SessionRecaps:
                 said = self._lines(Span(span.first, wanted[min(at + PAGE // FAN, len(wanted)) - 1].last, 1), until=PAGE)
             lines = said.get(span.first, []) if span.level == 1 else _lines_below(span, known)
             known[span.key] = self._row(span, lines, write)
-        self._keep([known[span.key] for span in wanted])
+        if self.keeps:
+            self._keep([known[span.key] for span in wanted])
         return known
 
     def _row(self, span: Span, lines: Sequence[Line], write: bool) -> SessionRecap:

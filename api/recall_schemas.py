@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from api.query_schemas import TRACED
 from api.schemas import Input, Text
 from config.clock import isoformat
 from rag.recall.ranking import Weights
@@ -134,9 +135,10 @@ class RecallOut(BaseModel):
         description="`index`, `embedding`, `ranking` and `hydration`, one after the other; `model` is the model's part of "
         "`embedding`."
     )
+    trace_id: str | None = Field(None, description=TRACED)
 
     @classmethod
-    def of(cls, found: Recalled, *, explain: bool) -> RecallOut:
+    def of(cls, found: Recalled, *, explain: bool, trace_id: str | None) -> RecallOut:
         return cls(
             turns=[RecalledTurnOut.recalled(each, explain=explain) for each in found.turns],
             spans=[*map(SpanOut.of, found.spans)],
@@ -144,4 +146,5 @@ class RecallOut(BaseModel):
             degraded=list(found.degraded),
             waiting=found.waiting,
             timings_ms=dict(found.timings_ms),
+            trace_id=trace_id,
         )

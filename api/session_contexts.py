@@ -8,19 +8,18 @@ from typing import Any
 from api.context_schemas import ContextIn, ContextOut
 from api.session_meters import SessionMeters
 from api.wiring_api import ApiServices
-from rag.context.contexts import Recalled, Remembered, Request, SessionContext, Sources
-from rag.context.turns import said_of
+from rag.context.contexts import Request, SessionContext, Sources
+from rag.context.found import Recalled, Remembered, recalled_of, remembered_of
 from rag.memories.values import Wanted
 from rag.packing.conversation import Plan
 from rag.packing.counting import counter
-from rag.packing.elements import Fact
 from rag.packing.shares import shares_of
 from rag.recall.recall import RecallQuestion
 from rag.retrieval.question import Answer
-from rag.traces.left import Left, Packing
+from rag.traces.conversations_again import MAX_MEMORIES
+from rag.traces.conversed import of_context
+from rag.traces.left import Left, Packing, named
 from tenants.context import TenantContext
-
-MAX_MEMORIES = 20  #: that are tried, best first
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ def pack_session(services: ApiServices, tenant: TenantContext, body: ContextIn, 
     count = counter(body.tokenizer, services.embedding.model)
     handle = services.conversations.contexts.for_tenant(tenant)
     context = handle.pack(request, _Asking(services, tenant, body, charge_id).sources(), count, charge_id=charge_id)
-    trace_id = services.traces.tracer.leave(tenant, _left(context, body), request=charge_id)
+    trace_id = services.traces.tracer.leave(tenant, _left(context, body, tenant), request=charge_id)
     rendered = ContextOut.of_session(context, body, trace_id=trace_id).model_dump_json()
     return PackedSession(rendered, _charged(context), _audit(context, body))
 
@@ -65,15 +64,12 @@ class _Asking:
         handle = self.services.conversations.recall.for_tenant(self.tenant, self._meters.question())
         asked = RecallQuestion(text, top_k=self.body.recall_top_k)
         found = handle.in_session(self._session, asked, charge_id=f"{self.charge_id}:recall")
-        turns, scores = [said_of(each.turn) for each in found.turns], {each.turn.id: each.score for each in found.turns}
-        return Recalled(turns, scores, found.charged, ("recall",) if found.degraded else ())
+        return recalled_of(found)
 
     def _memories(self, text: str, subject: str) -> Remembered:
         handle = self.services.conversations.memories.for_tenant(self.tenant, self._meters.question())
         found = handle.search(text, charge_id=f"{self.charge_id}:memories", wanted=Wanted(subject=subject), limit=MAX_MEMORIES)
-        versions = [hit.memory.version for hit in found.hits]
-        facts = [Fact(each.memory_id, each.text, each.valid_from) for each in versions]
-        return Remembered(facts, found.charged, ("memories",) if found.degraded else ())
+        return remembered_of(found)
 
     @property
     def _session(self) -> str:
@@ -89,18 +85,13 @@ def _charged(context: SessionContext) -> int:
     return context.charged + (0 if answer is None else answer.charged + answer.rerank_tokens)
 
 
-def _left(context: SessionContext, body: ContextIn) -> Left:
-    packed, chosen = context.conversation, context.conversation.chosen
+def _left(context: SessionContext, body: ContextIn, tenant: TenantContext) -> Left:
+    packed, salt = context.conversation, tenant.cache_salt
     text = packed.composed.text
     packing = Packing(
         text, packed.tokens, body.max_tokens, body.tokenizer, packed.left_out["documents"], packed.composed.citations
     )
     asked = body.model_dump(include={"strategy", "memories", "shares", "newest_turns", "recall_top_k", "knowledge"})
-    shown = {
-        "turns": [chosen.recent[0].seq, chosen.recent[-1].seq] if chosen.recent else [],
-        "recaps": [[recap.first, recap.last] for recap in chosen.recaps],
-        "memories": [fact.id for fact in chosen.facts],
-    }
     return Left(
         "context",
         None if context.answer is None or context.question is None else body.asking(context.question),
@@ -108,8 +99,8 @@ def _left(context: SessionContext, body: ContextIn) -> Left:
         packing,
         subject=context.subject,
         session_id=body.session,
-        recalled=[(turn.id, context.recalled.scores.get(turn.id, 0.0)) for turn in context.recalled.turns],
-        details={**asked, **shown},
+        conversed=of_context(context, lambda text: named(text, salt)),
+        details=asked,
         words=body.model_dump(include={"message", "pins", "query", "queries"}),
     )
 

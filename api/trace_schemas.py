@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from api.conversation_trace_schemas import ConversationDifferenceOut
 from api.problems import Problem
 from api.schemas import Input, Text
 from config.clock import isoformat
 from rag.retrieval.question import MAX_COLLECTIONS
 from rag.traces.difference import Change, Place, Row
-from rag.traces.left import Kind, read_body, shown_passage
+from rag.traces.left import Kind, asked_text, read_body, shown_passage
 from rag.traces.regression import MAX_REPLAYED, Report
-from rag.traces.replaying import ContextDifference, Otherwise, Replayed
+from rag.traces.replayed import ContextDifference, Otherwise, Replayed
 from rag.traces.tables import Trace
 
 
@@ -74,7 +76,7 @@ class TraceOut(BaseModel):
     session_id: str | None
     contents: str = Field(description="What the plan keeps of it: `full`, `ids` without the question, or `none`.")
     query: str | None = Field(description="The question, of `full` ones.")
-    found: int = Field(description="Passages that were answered.")
+    found: int = Field(description="Passages that were answered; of a recall turns.")
 
     @classmethod
     def of(cls, trace: Trace) -> TraceOut:
@@ -89,6 +91,9 @@ class FullTraceOut(TraceOut):
     labels: list[str] | None = Field(description="That the caller held; null: all, or not kept.")
     passages: list[TracedPassageOut] | None = Field(description="Best first; null if not kept.")
     recalled: list[RecalledOut] | None = Field(description="Turns that were recalled; null if not kept.")
+    conversation: dict[str, Any] | None = Field(
+        description="Of a session's context or a recall: how far it had come, what was found in it and what was shown, by ids."
+    )
     context: dict[str, Any] | None = Field(description="Of a packed text: budget, tokens, SHA-256, and which pieces it shows.")
     details: dict[str, Any]
     words: dict[str, Any] | None = Field(description="What else the user said; null unless `full`.")
@@ -104,7 +109,7 @@ class FullTraceOut(TraceOut):
         searched, passages, recalled = body.get("searched") or {}, body.get("passages"), body.get("recalled")
         return cls(
             **_told(trace, body),
-            **{name: body.get(name) for name in ("question", "labels", "context", "words", "similarity")},
+            **{name: body.get(name) for name in ("question", "labels", "conversation", "context", "words", "similarity")},
             **{name: body.get(name, {}) for name in ("details", "budget", "timings_ms")},
             collections=AskedOfOut.each(body.get("collections", {})),
             phrasings=searched.get("phrasings"),
@@ -117,9 +122,10 @@ class FullTraceOut(TraceOut):
 
 
 def _told(trace: Trace, body: dict[str, Any]) -> dict[str, Any]:
-    asked = body.get("question") or {}
+    recalled = body["recalled"] if isinstance(body["recalled"], int) else len(body["recalled"])
+    found = recalled if trace.kind == "recall" else body.get("found", 0)
     fields = {name: getattr(trace, name) for name in ("id", "kind", "subject", "session_id", "contents")}
-    return {**fields, "at": isoformat(trace.at), "query": asked.get("text"), "found": body.get("found", 0)}
+    return {**fields, "at": isoformat(trace.at), "query": asked_text(body), "found": found}
 
 
 class OtherwiseIn(Input):
@@ -131,14 +137,18 @@ class OtherwiseIn(Input):
     collections: list[Text] | None = Field(
         None, min_length=1, max_length=MAX_COLLECTIONS, description="Ask these instead: the same documents, chunked otherwise."
     )
-    as_of: AwareDatetime | None = Field(None, description="Answer as of then, from versions that the collections keep.")
+    as_of: AwareDatetime | Literal["now"] | None = Field(
+        None,
+        description="Answer as of then, from versions that the collections keep and from what had been said and was believed. "
+        "Left out, of today's documents, and of a conversation as it stood when it was asked; `now`: as it stands today.",
+    )
     tuned: bool | None = Field(None, description="Whether what the collections are tuned to is used.")
     fresh_vector: bool = Field(False, description="Embed the question anew, for its tokens; else its stored vector is used.")
 
     def otherwise(self) -> Otherwise:
-        as_of = None if self.as_of is None else round(self.as_of.timestamp() * 1000)
+        as_of = round(self.as_of.timestamp() * 1000) if isinstance(self.as_of, dt.datetime) else None
         collections = None if self.collections is None else tuple(dict.fromkeys(self.collections))
-        return Otherwise(self.profile, collections, as_of, self.tuned, self.fresh_vector)
+        return Otherwise(self.profile, collections, as_of, self.as_of == "now", self.tuned, self.fresh_vector)
 
 
 class ReplaysIn(OtherwiseIn):
@@ -202,7 +212,7 @@ class ReplayOut(BaseModel):
     trace_id: str
     at: str
     kind: Kind
-    query: str
+    query: str = Field(description="What was asked; empty of a context that nothing was asked for.")
     empty: bool = Field(description="Nothing is other than then: ids, ranks, scores, what was left out, and the context.")
     rows: list[ReplayRowOut] = Field(description="By today's rank; what is gone stands where it was.")
     same: int
@@ -210,11 +220,15 @@ class ReplayOut(BaseModel):
     overlapping: int
     came: int
     gone: int
-    max_score_difference: float = Field(description="Of passages that are in both.")
-    rbo: float = Field(description="Rank-biased overlap, p = 0.9: 1 is equal.")
-    overlap: dict[int, float] = Field(description="Of the first k passages, which part is in both.")
+    max_score_difference: float = Field(description="Of passages, turns and memories that are in both.")
+    rbo: float = Field(
+        description="Rank-biased overlap, p = 0.9: 1 is equal. Like `overlap` the mean of what rankings there are: passages, "
+        "recalled turns, memories."
+    )
+    overlap: dict[int, float] = Field(description="Of the first k, which part is in both.")
     shared: float = Field(description="Of all characters of both answers, which part is in both.")
     context: ContextDifferenceOut | None
+    conversation: ConversationDifferenceOut | None = Field(description="Of a session's context, and of a recall.")
     degraded_then: list[str]
     degraded_now: list[str]
     collections_then: dict[str, AskedOfOut]
@@ -231,22 +245,23 @@ class ReplayOut(BaseModel):
             trace_id=replayed.trace.id,
             at=isoformat(replayed.trace.at),
             kind=replayed.trace.kind,
-            query=body["question"]["text"],
+            query=replayed.query,
             empty=replayed.is_empty,
             rows=[ReplayRowOut.of(row, replayed) for row in found.rows],
             **{name: found.count(name) for name in ("same", "moved", "came", "gone")},
             overlapping=found.count("overlaps"),
-            max_score_difference=found.score_difference,
-            rbo=found.rbo,
-            overlap=dict(found.overlaps),
+            max_score_difference=replayed.score_difference,
+            rbo=replayed.rbo,
+            overlap=replayed.overlaps,
             shared=found.shared,
             context=ContextDifferenceOut.made_of(replayed.context),
+            conversation=ConversationDifferenceOut.made_of(replayed.conversation),
             degraded_then=body["degraded"],
-            degraded_now=list(answer.degraded),
-            collections_then=AskedOfOut.each(body["collections"]),
+            degraded_now=list(replayed.degraded),
+            collections_then=AskedOfOut.each(body.get("collections", {})),
             collections_now=AskedOfOut.each({each.name: (each.generation, each.profile, each.tuning) for each in asked_of}),
             vector=replayed.vector,
-            tokens=answer.charged + answer.rerank_tokens,
+            tokens=replayed.charged,
             notes=list(replayed.notes),
         )
 

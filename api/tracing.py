@@ -12,14 +12,17 @@ from api.problems import problem_of
 from api.trace_schemas import ReplayOut, ReportOut, SkippedOut
 from api.upkeep import Task
 from api.wiring import Core
+from api.wiring_conversations import Conversations
 from config.errors import BudgetExhausted, CarrelError, RateLimited, Unavailable
 from rag.collections import Collections
 from rag.retrieval.retriever import Retriever
-from rag.traces.left import TracePolicy, read_body
+from rag.traces.conversations_again import Conversing
+from rag.traces.left import TracePolicy, asked_text, read_body
 from rag.traces.reading import Traces
 from rag.traces.recorder import FLUSH_S, Tracer
 from rag.traces.regression import Report, useful_marks
-from rag.traces.replaying import Otherwise, Replayer
+from rag.traces.replayed import Otherwise
+from rag.traces.replaying import Replayer
 from rag.traces.tables import Trace
 from tenants.budget import TenantMeter
 from tenants.context import TenantContext
@@ -84,15 +87,18 @@ def _line(kind: str, told: BaseModel) -> bytes:
 
 def _questions(traces: Sequence[Trace]) -> Iterator[str]:
     for trace in traces:
-        if question := read_body(trace.body).get("question"):
-            yield question["text"]
+        if text := asked_text(read_body(trace.body)):
+            yield text
 
 
-def build_tracing(core: Core, collections: Collections, retriever: Retriever, draining: threading.Event) -> Tracing:
+def build_tracing(
+    core: Core, collections: Collections, retriever: Retriever, conversations: Conversations, draining: threading.Event
+) -> Tracing:
     def policy_of(tenant_id: str) -> TracePolicy:
         limits = core.limits.of(tenant_id)
         return TracePolicy(limits.trace_sample, limits.trace_contents, limits.trace_retention_days)
 
     tracer = Tracer(core.database, core.clock, policy_of, retriever.embedding.space.id)
-    replayer = Replayer(core.database, collections, retriever)
+    conversing = Conversing(conversations.contexts, conversations.recall, conversations.memories)
+    replayer = Replayer(core.database, collections, retriever, conversing)
     return Tracing(tracer, Traces(core.database, core.clock), replayer, draining)

@@ -159,8 +159,8 @@ def build_api(settings: Settings) -> ApiServices:
     blobs, draining, audit = BlobStore(settings.data_dir / "blobs"), threading.Event(), AuditLog(core.database, core.clock)
     documents, bulk = build_documents(core, collections, blobs, queue)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
-    traces = build_tracing(core, collections, retriever, draining)
     conversations = build_conversations(core, documents, embedding, rewriting)
+    traces = build_tracing(core, collections, retriever, conversations, draining)
     return ApiServices(
         core=core,
         cursors=CursorSeal(core.vault.derive("cursors")),

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.common import AsJson, TenantOption, print_json, table, tenant_client
-from carrel_client import Carrel, Replay, ReplayReport, ReplayRow, SkippedReplay
+from carrel_client import Carrel, ConversationItem, Replay, ReplayReport, ReplayRow, SkippedReplay
 from config.errors import InvalidInput
 from config.settings import Settings
 
 SESSION = "ses_"
 DEFAULT_LAST = 100
 COLUMNS = ["then", "now", "", "score then", "score now", "shared", "document", "text"]
-SIGNS = {"same": "=", "moved": "~", "overlaps": "≈", "came": "+", "gone": "-"}
+ITEM_COLUMNS = ["then", "now", "", "score then", "score now", "part", "of", "text"]
+SIGNS = {"same": "=", "moved": "~", "overlaps": "≈", "changed": "≠", "came": "+", "gone": "-"}
 SHOWN = 72  # characters of a passage or a question
 
 
@@ -30,7 +31,7 @@ def replay(
     collection: Annotated[
         list[str] | None, typer.Option("--collection", "-c", help="Ask this instead, as with other chunks; repeat it.")
     ] = None,
-    as_of: Annotated[str | None, typer.Option("--as-of", help="Answer as of then: ISO 8601 with its zone.")] = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", help="Answer as of then: ISO 8601 with its zone; or now.")] = None,
     tuned: Annotated[bool | None, typer.Option("--tuned/--untuned", help="Use what collections are tuned to, or not.")] = None,
     fresh_vector: Annotated[bool, typer.Option("--fresh-vector", help="Embed the question anew, for its tokens.")] = False,
     tenant: TenantOption = None,
@@ -38,10 +39,14 @@ def replay(
 ) -> None:
     """Ask a question again as it was asked, and show what is other than then: ids, ranks, scores, and the context.
 
+    A session's context and a recall are asked of the conversation as it stood then; with --as-of now, as it stands today.
+
     With a session, all of its questions; with --last, the newest of the tenant, and a report of all. Signs: = same, ~ moved,
-    ≈ another passage with the same text, + came, - gone.
+    ≈ another passage with the same text, ≠ another version, + came, - gone.
 
     Example: carrel replay trc_01jd3vk2m8e4x7q9s5t6w0y1z2 --profile precise --tenant acme
+
+    Example: carrel replay ses_01jd3w0a4c6e8g9h1j3k5m7n9p --as-of now --tenant acme
 
     Example: carrel replay --last 500 --tenant acme --json > before-the-upgrade.jsonl
     """
@@ -75,7 +80,12 @@ def _many(client: Carrel, session: str | None, last: int, otherwise: dict[str, A
 
 def _show(replay: Replay) -> None:
     print(f"{replay.trace_id}  {replay.at}  {_short(replay.query)}")
-    table(COLUMNS, [_row(row) for row in replay.rows])
+    if replay.rows or replay.conversation is None:
+        table(COLUMNS, [_row(row) for row in replay.rows])
+    if replay.conversation is not None:
+        table(ITEM_COLUMNS, [_item(item) for item in replay.conversation.items])
+        shares = (f"{part} {of['then']}→{of['now']}" for part, of in replay.conversation.tokens.items())
+        print(f"Conversation as of {replay.conversation.as_of}. {_tokens(', '.join(shares))}".strip())
     for line in (replay.context or {}).get("diff", ()):
         print(line)
     for note in replay.notes:
@@ -89,14 +99,39 @@ def _row(row: ReplayRow) -> list[object]:
     return [*ranks, SIGNS[row.change], *scores, f"{row.shared:.2f}", row.document, _short(row.snippet or "–")]
 
 
+def _item(item: ConversationItem) -> list[object]:
+    sides = [side or {} for side in (item.then, item.now)]
+    scores = [None if side.get("score") is None else f"{side['score']:.4f}" for side in sides]
+    versions = [side.get("version") for side in sides if side.get("version") is not None]
+    of = " ".join(map(str, filter(None, (item.part in ("recap", "memory") and item.id, item.seq and f"#{item.seq}"))))
+    shown = [_short(item.snippet or "–"), *([f"version {versions[-1]}"] if item.change == "changed" and versions else [])]
+    unshown = [] if all(side.get("shown", True) for side in sides) else ["no room"]
+    told = ", ".join([*shown, *unshown, *([item.why] if item.why else [])])
+    return [*(side.get("rank") for side in sides), SIGNS[item.change], *scores, item.part, of or item.id, told]
+
+
+def _tokens(shares: str) -> str:
+    return f"Tokens then→now: {shares}." if shares else ""
+
+
+def _counts(replay: Replay) -> dict[str, int]:
+    """Of passages, and of what was in the conversation."""
+    counts = {"same": replay.same, "moved": replay.moved, "overlapping": replay.overlapping, "changed": 0}
+    counts |= {"came": replay.came, "gone": replay.gone}
+    for item in replay.conversation.items if replay.conversation is not None else ():
+        counts[item.change] += 1
+    return counts
+
+
 def _summary(replay: Replay) -> str:
+    changes = _counts(replay)
     if replay.empty:
-        return f"Nothing changed: {replay.same} passages, equal scores." + _of_context(replay)
-    changes = {"same": replay.same, "moved": replay.moved, "overlapping": replay.overlapping}
-    changes |= {"came": replay.came, "gone": replay.gone}
+        told = f"{changes['same']} parts" if replay.conversation is not None else f"{replay.same} passages"
+        return f"Nothing changed: {told}, equal scores." + _of_context(replay)
     told = ", ".join(f"{count} {name}" for name, count in changes.items() if count)
     measures = f"rank-biased overlap {replay.rbo:.3f}, largest score difference {replay.max_score_difference:.4f}"
-    return f"{told or 'no passages'}; {measures}, {replay.shared:.0%} of the text in both." + _of_context(replay)
+    shared = f", {replay.shared:.0%} of the text in both" if replay.rows else ""
+    return f"{told or 'nothing found'}; {measures}{shared}." + _of_context(replay)
 
 
 def _of_context(replay: Replay) -> str:

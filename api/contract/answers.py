@@ -71,7 +71,7 @@ ANSWERS: dict[str, tuple[str, Any]] = {
         {
             "turns": [{**_SAID, "score": 0.71, "before": [], "after": [], "legs": None}],
             **{"spans": [], "usage": {"embedding_tokens": 6, "cached_tokens": 0}, "degraded": [], "waiting": 0},
-            "timings_ms": {"search": 0.4},
+            **{"timings_ms": {"search": 0.4}, "trace_id": "trc_01k8example0000000000000000"},
         },
     ),
     "get_memory": (

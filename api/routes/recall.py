@@ -12,7 +12,10 @@ from api.recall_schemas import RecallIn, RecallOut, SubjectRecallIn
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
 from api.schemas import Text
 from api.session_meters import SessionMeters
-from rag.recall.recall import Recalled
+from rag.recall.recall import Recalled, RecallQuestion
+from rag.traces.conversed import of_recall
+from rag.traces.left import Left
+from rag.traces.wording import recall_to_json
 from tenants.context import Scope
 
 routes = router("Sessions")
@@ -35,7 +38,12 @@ async def recall_session(
     entry: Entry,
 ) -> Response:
     handle = services.conversations.recall.for_tenant(tenant, SessionMeters(services, tenant, session_id).question())
-    return await _answer(request, body, entry, lambda: handle.in_session(session_id, body.question(), charge_id=charge_id))
+    question = body.question()
+
+    def trace(found: Recalled) -> str | None:
+        return services.traces.tracer.leave(tenant, _left(question, found, session_id=session_id), request=charge_id)
+
+    return await _answer(request, body, entry, lambda: handle.in_session(session_id, question, charge_id=charge_id), trace)
 
 
 @routes.post(
@@ -50,15 +58,27 @@ async def recall(
 ) -> Response:
     handle = services.conversations.recall.for_tenant(tenant, meter_of(services, tenant, ()))
     question = body.question(tuple(body.tags))
-    return await _answer(request, body, entry, lambda: handle.of_subject(body.subject, question, charge_id=charge_id))
+
+    def trace(found: Recalled) -> str | None:
+        return services.traces.tracer.leave(tenant, _left(question, found, subject=body.subject), request=charge_id)
+
+    return await _answer(request, body, entry, lambda: handle.of_subject(body.subject, question, charge_id=charge_id), trace)
 
 
-async def _answer(request: Request, body: RecallIn, entry: OwnEntry, ask: Callable[[], Recalled]) -> Response:
+def _left(question: RecallQuestion, found: Recalled, *, session_id: str | None = None, subject: str | None = None) -> Left:
+    words = {"recall": recall_to_json(question)}
+    conversed = of_recall(question.text, found)
+    return Left("recall", subject=subject, session_id=session_id, conversed=conversed, words=words)
+
+
+async def _answer(
+    request: Request, body: RecallIn, entry: OwnEntry, ask: Callable[[], Recalled], trace: Callable[[Recalled], str | None]
+) -> Response:
     """Rendered and put on record in the thread."""
 
     def work() -> tuple[str, int]:
         found = ask()
-        rendered = RecallOut.of(found, explain=body.explain).model_dump_json()
+        rendered = RecallOut.of(found, explain=body.explain, trace_id=trace(found)).model_dump_json()
         entry.write(200, {"turns": [each.turn.id for each in found.turns]})
         return rendered, found.charged
 

@@ -4,8 +4,8 @@ packed into one budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlmodel import col, select
@@ -13,11 +13,13 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from config.database import Database
-from rag.context.pins import Pins, pinned
+from rag.context.found import Recalled, Remembered
+from rag.context.moments import Moment, When, moment_of
+from rag.context.pins import Pins
 from rag.context.recaps import Recaps
 from rag.context.turns import said_of
 from rag.packing.conversation import Conversation, Material, Plan, pack_conversation
-from rag.packing.elements import USER, Fact, Pin, Said
+from rag.packing.elements import USER, Pin, Said
 from rag.packing.packing import Count
 from rag.packing.shares import Part
 from rag.retrieval.question import Answer
@@ -29,25 +31,6 @@ from rag.types import MAX_QUESTION_CHARS, Meter, Speaker
 MAX_WINDOW = 1_000  #: turns that a window can have
 PAGE = 100  # turns that are read at once
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Recalled:
-    """Turns of sessions, best first."""
-
-    turns: Sequence[Said] = ()
-    scores: Mapping[str, float] = field(default_factory=dict)  #: by the turns' ids
-    charged: int = 0
-    degraded: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """Facts of the subject, best first."""
-
-    facts: Sequence[Fact] = ()
-    charged: int = 0
-    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +52,22 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """How a context is packed once more."""
+
+    when: When = None
+    recaps_by: int | None = None  #: Unix milliseconds: not all that are made now were there; None: they were
+
+
+@dataclass(frozen=True, slots=True)
 class SessionContext:
     conversation: Conversation
     subject: str
     question: str | None
     answer: Answer | None
     recalled: Recalled
+    remembered: Remembered
+    moment: Moment
     charged: int = 0  #: for embedding, beside the answer's
     llm_tokens: int = 0  #: beside the answer's
     degraded: tuple[str, ...] = ()
@@ -85,7 +78,7 @@ class _Read:
     """A session at one moment."""
 
     subject: str
-    first: int
+    moment: Moment
     turns: Sequence[Said]
     pins: Sequence[Pin]
 
@@ -108,19 +101,23 @@ class TenantContexts:
     def __init__(self, parts: Contexts, scope: Speaker) -> None:
         self._parts, self._scope = parts, scope
 
-    def pack(self, request: Request, sources: Sources, count: Count, *, charge_id: str) -> SessionContext:
+    def pack(
+        self, request: Request, sources: Sources, count: Count, *, charge_id: str, again: Again | None = None
+    ) -> SessionContext:
         """Raise NotFound for a session that this scope does not reach, InvalidInput for a budget without room for the newest
-        turns."""
-        read, plan = self._read(request), request.plan
+        turns. `again`: as at another moment, and nothing of it is kept."""
+        read, plan = self._read(request, None if again is None else again.when), request.plan
         question = _question(request, read.turns)
         answer = _asked(sources.documents, "documents", plan, question)
         recalled = _asked(sources.recalled, "recalled", plan, question) or Recalled()
         remembered = self._remembered(sources, plan, question, read.subject)
         recaps = self._parts.recaps.of(self._scope, request.session_id, sources.llm_meter, charge_id=charge_id)
+        if again is not None:
+            recaps.made_by, recaps.keeps = again.recaps_by, False
         material = Material(
             request.session_id,
             read.turns,
-            read.first,
+            read.moment.archived + 1,
             pins=read.pins,
             recaps=recaps.until,
             facts=remembered.facts,
@@ -136,27 +133,27 @@ class TenantContexts:
             question,
             answer,
             recalled,
+            remembered,
+            read.moment,
             charged=recalled.charged + remembered.charged,
             llm_tokens=recaps.charged,
             degraded=tuple(degraded),
         )
 
-    def _read(self, request: Request) -> _Read:
+    def _read(self, request: Request, when: When) -> _Read:
         with self._parts.database.read(self._scope) as session:
             chat = find(session, self._scope, request.session_id, self._parts.clock())
-            turns, left, before = list[Turn](), request.plan.budget, chat.turns + 1
-            while (
-                before > chat.archived_turns + 1 and len(turns) < MAX_WINDOW and (left > 0 or len(turns) < request.plan.newest)
-            ):
-                page = session.scalars(_newest(request.session_id, chat.archived_turns, before)).all()
+            moment, marked = moment_of(session, chat, when)
+            turns, left, before = list[Turn](), request.plan.budget, moment.turns + 1
+            while before > moment.archived + 1 and len(turns) < MAX_WINDOW and (left > 0 or len(turns) < request.plan.newest):
+                page = session.scalars(_newest(request.session_id, moment.archived, before)).all()
                 if not page:
                     break
                 turns += restored(session, page)  # another moment's, where the window moved on meanwhile
                 left -= sum(turn.tokens for turn in page)
                 before = page[-1].seq
-            marked = pinned(session, request.session_id)
-        pins = [*map(Pin, request.pins), *(Pin(said_of(each.turn).text, said_of(each.turn)) for each in marked)]
-        return _Read(chat.subject, chat.archived_turns + 1, [said_of(turn) for turn in reversed(turns)], pins)
+        pins = [*map(Pin, request.pins), *(Pin(said.text, said) for said in map(said_of, marked))]
+        return _Read(chat.subject, moment, [said_of(turn) for turn in reversed(turns)], pins)
 
     @staticmethod
     def _remembered(sources: Sources, plan: Plan, question: str | None, subject: str) -> Remembered:

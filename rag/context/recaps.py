@@ -58,15 +58,18 @@ class SessionRecaps:
     charged: int = 0  #: tokens of the language model
     #: A language model was to write one, and did not; or there are more to make than MAX_MADE, or turns that are damaged.
     degraded: bool = False
+    keeps: bool = True  #: what is made; else what is missing is made for this context alone
+    made_by: int | None = None  #: Unix milliseconds: those of a context that did without any made later; None: all
 
     def until(self, last: int) -> list[Recap]:
         """What turns 1 to `last` came to, oldest first. What is missing is made, and kept unless it is of the last few."""
         spans = cover(last)
         kept = self._kept(spans)
         missing = [part for span in reversed(spans) if span.key not in kept for part in within(span)]
+        self.degraded |= self.made_by is not None
         tail: list[Recap] = []
         try:
-            if missing:
+            if missing and self.made_by is None:
                 kept |= self._made_of(missing)
             if spans and not spans[-1].level:
                 tail = [Recap(*spans[-1].key, extract(self._lines(spans[-1])[spans[-1].first]))]
@@ -87,6 +90,8 @@ class SessionRecaps:
         statement = select(SessionRecap).where(
             col(SessionRecap.session_id) == self.session_id, col(SessionRecap.first_seq).in_(firsts)
         )
+        if self.made_by is not None:
+            statement = statement.where(col(SessionRecap.created_at) <= self.made_by)
         return {(row.first_seq, row.last_seq): row for row in session.scalars(statement)}
 
     def _made_of(self, missing: Sequence[Span]) -> dict[tuple[int, int], SessionRecap]:
@@ -102,7 +107,8 @@ class SessionRecaps:
                 said = self._lines(Span(span.first, wanted[min(at + PAGE // FAN, len(wanted)) - 1].last, 1), until=PAGE)
             lines = said.get(span.first, []) if span.level == 1 else _lines_below(span, known)
             known[span.key] = self._row(span, lines, write)
-        self._keep([known[span.key] for span in wanted])
+        if self.keeps:
+            self._keep([known[span.key] for span in wanted])
         return known
 
     def _row(self, span: Span, lines: Sequence[Line], write: bool) -> SessionRecap:

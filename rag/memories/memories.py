@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlmodel import col, select
@@ -71,14 +71,23 @@ class TenantMemories(Changing):
                 sources.setdefault(each.number, []).append(Source(each.session_id, each.seq, each.document_id))
         return [Memory(row, tuple(sources.get(row.number, ()))) for row in rows]
 
-    def search(self, query: str, *, charge_id: str, wanted: Wanted | None = None, limit: int = 10) -> Found:
-        """The subject's memories that fit the question best, by meaning and by words. Every one is looked at."""
-        wanted = wanted or Wanted()
+    def search(
+        self,
+        query: str,
+        *,
+        charge_id: str,
+        wanted: Wanted | None = None,
+        limit: int = 10,
+        by: Vector | Literal["words", "anew"] = "anew",
+    ) -> Found:
+        """The subject's memories that fit the question best, by meaning and by words. Every one is looked at. `by`: the
+        question's vector, if it is known, or words alone."""
+        wanted, now = wanted or Wanted(), self._parts.clock()
         self._require_past(wanted.as_of)
         subject = self._subject(wanted.subject)
-        vector, charged, degraded = self._asked(query, charge_id)
+        vector, charged, degraded = self._asked(query, charge_id, by)
         columns: tuple[Any, ...] = V.memory_id, V.terms, V.vector, V.space, V.tags
-        scan = sa.select(*map(col, columns)).where(col(V.subject) == subject, *conditions(wanted, self._parts.clock()))
+        scan = sa.select(*map(col, columns)).where(col(V.subject) == subject, *conditions(wanted, now))
         space = self._parts.embedding.space.id
         with self._parts.database.read(self._scope) as session:
             rows = session.execute(scan.order_by(col(V.memory_id).desc()).limit(MAX_SCANNED)).all()
@@ -93,9 +102,15 @@ class TenantMemories(Changing):
                 each.version.memory_id: each for each in with_sources(session, session.scalars(select(V).where(*chosen)).all())
             }
         hits = tuple(MemoryHit(found[each.id], each.score, each.cosine, each.words) for each in ranked)
-        return Found(hits, charged, degraded)
+        return Found(hits, charged, degraded, vector, now)
 
-    def _asked(self, query: str, charge_id: str) -> tuple[Vector | None, int, tuple[str, ...]]:
+    def _asked(
+        self, query: str, charge_id: str, by: Vector | Literal["words", "anew"]
+    ) -> tuple[Vector | None, int, tuple[str, ...]]:
+        if not isinstance(by, str):
+            return by, 0, ()
+        if by == "words":
+            return None, 0, ()
         try:
             found = self._parts.embedding.embed_query(self._scope, self._meter, query, charge_id=charge_id)
         except Unavailable:

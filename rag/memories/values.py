@@ -119,3 +119,5 @@ class Found:
     hits: tuple[MemoryHit, ...]
     charged: int = 0
     degraded: tuple[str, ...] = ()
+    vector: Any = None  #: of the question; None: by words alone
+    at: int = 0  #: of when it is

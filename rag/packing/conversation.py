@@ -55,6 +55,7 @@ class Conversation:
     message_tokens: int  #: of the messages, with what their form takes
     chosen: Chosen
     left_out: Mapping[Part, int] = field(default_factory=dict)  #: what was there and did not fit
+    spent: Mapping[Part, int] = field(default_factory=dict)  #: tokens that each part took when the budget was shared
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -80,7 +81,7 @@ class _Packer:
         self.material, self.plan, self.count = material, plan, count
         turns = [*material.turns]
         self._must = turns[len(turns) - min(plan.newest, len(turns)) :]
-        self._turns = turns
+        self._turns, self._purse = turns, Purse(0, {})
 
     def least(self) -> Conversation:
         """What stands in it in any case."""
@@ -94,7 +95,7 @@ class _Packer:
     def fill(self, least: Conversation) -> Chosen:
         message, musts = self._cost_of_message(), [self._cost_of_turn(said) for said in self._must]
         pins = max(0, max(least.tokens, least.message_tokens) - sum(musts) - message)
-        purse = Purse(self.plan.budget - pins, self.plan.shares)
+        purse = self._purse = Purse(self.plan.budget - pins, self.plan.shares)
         # A longer message does not make the window smaller, unless it must: what the question fills gives way to it.
         recent, spent = self._window(musts, min(purse.allowance("recent"), self.plan.budget - pins - message))
         purse.spend("recent", spent + message)
@@ -165,7 +166,7 @@ class _Packer:
     def _measured(self, chosen: Chosen) -> Conversation:
         composed = compose(chosen, self.plan.knowledge)
         tokens, of_messages = self.count(composed.text), count_messages(composed.messages, self.count)
-        return Conversation(composed, tokens, of_messages, chosen, self._left_out(chosen))
+        return Conversation(composed, tokens, of_messages, chosen, self._left_out(chosen), self._purse.spent)
 
     def less(self, chosen: Chosen) -> Chosen:
         """Without the least of it, the last part first; never without what must be in it."""

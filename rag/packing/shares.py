@@ -40,10 +40,12 @@ class Purse:
 
     def __init__(self, room: int, shares: Mapping[Part, float]) -> None:
         self._room, self._shares, self._carried = room, shares, 0
+        self.spent: dict[Part, int] = {}
 
     def allowance(self, part: Part) -> int:
         return max(0, int(self._room * self._shares.get(part, 0.0)) + self._carried) if part in self._shares else 0
 
     def spend(self, part: Part, tokens: int) -> None:
         """Also more than its allowance, where that must be: those behind it have less."""
+        self.spent[part] = tokens
         self._carried += int(self._room * self._shares.get(part, 0.0)) - tokens

@@ -30,6 +30,16 @@ class Known(NamedTuple):
     embedded_turns: int
 
 
+class Indexed(NamedTuple):
+    """How much of a session a recall looked at: enough to look at as much again."""
+
+    id: str
+    before: int  #: turns before the first of the index
+    turns: int  #: the last
+    embedded_turns: int
+    archived_turns: int
+
+
 _TURNS = (
     sa.select(col(Turn.id), col(Turn.seq), col(Turn.role), col(Turn.speaker), col(Turn.content), col(Turn.said_at))
     .where(

@@ -21,7 +21,7 @@ from config.clock import Clock
 from config.database import ROWS_BY_KEY, Database
 from config.errors import BudgetExhausted, InvalidInput, Unavailable
 from rag.embedding.service import Embedded, EmbeddingService
-from rag.recall.loading import MAX_TURNS, Known, brought_up
+from rag.recall.loading import MAX_TURNS, Indexed, Known, brought_up
 from rag.recall.ranking import Asked, Hit, Mask, Weights, rank
 from rag.recall.resident import Held, Residents
 from rag.recall.thread import Thread
@@ -30,6 +30,7 @@ from rag.retrieval.stopwatch import Stopwatch
 from rag.sessions.finding import alive, find
 from rag.sessions.tables import ChatSession, SessionTag, Turn
 from rag.sessions.values import ROLES
+from rag.store.base import Vector
 from rag.types import Meter, Speaker
 
 MAX_TOP_K = 100
@@ -71,6 +72,9 @@ class Recalled:
     charged: int = 0
     cached: int = 0
     timings_ms: Mapping[str, float] = field(default_factory=dict)  #: `model` is a part of `embedding`
+    vector: Vector | None = None  #: of the question; None: by words alone
+    asked_at: datetime | None = None  #: what times of the question refer to
+    indexed: tuple[Indexed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +99,22 @@ _OF_SUBJECT = (
 
 
 @cache
-def _by_ids(size: int) -> SelectOfScalar[Turn]:
-    """Turns in the windows of sessions that nobody has ended. One statement for each size: an `IN` that is expanded with each
-    execution costs more than SQLite takes for it.
+def by_ids(size: int, *, archived: bool = False) -> SelectOfScalar[Turn]:
+    """Turns of sessions that nobody has ended, in their windows unless `archived`. One statement for each size: an `IN` that is
+    expanded with each execution costs more than SQLite takes for it.
     """
     ids = [sa.bindparam(f"id{number}", type_=sa.String()) for number in range(size)]
+    of_session = select(Turn).join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
     return (
-        select(Turn)
-        .join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
-        .where(col(Turn.id).in_(ids), col(Turn.seq) > col(ChatSession.archived_turns))
+        (of_session if archived else of_session.where(col(Turn.seq) > col(ChatSession.archived_turns)))
+        .where(col(Turn.id).in_(ids))
         .where(*alive(sa.bindparam("now", type_=sa.BigInteger())))
         .execution_options(**ROWS_BY_KEY)
     )
 
 
-_Where = Callable[[Session], list[Known]]
-_Found = Mapping[int, tuple[Held, Known]]  #: by the identity of the thread
+Where = Callable[[Session], list[Known]]
+Found = Mapping[int, tuple[Held, Known]]  #: by the identity of the thread
 
 
 class TenantRecall:
@@ -145,7 +149,7 @@ class TenantRecall:
                 turns += row.turns - row.archived_turns
         return found
 
-    def _recall(self, where: _Where, question: RecallQuestion, charge_id: str) -> Recalled:
+    def _recall(self, where: Where, question: RecallQuestion, charge_id: str) -> Recalled:
         watch = Stopwatch()
         found = self._found(where)
         watch.lap("index")
@@ -155,7 +159,7 @@ class TenantRecall:
         named = spans(question.text, asked_at) if question.times != "ignore" else ()
         vector = None if embedded is None else embedded.vectors[0]
         asked = Asked(question.text, vector, named if question.times == "boost" else ())
-        hits = _ranked(found, asked, question, named)
+        hits, indexed = _ranked(found, asked, question, named)
         watch.lap("ranking")
         turns = self._read(hits, found, question.neighbours)
         watch.lap("hydration")
@@ -167,9 +171,12 @@ class TenantRecall:
             charged=0 if embedded is None else embedded.charged,
             cached=0 if embedded is None else embedded.cached,
             timings_ms={**watch.each(), "model": 0.0 if embedded is None else round(embedded.model_s * 1000, 3)},
+            vector=vector,
+            asked_at=asked_at,
+            indexed=indexed,
         )
 
-    def _found(self, where: _Where) -> _Found:
+    def _found(self, where: Where) -> Found:
         """The indexes of the sessions, with all that has been said."""
         found, space = {}, self._parts.embedding.space.id
         with self._parts.database.read(self._scope) as session:
@@ -186,7 +193,7 @@ class TenantRecall:
         except (Unavailable, BudgetExhausted):
             return None, ("dense",)
 
-    def _read(self, hits: Sequence[Hit], found: _Found, neighbours: int) -> list[RecalledTurn]:
+    def _read(self, hits: Sequence[Hit], found: Found, neighbours: int) -> list[RecalledTurn]:
         """What was said, from SQL as it is now: a turn that is not there any more is left out."""
         wanted = [_around(hit, *found[id(hit.thread)], neighbours) for hit in hits]
         ids = sorted({each for around in wanted for part in around for each in part})
@@ -195,16 +202,21 @@ class TenantRecall:
         size = 1 << (len(ids) - 1).bit_length()
         given = {f"id{number}": ids[min(number, len(ids) - 1)] for number in range(size)}
         with self._parts.database.read(self._scope) as session:
-            rows = {row.id: row for row in session.scalars(_by_ids(size), {**given, "now": self._parts.clock()})}
-        turns = []
+            rows = {row.id: row for row in session.scalars(self._texts(size), {**given, "now": self._parts.clock()})}
+        turns = list[RecalledTurn]()
         for hit, (before, own, after) in zip(hits, wanted, strict=True):
             if own[0] in rows:
                 beside = [tuple(rows[each] for each in part if each in rows) for part in (before, after)]
                 turns.append(RecalledTurn(rows[own[0]], round(hit.score, 4), hit.legs, *beside))
         return turns
 
+    def _texts(self, size: int) -> SelectOfScalar[Turn]:
+        return by_ids(size)
 
-def _ranked(found: _Found, asked: Asked, question: RecallQuestion, named: Sequence[Span]) -> list[Hit]:
+
+def _ranked(
+    found: Found, asked: Asked, question: RecallQuestion, named: Sequence[Span]
+) -> tuple[list[Hit], tuple[Indexed, ...]]:
     """The indexes are held meanwhile, in an order that all keep to."""
     with ExitStack() as stack:
         for held, _known in sorted(found.values(), key=lambda each: each[1].id):
@@ -212,10 +224,13 @@ def _ranked(found: _Found, asked: Asked, question: RecallQuestion, named: Sequen
         threads = [held.thread for held, _ in found.values()]
         weights = Weights(recency=question.recency)
         allow = partial(_allowed, found, question, named)
-        return rank(threads, asked, limit=question.top_k, weights=weights, allow=allow)
+        indexed = tuple(
+            Indexed(known.id, held.before, held.seq, held.embedded, known.archived_turns) for held, known in found.values()
+        )
+        return rank(threads, asked, limit=question.top_k, weights=weights, allow=allow), indexed
 
 
-def _allowed(found: _Found, question: RecallQuestion, named: Sequence[Span], thread: Thread) -> Mask:
+def _allowed(found: Found, question: RecallQuestion, named: Sequence[Span], thread: Thread) -> Mask:
     """Rows in the session's window that the question asks for."""
     held, known = found[id(thread)]
     allowed: Mask = np.arange(len(thread)) >= known.archived_turns - held.before

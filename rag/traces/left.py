@@ -18,6 +18,7 @@ from rag.embedding.runtime import Matrix
 from rag.packing.rendering import Citation
 from rag.ranking import Ranked
 from rag.retrieval.question import Answer, AskedOf, Question
+from rag.traces.conversed import Conversed
 from rag.traces.wording import question_to_json
 from rag.types import Reader
 
@@ -71,7 +72,7 @@ class Left:
     packing: Packing | None = None
     subject: str | None = None  #: whose session it is, if the caller is not bound to one
     session_id: str | None = None
-    recalled: Sequence[tuple[str, float]] = ()  #: ids of turns or memories with their scores, best first
+    conversed: Conversed | None = None  #: of a session's context, and of a recall
     details: Mapping[str, Any] = field(default_factory=dict)
     words: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,19 +94,27 @@ def is_sampled(tenant_id: str, request: str, sample: float) -> bool:
 def body_of(left: Left, asker: Asker, contents: Contents) -> bytes:
     """As JSON."""
     answer, packing = left.answer, left.packing
-    body: dict[str, Any] = {"recalled": len(left.recalled), "details": left.details}
+    body: dict[str, Any] = {"recalled": len(_recalled(left)), "details": left.details}
     if answer is not None:
         body |= _told(answer)
     if packing is not None:
         body["context"] = {name: getattr(packing, name) for name in ("tokens", "max_tokens", "tokenizer", "left_out")}
+    if left.conversed is not None:
+        body["degraded"] = left.conversed.degraded
     if contents != "none":
         body |= _ids(left, asker)
     if contents == "full":
         body["words"] = left.words
+        if left.conversed is not None:
+            body["asked"] = {"text": left.conversed.question, "dense": left.conversed.vector is not None}
         if left.question is not None:
             body["question"] = question_to_json(left.question)
             body["searched"] = _searched(answer)
     return orjson.dumps(body)
+
+
+def _recalled(left: Left) -> Sequence[tuple[str, float]]:
+    return () if left.conversed is None else left.conversed.recalled
 
 
 def _told(answer: Answer) -> dict[str, Any]:
@@ -131,7 +140,9 @@ def _asked(answer: Answer, each: AskedOf) -> list[Any]:
 
 def _ids(left: Left, asker: Asker) -> dict[str, Any]:
     labels = asker.labels
-    ids: dict[str, Any] = {"labels": None if labels is None else sorted(labels), "recalled": [*left.recalled]}
+    ids: dict[str, Any] = {"labels": None if labels is None else sorted(labels), "recalled": [*_recalled(left)]}
+    if left.conversed is not None:
+        ids["conversation"] = left.conversed.ids
     if left.answer is not None:
         ids["passages"] = _passages(left.answer, asker.cache_salt)
     if left.packing is not None:
@@ -177,6 +188,15 @@ def digest_of(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
+def vectors_of(left: Left) -> Matrix | None:
+    """Of the phrasings that documents were searched by, and then of what was asked of the conversation."""
+    searched = None if left.answer is None else left.answer.searched
+    rows = [] if searched is None or searched.vectors is None else [searched.vectors]
+    if left.conversed is not None and left.conversed.vector is not None:
+        rows.append(np.asarray([left.conversed.vector], np.float32))
+    return np.concatenate(rows) if rows else None
+
+
 def packed_vectors(vectors: Matrix) -> bytes:
     """Vectors of models are those of the cache, which keeps them as float16; one that was moved is not."""
     with np.errstate(over="ignore"):
@@ -194,6 +214,13 @@ def unpacked_vectors(data: bytes, count: int, dimensions: int) -> Matrix | None:
 
 def shown_passage(values: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(PASSAGE, values, strict=True))
+
+
+def asked_text(body: Mapping[str, Any]) -> str | None:
+    """What was asked, of one that holds it."""
+    asked = body.get("question") or body.get("asked") or {}
+    text: str | None = asked.get("text")
+    return text
 
 
 def read_body(body: bytes) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from config.clock import Clock
 from config.database import Database
 from config.ids import new_id
 from rag.sessions.tables import GONE, ChatSession
-from rag.traces.left import Asker, Left, TracePolicy, body_of, bounds_of, is_sampled, packed_vectors
+from rag.traces.left import Asker, Left, TracePolicy, body_of, bounds_of, is_sampled, packed_vectors, vectors_of
 from rag.traces.tables import Trace, TraceErasure
 
 FLUSH_S = 1.0  #: at most so much is lost when the process is killed
@@ -99,8 +99,8 @@ class Tracer:
 
     def _row(self, waiting: _Waiting) -> dict[str, Any]:
         left, contents = waiting.left, waiting.policy.contents
-        searched = left.answer.searched if left.answer is not None and contents == "full" else None
-        vectors = None if searched is None or searched.vectors is None else packed_vectors(searched.vectors)
+        matrix = vectors_of(left) if contents == "full" else None
+        vectors = None if matrix is None else packed_vectors(matrix)
         return {
             "id": waiting.id,
             "tenant_id": waiting.tenant_id,

@@ -15,7 +15,7 @@ from rag.corpus import Document
 from rag.evaluation.tables import Feedback
 from rag.traces.difference import OVERLAPS, RBO_P
 from rag.traces.left import Asker, named
-from rag.traces.replaying import Replayed
+from rag.traces.replayed import Replayed
 
 MAX_REPLAYED, MAX_MARKS, GOOD = 500, 10_000, 4  # traces of one report; opinions that are read; least rating of a useful one
 WORST = 10
@@ -97,21 +97,20 @@ class Report:
         self.skipped[code] = self.skipped.get(code, 0) + 1
 
     def add(self, replayed: Replayed, marks: Marks) -> None:
-        found, query = replayed.difference, replayed.body["question"]["text"]
         self.traces += 1
         self.replayed += 1
         self.empty += replayed.is_empty
-        self.max_score_difference = max(self.max_score_difference, found.score_difference)
-        self._rbo.append(found.rbo)
-        for k, value in found.overlaps.items():
+        self.max_score_difference = max(self.max_score_difference, replayed.score_difference)
+        self._rbo.append(replayed.rbo)
+        for k, value in replayed.overlaps.items():
             self._overlaps[k].append(value)
         if replayed.context is not None:
             self.contexts += 1
             self.contexts_equal += replayed.context.equal
         if not replayed.is_empty:
-            self._losses.append(Loss(found.rbo, replayed.trace.id, query))
-        self.tokens += replayed.answer.charged + replayed.answer.rerank_tokens
-        for mark in marks.get(query, ()):
+            self._losses.append(Loss(replayed.rbo, replayed.trace.id, replayed.query))
+        self.tokens += replayed.charged
+        for mark in marks.get(replayed.query, ()):
             self.marked += 1
             self.useful_then += _holds(replayed, mark, then=True)
             self.useful_now += _holds(replayed, mark, then=False)

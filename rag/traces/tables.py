@@ -30,7 +30,7 @@ class Trace(TenantOwned, table=True):
     contents: str  #: what of it was kept: full, ids or none
     body: bytes  #: JSON: see `rag.traces.left`
     space: str | None = None  #: in which the vectors are
-    vectors: bytes | None = None  #: of the phrasings, one after the other; float16 where that loses nothing, else float32
+    vectors: bytes | None = None  #: `rag.traces.left.vectors_of`; float16 where that loses nothing, else float32
 
 
 class TraceErasure(TenantOwned, table=True):

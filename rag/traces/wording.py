@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 from rag.arranging.wishes import NONE, Boost, Recency, Wishes
 from rag.filters import Compare, Filter, parse
+from rag.recall.recall import RecallQuestion
 from rag.retrieval.question import Question
 
-_SIMPLE = (*("text", "others", "collections", "top_k", "rerank", "rewrite", "mode", "as_of", "dense_weight", "tuned"),)
+_SIMPLE = (
+    *("text", "others", "collections", "top_k", "rerank", "rewrite", "mode", "as_of", "dense_weight", "tuned", "session"),
+)
+_OF_RECALL = (*("top_k", "neighbours", "said_after", "said_before", "times", "recency", "by_words"),)
 _OF_WISHES = tuple(each.name for each in fields(Wishes) if each.name not in ("boosts", "recency"))
 
 
@@ -29,6 +34,17 @@ def question_from_json(said: Mapping[str, Any]) -> Question:
         given[name] = tuple(given[name])
     filter_ = parse(said["filter"]) if "filter" in said else None
     return Question(**given, filter=filter_, wishes=_wishes_from_json(said.get("wishes")))
+
+
+def recall_to_json(question: RecallQuestion) -> dict[str, Any]:
+    """Without its text and the time that it refers to, which a trace has beside it."""
+    said = {name: getattr(question, name) for name in _OF_RECALL}
+    return said | {"roles": sorted(question.roles), "tags": question.tags}
+
+
+def recall_from_json(said: Mapping[str, Any], text: str, asked_at: datetime | None) -> RecallQuestion:
+    given = {name: said[name] for name in _OF_RECALL}
+    return RecallQuestion(text, **given, roles=frozenset(said["roles"]), tags=tuple(said["tags"]), asked_at=asked_at)
 
 
 def filter_to_json(filter_: Filter) -> dict[str, Any]:

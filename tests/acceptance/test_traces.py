@@ -114,6 +114,40 @@ def test_the_command_shows_what_changed_and_reports_many(quick: Service, tenants
     assert refused["error"]["code"] == "invalid_input"
 
 
+def test_a_conversation_is_replayed_as_of_then_and_as_of_now(quick: Service, tenants: list[tuple[str, Carrel]]) -> None:
+    (name, client), (_, other) = tenants
+    session = client.sessions.create(subject="ann").id
+    said = [{"role": "user", "content": "Where is my lamp?"}, {"role": "assistant", "content": "In the hall, by the door."}]
+    client.sessions.append(session, said)
+    client.session_documents.create(session, text="The lamp is in the hall since Monday.").wait()
+    client.memories.add(subject="ann", memories=[{"text": "The lamp of Ann is green"}])
+    context = client.context(session=session, message="Which lamp?", memories=True, collections=["default"], max_tokens=900)
+    recall = client.sessions.recall(session, "lamp")
+    assert "since Monday" in context.text
+    traces = [context.trace_id or "", recall.trace_id or ""]
+    client.sessions.append(session, [{"role": "user", "content": "I gave the lamp away."}])
+    for trace_id in traces:
+        replay = client.traces.replay(trace_id)
+        assert (replay.empty, replay.tokens, replay.conversation and replay.conversation.as_of) == (True, 0, "then"), replay
+        now = client.traces.replay(trace_id, as_of="now")
+        assert now.conversation is not None
+        assert "I gave the lamp away." in {item.snippet for item in now.conversation.items if item.change == "came"}
+        assert (now.empty, client.traces.get(trace_id).session_id) == (False, session)
+        with pytest.raises(NotFoundError):
+            other.traces.replay(trace_id)
+    wait_for(lambda: len([*client.traces.list(session_id=session)]) == 2, what="traces to be written")
+    assert "as of then" in (same := carrel_here("replay", session, "-t", name, env=quick.env))
+    assert "2 of 2 answers are as they were" in same
+    assert "1 of 1 contexts are equal." in same
+    shown = carrel_here("replay", session, "--as-of", "now", "-t", name, env=quick.env)
+    assert "I gave the lamp away." in shown
+    assert "Conversation as of now. Tokens then→now: recent " in shown
+    assert "0 of 2 answers are as they were" in shown
+    client.erasures.session(session)
+    with pytest.raises(NotFoundError):
+        client.traces.replay(traces[0])
+
+
 @pytest.mark.full
 def test_a_service_that_is_asked_to_stop_keeps_every_trace(tmp_path: Path) -> None:
     service = start_service(tmp_path, environment(tmp_path, embedding_runtime="hash"))

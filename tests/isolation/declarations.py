@@ -774,6 +774,17 @@ _DECLARED: tuple[Operation, ...] = (
         {**_TRACE, "body.collections.0": "collection name"},
         {"body": {"collections": [""], **_OTHERWISE}},
     ),
+    *(
+        Operation(
+            "POST /v1/traces/{trace_id}/replay",
+            "query",
+            200,
+            {"path.trace_id": f"trace/{of}"},
+            {"body": {"as_of": "now", "fresh_vector": True}},
+            variant=of,
+        )
+        for of in ("of a session", "of a recall")
+    ),
     Operation(
         "POST /v1/traces/replay",
         "query",

@@ -344,7 +344,11 @@ class World:
         for trace in ("trace", "trace/second"):
             asked = {"query": own["text"], "collections": [own["collection name"]]}
             own[trace] = self.ask("POST /v1/query", token, body=asked)["trace_id"]
-        own["traced subject"], own["traced session"] = own["subject"], own["trace"]
+        asked = {"session": own["session"], "query": own["text"], "memories": True, "collections": [own["collection name"]]}
+        own["trace/of a session"] = self.ask("POST /v1/context", token, body=asked)["trace_id"]
+        asked = {"query": own["text"]}
+        own["trace/of a recall"] = self.ask("POST /v1/recall", token, body=asked)["trace_id"]
+        own["traced subject"], own["traced session"] = own["subject"], own["session"]
         self.services.traces.tracer.flush()
 
     def _stores(self, member: Member) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,89 +12,23 @@ import pytest
 
 from api.trace_schemas import ReplayOut
 from config.clock import system_clock
-from config.database import Database
 from config.errors import Conflict, InvalidInput, ModelUnavailable, NotFound
 from rag.arranging.wishes import Boost, Recency, Wishes
 from rag.evaluation.feedback import FeedbackStore, Opinion
 from rag.filters import parse
 from rag.llm.rewriting import Rewritten
-from rag.packing.counting import counter
-from rag.packing.packing import pack
-from rag.result_cache import ResultCache
+from rag.memories.values import Fact
+from rag.recall.recall import RecallQuestion
 from rag.retrieval.question import Question
-from rag.store.base import VectorStore
 from rag.store.memory import MemoryStore
-from rag.traces.left import Left, Packing, TracePolicy
-from rag.traces.reading import Traces
-from rag.traces.recorder import Tracer
+from rag.traces.left import TracePolicy
 from rag.traces.regression import Report, useful_marks
-from rag.traces.replaying import Otherwise, Replayed, Replayer
+from rag.traces.replayed import Otherwise
 from rag.traces.tables import Trace
 from tenants.context import TenantContext
 from tests.support import FreeMeter, served_engine
-from tests.world import TENANTS, World
-
-ASH, ELM = TENANTS
-WORDS = ("oak", "pine", "shelf", "lamp", "map", "globe", "atlas", "ladder", "desk", "chair", "window", "door")
-AS_IT_WAS = Otherwise()
-
-
-def sentences(name: str, number: int, count: int = 9) -> str:
-    chance, told = random.Random(f"{name} {number}"), "The {} of {} stands by the {}."
-    parts = (f"{name} {number}.{part}" for part in range(count))
-    return "\n\n".join(
-        " ".join(told.format(chance.choice(WORDS), part, chance.choice(WORDS)) for _ in range(6)) for part in parts
-    )
-
-
-FULL = TracePolicy(1.0, "full", 30)
-
-
-@dataclass
-class Stand:
-    """Two tenants with documents, and what leaves and replays traces."""
-
-    world: World
-    policy: TracePolicy = FULL
-
-    def __post_init__(self) -> None:
-        world, retriever = self.world, self.world.retriever
-        retriever.results = ResultCache(1 << 20)
-        self.tracer = Tracer(world.database, system_clock, lambda _: self.policy, world.embedding.space.id)
-        self.replayer = Replayer(world.database, retriever.collections, retriever)
-        self.traces = Traces(world.database)
-        for name in TENANTS:
-            for number in range(3):
-                attributes = {"floor": number, "wing": "north" if number % 2 else "south"}
-                world.bring(name, f"document {number}", sentences(name, number), attributes=attributes)
-            world.bring(name, "board", sentences(name, 9), labels=["board"])
-        world.run_jobs()
-
-    def context(self, name: str, **bounds: Any) -> TenantContext:
-        return replace(self.world.contexts[name], **bounds)
-
-    def ask(self, context: TenantContext, question: Question, *, kind: Any = "query") -> Trace:
-        answer = self.world.retriever.for_tenant(context, FreeMeter()).query(question, charge_id="q")
-        packing = None
-        if kind == "context":
-            packed = pack(answer.passages, 300, counter("o200k_base", self.world.embedding.model))
-            packing = Packing(packed.text, packed.tokens, 300, "o200k_base", packed.left_out, packed.citations)
-        name = self.tracer.leave(context, Left(kind, question, answer, packing), request="r")
-        self.tracer.flush()
-        return self.traces.for_tenant(replace(context, labels=None)).get(name or "")
-
-    def replay(
-        self, context: TenantContext, trace: Trace, otherwise: Otherwise = AS_IT_WAS, meter: FreeMeter | None = None
-    ) -> Replayed:
-        return self.replayer.for_tenant(context, meter or FreeMeter()).replay(trace, otherwise, charge_id="again")
-
-
-def opened(folder: Path, store: VectorStore) -> Iterator[Stand]:
-    database = Database(f"sqlite:///{folder / 'carrel.db'}", synchronous="off")
-    world = World(database, store, folder)
-    yield Stand(world)
-    world.close()
-    database.close()
+from tests.unit.replay_stand import AS_IT_WAS, ASH, ELM, WORDS, Stand, opened, sentences
+from tests.world import TENANTS
 
 
 @pytest.fixture
@@ -141,23 +75,73 @@ def a_question(chance: random.Random) -> Question:
     )
 
 
+def talk(chance: random.Random, count: int) -> list[str]:
+    told = "The {} of {} stands by the {} since {}."
+    days = ("Monday", "May", "yesterday", "3 June")
+    return [told.format(words(chance), number, chance.choice(WORDS), chance.choice(days)) for number in range(count)]
+
+
+def a_session(stand: Stand, context: TenantContext, chance: random.Random, turns: int) -> str:
+    """With pins and memories; some of its turns have no vector yet."""
+    session_id = stand.say(context, talk(chance, turns))
+    stand.embed_turns()
+    stand.say(context, talk(chance, 3), session_id)
+    pins = stand.conversing.contexts.pins.for_tenant(context)
+    for seq in chance.sample(range(1, turns), 2):
+        pins.pin(session_id, seq)
+    for number in range(3):
+        stand.remember(context, Fact(f"Ann keeps the {words(chance)} in room {number}", key=f"room {number}"))
+    return session_id
+
+
+def asked_of_session(stand: Stand, context: TenantContext, session_id: str, chance: random.Random) -> Trace:
+    if chance.random() < 0.2:
+        question = RecallQuestion(words(chance), top_k=chance.choice((3, 20)), neighbours=chance.choice((0, 2)))
+        return stand.recall(context, question, chance.choice((session_id, None)))
+    return stand.converse(
+        context,
+        session_id,
+        strategy=chance.choice(("recent", "recall", "documents", "hybrid", "hybrid")),
+        memories=chance.random() < 0.6,
+        max_tokens=chance.choice((300, 800, 2_000)),
+        newest_turns=chance.choice((0, 2)),
+        knowledge=chance.choice(("last", "system")),
+        mode=chance.choice(("hybrid", "lexical")),
+        collections=chance.choice((["default"], [])),
+        **chance.choice(({}, {"message": f"And {words(chance)} yesterday?"}, {"query": words(chance), "pins": ["Be brief."]})),
+    )
+
+
 def unchanged(stand: Stand, count: int) -> None:
+    """Of four, two are questions to documents, one is a context of them, and one is asked of a conversation."""
     chance = random.Random(2026)
     asked: list[Question] = []
     traces: list[tuple[TenantContext, Trace]] = []
+    sessions = {name: a_session(stand, stand.context(name), chance, 40) for name in TENANTS}
     for number in range(count):
+        name = TENANTS[number % 2]
+        context = stand.context(name, labels=chance.choice((None, frozenset(), frozenset({"board"}))))
+        if number // 2 % 4 == 3:
+            traces.append((context, asked_of_session(stand, context, sessions[name], chance)))
+            continue
         repeats = asked and number % 5 == 4  # out of the cache
         asked.append(chance.choice(asked) if repeats else a_question(chance))
-        context = stand.context(TENANTS[number % 2], labels=chance.choice((None, frozenset(), frozenset({"board"}))))
         traces.append((context, stand.ask(context, asked[-1], kind=("query", "context")[number // 2 % 2])))
-    meter, found = FreeMeter(), 0
+    check_unchanged(stand, traces)
+
+
+def check_unchanged(stand: Stand, traces: Sequence[tuple[TenantContext, Trace]]) -> None:
+    report, meter, found = Report(), FreeMeter(), 0
     for context, trace in traces:
         replayed = stand.replay(replace(context, labels=None), trace, meter=meter)
         assert replayed.is_empty, ReplayOut.of(replayed)
-        assert replayed.difference.rbo == pytest.approx(1.0)
-        assert replayed.vector == ("none" if replayed.question.mode == "lexical" else "stored")
-        found += len(replayed.answer.passages)
-    assert found > count
+        assert replayed.rbo == pytest.approx(1.0)
+        searched = replayed.body.get("searched")
+        assert replayed.vector == "stored" or searched is None or not searched["dense"]
+        report.add(replayed, {})
+        found += len(replayed.answer.passages) + len(replayed.body["recalled"])
+    assert (report.empty, report.contexts_equal, report.rbo) == (len(traces), report.contexts, pytest.approx(1))
+    assert found > len(traces)
     assert meter.paid == {}
 
 

@@ -22,6 +22,7 @@ from rag.sessions.sessions import Sessions
 from rag.sessions.tables import ERASED, ChatSession
 from rag.sessions.values import NewSession
 from rag.traces import recorder
+from rag.traces.conversed import Conversed
 from rag.traces.erasing import DAY_MS, KNOWN_MS, Sweeper, fence
 from rag.traces.left import Left, Packing, TracePolicy, is_sampled, packed_vectors, read_body, unpacked_vectors
 from rag.traces.reading import Traces, Wanted, position
@@ -53,6 +54,12 @@ def left(text: str = "what is kept?", **more: Any) -> Left:
     packing = Packing("the text", 2, 100, "o200k_base", 0, (Citation(1, PASSAGE, 0, 3, 0, 3),))
     question = Question(text, ("default",), filter=FILTER)
     return Left(**{"kind": "context", "question": question, "answer": answer, "packing": packing, **more})
+
+
+def conversed() -> Conversed:
+    """Of a context in which a turn and a memory were found."""
+    vector = np.arange(4, dtype=np.float32)
+    return Conversed(CANARY, vector, ("memories",), (("trn_1", 0.5),), {"memories": [["mem_1", 1, 0.5]]})
 
 
 @pytest.fixture
@@ -110,15 +117,17 @@ def test_what_the_plan_does_not_keep_is_nowhere_in_the_table(
 ) -> None:
     tracer = Tracer(database, clock, lambda _: TracePolicy(1.0, contents, 30), SPACE)
     question = Question(CANARY, ("default",), filter=parse({"key": CANARY, "op": "eq", "value": CANARY}))
-    spoken = left(CANARY, question=question, words={"said": CANARY}, recalled=[("trn_1", 0.5)])
+    spoken = left(CANARY, question=question, words={"said": CANARY}, conversed=conversed())
     name = tracer.leave(asker(), spoken, request="r")
     tracer.flush()
     [row] = rows(database)
     assert (CANARY in str(row.model_dump())) is kept
     assert (row.vectors is not None, row.space is not None) == (kept, kept)
+    assert len(row.vectors or b"") == kept * 3 * 4 * 2  # of two phrasings, and of what was asked of the conversation
     body = read_body(row.body)
     assert ("passages" in body, "labels" in body) == (contents != "none",) * 2
-    assert ("one" in str(row.body), "trn_1" in str(row.body)) == (contents != "none",) * 2
+    assert [each in str(row.body) for each in ("one", "trn_1", "mem_1")] == [contents != "none"] * 3
+    assert (body["degraded"], "asked" in body) == (["memories"], kept)
     assert (body["found"], body["context"]["tokens"], row.id) == (1, 2, name)
 
 

@@ -125,6 +125,8 @@ from carrel_client.tenants import Limit as Limit
 from carrel_client.tenants import Limits as Limits
 from carrel_client.tenants import Plan as Plan
 from carrel_client.tenants import TenantDeletion as TenantDeletion
+from carrel_client.traces import ConversationDifference as ConversationDifference
+from carrel_client.traces import ConversationItem as ConversationItem
 from carrel_client.traces import Replay as Replay
 from carrel_client.traces import ReplayReport as ReplayReport
 from carrel_client.traces import ReplayRow as ReplayRow

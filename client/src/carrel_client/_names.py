@@ -47,6 +47,8 @@ HOMES = {
     "Collections": "_sync.collections",
     "ConflictError": "errors",
     "Context": "answers",
+    "ConversationDifference": "traces",
+    "ConversationItem": "traces",
     "Delivery": "webhooks",
     "Document": "models",
     "Documents": "_sync.documents",

@@ -59,6 +59,7 @@ class Recalled(Model):
     degraded: list[str]  #: ["dense"]: words had to do
     waiting: int  #: turns that have no vector yet: so far they are found by their words
     timings_ms: dict[str, float]
+    trace_id: str | None = None
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Recalled:

@@ -14,7 +14,7 @@ class Otherwise(TypedDict, total=False):
 
     profile: str | None  #: whose fusion and reranking are used
     collections: Sequence[str] | None  #: to ask instead: the same documents, chunked otherwise
-    as_of: str | int | None  #: ISO 8601 with its zone, or Unix milliseconds
+    as_of: str | int | None  #: ISO 8601 with its zone, Unix milliseconds, or "now": of conversations as they stand
     tuned: bool | None
     fresh_vector: bool | None  #: embed the question anew, for its tokens
 
@@ -30,7 +30,7 @@ class Trace(Model):
     session_id: str | None
     contents: str  #: full, ids (without the question) or none
     query: str | None
-    found: int  #: passages that were answered
+    found: int  #: passages that were answered; of a recall turns
     question: dict[str, Any] | None = None  #: this and what follows: None or empty in lists
     phrasings: list[str] | None = None
     vectors: bool = False
@@ -38,6 +38,7 @@ class Trace(Model):
     labels: list[str] | None = None
     passages: list[dict[str, Any]] | None = None
     recalled: list[dict[str, Any]] | None = None
+    conversation: dict[str, Any] | None = None  #: of a session's context or a recall
     context: dict[str, Any] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     words: dict[str, Any] | None = None
@@ -61,13 +62,41 @@ class ReplayRow(Model):
 
 
 @dataclass(frozen=True)
+class ConversationItem(Model):
+    """Something of a conversation that was in the context, or is now: `then` and `now` have rank, score, version and shown."""
+
+    part: str  #: pinned, recap, recent, memory or recalled
+    id: str
+    change: str  #: same, moved, changed, came or gone
+    then: dict[str, Any] | None
+    now: dict[str, Any] | None
+    session_id: str | None
+    seq: int | None
+    snippet: str | None
+    why: str | None  #: erased, archived, superseded or forgotten
+
+
+@dataclass(frozen=True)
+class ConversationDifference(Model):
+    as_of: str  #: then, now or a time
+    turns_then: int | None
+    turns_now: int | None
+    items: list[ConversationItem]
+    tokens: dict[str, dict[str, int]]  #: then and now, by part
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> ConversationDifference:
+        return super().parse({**data, "items": [ConversationItem.parse(item) for item in data["items"]]})
+
+
+@dataclass(frozen=True)
 class Replay(Model):
     """A question as it was answered then and now."""
 
     trace_id: str
     at: str
     kind: str
-    query: str
+    query: str  #: empty of a context that nothing was asked for
     empty: bool  #: nothing is other than then
     rows: list[ReplayRow]
     same: int
@@ -76,8 +105,8 @@ class Replay(Model):
     came: int
     gone: int
     max_score_difference: float
-    rbo: float  #: rank-biased overlap, p = 0.9
-    overlap: dict[str, float]  #: of the first k passages, by k
+    rbo: float  #: rank-biased overlap, p = 0.9: the mean of passages, recalled turns and memories, as `overlap`
+    overlap: dict[str, float]  #: of the first k, by k
     shared: float
     context: dict[str, Any] | None  #: equal, tokens_then, tokens_now, of, diff
     degraded_then: list[str]
@@ -87,10 +116,13 @@ class Replay(Model):
     vector: str  #: stored, fresh or none
     tokens: int  #: charged
     notes: list[str] = field(default_factory=list)
+    conversation: ConversationDifference | None = None  #: of a session's context, and of a recall
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Replay:
-        return super().parse({**data, "rows": [ReplayRow.parse(row) for row in data["rows"]]})
+        told = data.get("conversation")
+        conversation = None if told is None else ConversationDifference.parse(told)
+        return super().parse({**data, "rows": [ReplayRow.parse(row) for row in data["rows"]], "conversation": conversation})
 
 
 @dataclass(frozen=True)

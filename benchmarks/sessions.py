@@ -26,7 +26,7 @@ WARM_UP, AT_ONCE = 30, 4
 BLOCK = 20  #: questions between two looks at what is left
 DOCUMENTS, CHUNKS = 20, 20
 SWEEP_S = 1.0  #: between two slices of a sweep; the default is 5, which makes it longer and easier on questions
-LONGEST_S = 300.0
+LONGEST_S = 600.0
 WORDS = "What was it that you said about the old library by the river last week, and who was there with you?"
 
 

@@ -96,11 +96,12 @@ class Expiring:
         """Whether no turn of any session waits for its vector."""
         return self._count(_SESSIONS.c.turns > _SESSIONS.c.embedded_turns) == 0
 
-    def are_ended(self) -> bool:
-        return self._count(_MINE, _SESSIONS.c.state != EXPIRED) == 0
+    def living(self) -> int:
+        """How many nobody has ended yet."""
+        return self._count(_MINE, _SESSIONS.c.state != EXPIRED)
 
-    def are_erased(self) -> bool:
-        return self._count(_MINE) == 0
+    def left(self) -> int:
+        return self._count(_MINE)
 
     def _count(self, *conditions: sa.ColumnElement[bool]) -> int:
         with self.core.database.engine.connect() as connection:

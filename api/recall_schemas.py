@@ -14,7 +14,7 @@ from config.clock import isoformat
 from rag.recall.ranking import Weights
 from rag.recall.recall import MAX_NEIGHBOURS, MAX_TOP_K, Recalled, RecalledTurn, RecallQuestion, Times
 from rag.recall.times import Span
-from rag.sessions.tables import Turn
+from rag.recall.turns import SaidTurn
 from rag.types import MAX_QUESTION_CHARS
 
 MAX_TAGS, MAX_RECENCY = 10, 10.0
@@ -83,11 +83,11 @@ class SaidOut(BaseModel):
     said_at: str
 
     @classmethod
-    def of(cls, row: Turn) -> SaidOut:
+    def of(cls, row: SaidTurn) -> SaidOut:
         return cls(**cls.fields_of(row))
 
     @staticmethod
-    def fields_of(row: Turn) -> dict[str, Any]:
+    def fields_of(row: SaidTurn) -> dict[str, Any]:
         shown = {name: getattr(row, name) for name in ("id", "session_id", "seq", "role", "speaker", "content", "tokens")}
         return shown | {"metadata": row.data, "said_at": isoformat(row.said_at)}
 

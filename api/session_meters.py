@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from api.routing import meter_of
 from api.wiring_api import ApiServices
 from rag.sessions.spending import SessionMeter
-from rag.types import Meter
+from rag.types import BookedMeter
 from tenants.context import TenantContext
 
 
@@ -18,15 +18,15 @@ class SessionMeters:
     tenant: TenantContext
     session_id: str | None  #: None: the tenant pays alone
 
-    def question(self, collections: Sequence[str] = ()) -> Meter:
+    def question(self, collections: Sequence[str] = ()) -> BookedMeter:
         return self._within(meter_of(self.services, self.tenant, collections), self.services.core.ledger.price)
 
-    def llm(self) -> Meter | None:
+    def llm(self) -> BookedMeter | None:
         """None without a language model."""
         rewriting, price = self.services.rewriting, self.services.core.settings.llm_price
         return None if rewriting is None else self._within(rewriting.meter_of(self.tenant), price)
 
-    def _within(self, meter: Meter, price: int) -> Meter:
+    def _within(self, meter: BookedMeter, price: int) -> BookedMeter:
         if self.session_id is None:
             return meter
         return SessionMeter(self.services.core.database, self.tenant, self.session_id, meter, price=price)

@@ -5,23 +5,29 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from api.local import LocalService, local_service
+from api.wiring import build_core
 from benchmarks.corpus import Writer
+from benchmarks.expiring import Expiring
 from benchmarks.harness import BenchmarkError, in_parallel, median, percentile, shown
 from benchmarks.process_memory import PROC, pss_mb, tree
 from benchmarks.report import Figures, Report
 from benchmarks.workload import SERVICE, ask, fill, tokenizer_of
 from carrel_client import Carrel
+from config.settings import Settings
 
+TENANT = "one"
 WARM_UP, AT_ONCE = 30, 4
-TURNS = 10  #: of each session that expires
+BLOCK = 20  #: questions between two looks at what is left
 DOCUMENTS, CHUNKS = 20, 20
-LONGEST_S = 600.0
+SWEEP_S = 1.0  #: between two slices of a sweep; the default is 5, which makes it longer and easier on questions
+MEASURED_S = 120.0  #: at most, of each part of a sweep: a busy machine takes long, and ratios are known before
+LONGEST_S = 300.0
 WORDS = "What was it that you said about the old library by the river last week, and who was there with you?"
 
 
@@ -42,9 +48,9 @@ def run(plan: Plan) -> Report:
 
 @contextmanager
 def _service(plan: Plan) -> Iterator[tuple[LocalService, Carrel]]:
-    chosen = {**SERVICE, "embedding_runtime": plan.runtime}
+    chosen = {**SERVICE, "embedding_runtime": plan.runtime, "sweep_seconds": SWEEP_S}
     with tempfile.TemporaryDirectory(prefix="carrel-sessions-") as data, local_service(Path(data), **chosen) as service:
-        with service.tenant("one") as client:
+        with service.tenant(TENANT) as client:
             fill(client, Writer(plan.seed, tokenizer_of(plan.runtime)).documents(DOCUMENTS, CHUNKS, prefix="text"))
             yield service, client
 
@@ -64,6 +70,7 @@ def _appends(plan: Plan, service: LocalService, client: Carrel) -> Figures:
     p50 = percentile(times[WARM_UP:], 50)
     return {
         "append_p50_ms": p50,
+        "append_p95_ms": percentile(times[WARM_UP:], 95),
         "append_p99_ms": percentile(times[WARM_UP:], 99),
         "append_p10_ms": percentile(times[WARM_UP:], 10),
         "bare_insert_p50_ms": bare,
@@ -87,21 +94,25 @@ def _bare_inserts(path: Path, count: int) -> float:
 
 
 def _open(plan: Plan, service: LocalService, client: Carrel) -> Figures:
-    """What the service holds more with so many sessions open, each with one turn, than with a tenth of them."""
-    before = _make(client, plan.sessions // 10)
-    handles, pss = _handles(service.pid), pss_mb(service.pid)
-    after = _make(client, plan.sessions - len(before))
-    if len({*before, *after}) != plan.sessions:
+    """What the service holds with more and more sessions open, each made and given a turn by a call of its own."""
+    figures: Figures = {}
+    made, began = set[str](), time.monotonic()
+    for part, count in (("tenth", plan.sessions // 10), ("half", plan.sessions // 2), ("all", plan.sessions)):
+        made |= {*_make(client, count - len(made))}
+        figures |= {f"pss_mb_{part}": pss_mb(service.pid), f"handles_{part}": _handles(service.pid)}
+    if len(made) != plan.sessions:
         raise BenchmarkError("Not every session was made.")
-    return {"handles_growth": _handles(service.pid) - handles, "pss_growth_mb": pss_mb(service.pid) - pss}
+    return figures | {
+        "pss_growth_mb": figures["pss_mb_all"] - figures["pss_mb_tenth"],
+        "handles_growth": figures["handles_all"] - figures["handles_tenth"],
+        "sessions_per_s": plan.sessions / (time.monotonic() - began),
+    }
 
 
-def _make(client: Carrel, count: int, *, turns: int = 1, ttl_s: int | None = None) -> list[str]:
-    said = [{"role": "user", "content": f"{number} {WORDS}"} for number in range(turns)]
-
+def _make(client: Carrel, count: int) -> list[str]:
     def make(number: int) -> str:
-        session_id = client.sessions.create(subject=f"user {number % 100}", absolute_ttl_seconds=ttl_s).id
-        client.sessions.append(session_id, said)
+        session_id = client.sessions.create(subject=f"user {number % 100}").id
+        client.sessions.say(session_id, "user", f"{number} {WORDS}")
         return session_id
 
     return in_parallel(make, range(count), threads=AT_ONCE, label="sessions")
@@ -121,54 +132,58 @@ def _handles(pid: int) -> int:
 
 
 def _sweep(plan: Plan, service: LocalService, client: Carrel) -> Figures:
-    """Questions while nothing expires, and while so many sessions do, that were let expire at one moment."""
-    ids = _make(client, plan.sessions, turns=TURNS, ttl_s=10**6)
+    """Questions while nothing expires, before and after; and while so many sessions do that were let expire at one moment."""
     writer = Writer(plan.seed + 1, tokenizer_of(plan.runtime))
 
     def asked(count: int) -> list[float]:
         return [ask(client, question).wall_ms for question in writer.questions(count)]
 
-    _wait_for_vectors(service)
-    asked(WARM_UP)
-    quiet = asked(plan.queries)
-    _let_expire(service)
-    began, swept = time.monotonic(), []
-    while (left := _left(service, ids)) and time.monotonic() < began + LONGEST_S:
-        swept += asked(plan.queries // 4)
-    if left:
-        raise BenchmarkError(f"{left} expired sessions were still there after {LONGEST_S:g} s.")
-    took = time.monotonic() - began
+    with _expiring(plan, service) as expiring:
+        _wait_until(expiring.are_embedded)
+        asked(WARM_UP)
+        quiet = asked(plan.queries // 2)
+        began = time.monotonic()
+        expiring.let_expire()
+        ending = _until(lambda: expiring.living() == 0, lambda: asked(BLOCK))
+        ended, living = time.monotonic(), expiring.living()
+        erasing = _until(lambda: expiring.left() == 0, lambda: asked(BLOCK))
+        erased, left = time.monotonic(), expiring.left()
+        quiet += asked(plan.queries // 2)
+    swept, p95 = ending + erasing, percentile(quiet, 95)
     return {
-        "query_p95_ratio_in_sweep": percentile(swept, 95) / percentile(quiet, 95),
-        "query_p95_ms": percentile(quiet, 95),
-        "queries_in_sweep": len(swept),
-        "sweep_s": took,
+        "query_p95_ms": p95,
+        "query_p95_ratio_in_sweep": percentile(swept, 95) / p95,
         "query_p50_ratio_in_sweep": median(swept) / median(quiet),
+        "query_p95_ratio_while_ended": percentile(ending, 95) / p95,
+        "query_p95_ratio_while_erased": percentile(erasing, 95) / p95,
+        "queries_in_sweep": len(swept),
+        "sweep_s": ended - began,
+        "erase_s": erased - ended,
+        "swept_sessions": plan.sessions - living,
+        "erased_sessions": plan.sessions - left,
     }
 
 
-def _database(service: LocalService) -> sqlite3.Connection:
-    return sqlite3.connect(service.data_dir / "carrel.db", timeout=60)
+def _until(is_over: Callable[[], bool], ask_some: Callable[[], list[float]]) -> list[float]:
+    """Waits of questions that are asked until then, some at least, and for MEASURED_S at most."""
+    waits, until = ask_some(), time.monotonic() + MEASURED_S
+    while time.monotonic() < until and not is_over():
+        waits += ask_some()
+    return waits
 
 
-def _let_expire(service: LocalService) -> None:
-    with closing(_database(service)) as connection, connection:
-        connection.execute("UPDATE sessions SET expires_at = 1 WHERE absolute_ttl_s = ?", (10**6,))
-
-
-def _wait_for_vectors(service: LocalService) -> None:
-    """Else turns would be embedded beside the questions that are to be quiet."""
+def _wait_until(done: Callable[[], bool]) -> None:
     until = time.monotonic() + LONGEST_S
-    while time.monotonic() < until:
-        with closing(_database(service)) as connection:
-            if connection.execute("SELECT count(*) FROM sessions WHERE turns > embedded_turns").fetchone() == (0,):
-                return
-        time.sleep(1.0)
-    raise BenchmarkError(f"Turns were without vectors after {LONGEST_S:g} s.")
+    while not done():
+        if time.monotonic() > until:
+            raise BenchmarkError(f"Turns were without vectors after {LONGEST_S:g} s.")
+        time.sleep(0.5)
 
 
-def _left(service: LocalService, ids: Sequence[str]) -> int:
-    with closing(_database(service)) as connection:
-        (count,) = connection.execute("SELECT count(*) FROM sessions WHERE absolute_ttl_s = ?", (10**6,)).fetchone()
-    assert 0 <= count <= len(ids)
-    return int(count)
+@contextmanager
+def _expiring(plan: Plan, service: LocalService) -> Iterator[Expiring]:
+    core = build_core(Settings.model_construct(data_dir=service.data_dir))
+    try:
+        yield Expiring.made(core, core.registry.get(TENANT).id, plan.sessions)
+    finally:
+        core.database.close()

@@ -31,7 +31,7 @@ from rag.recall.turns import indexed_text, packed
 from rag.sessions.finding import alive
 from rag.sessions.spending import SessionMeter
 from rag.sessions.tables import IS_BEHIND, ChatSession, Turn
-from rag.types import Meter
+from rag.types import BookedMeter, Meter
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.counters import insert_missing
@@ -172,7 +172,7 @@ class TurnEmbedding:
             if embedded.cached or embedded.deduplicated:
                 meter.count_saved(session, embedded.cached, embedded.deduplicated, embedded.hits)
 
-    def _within(self, context: TenantContext, session_id: str, meter: Meter) -> Meter:
+    def _within(self, context: TenantContext, session_id: str, meter: BookedMeter) -> Meter:
         return SessionMeter(self._database, context, session_id, meter, price=self._ledger.price)
 
     def _waiting(self, context: TenantContext) -> list[Waiting]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
+
+from sqlalchemy.orm import Session
 
 MAX_QUESTION_CHARS = 8_000
 
@@ -84,3 +87,12 @@ class Meter(Protocol):
 
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         """Count tokens that cost nothing because their vector was known; `hits` of the texts were known before the call."""
+
+
+class BookedMeter(Meter, Protocol):
+    """One whose amounts are rows of the database, so that others can change with them."""
+
+    def debit_with(self, charge_id: str, tokens: int, also: Callable[[Session], None]) -> bool:
+        """As `debit`, and `also` in the same transaction: what it raises undoes the charge. False, and nothing is done, if
+        the same was charged before.
+        """

@@ -233,15 +233,22 @@ class TenantMeter:
         """Tokens of a hold that were charged before the rest was given back."""
         return session.scalar(PARTS, {"hold": hold_id}) or 0
 
-    @once_more
     def debit(self, charge_id: str, tokens: int) -> None:
         """Charged once for each id: of two at the same moment the second waits for the first's entry, and is free."""
+        self.debit_with(charge_id, tokens, lambda _session: None)
+
+    @once_more
+    def debit_with(self, charge_id: str, tokens: int, also: Callable[[Session], None]) -> bool:
+        """`also` comes before the windows, which many wait for."""
         row, cost = self._row(charge_id, SETTLED, tokens), tokens * self._ledger.price
         with self._taking() as taking:
-            if insert_missing(taking.session, LedgerEntry, row):
-                taking.take(row["day"], Change(used=tokens, cost=cost))
-                charged = Amounts(charged=tokens, cost=cost)
-                count_usage(taking.session, self._scope.tenant_id, row["day"], self._account, charged)
+            if not insert_missing(taking.session, LedgerEntry, row):
+                return False
+            also(taking.session)
+            taking.take(row["day"], Change(used=tokens, cost=cost))
+            charged = Amounts(charged=tokens, cost=cost)
+            count_usage(taking.session, self._scope.tenant_id, row["day"], self._account, charged)
+        return True
 
     def refund(self, charge_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:

@@ -23,7 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 
+from sqlalchemy.orm import Session
+
 from carrel_client import Carrel
+from config.database import Database
 from config.errors import Forbidden
 from rag.store.base import Space
 from rag.store.build import BuildsHere
@@ -88,6 +91,24 @@ class FreeMeter:
 
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         pass
+
+
+@dataclass
+class BookedFreeMeter(FreeMeter):
+    """Satisfies rag.types.BookedMeter by shape, for those whose amounts change with a charge."""
+
+    database: Database | None = None
+    scope: FakeScope | None = None
+
+    def debit_with(self, charge_id: str, tokens: int, also: Callable[[Session], None]) -> bool:
+        if charge_id in self.paid:
+            return False
+        assert self.database is not None
+        assert self.scope is not None
+        with self.database.write(self.scope) as session:
+            also(session)
+            self.debit(charge_id, tokens)
+        return True
 
 
 class BuildsCopies(BuildsHere):

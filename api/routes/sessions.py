@@ -43,11 +43,10 @@ Handle = Annotated[TenantSessions, Depends(_handle)]
     status_code=201,
     **scope(Scope.CONVERSE),
 )
-async def create_session(body: SessionIn, handle: Handle, once: Once, request: Request) -> SessionOut:
-    record = once.records(SessionOut.of, status=201)
-    row = await in_thread(lambda: handle.create(body.session(), record=record))
-    request.state.audit = {"session": row.id}
-    return SessionOut.of(row)
+@leaves_entry
+async def create_session(body: SessionIn, handle: Handle, once: Once, entry: Entry) -> SessionOut:
+    record = entry.records(201, lambda row: {"session": row.id}, once.records(SessionOut.of, status=201))
+    return SessionOut.of(await in_thread(lambda: handle.create(body.session(), record=record)))
 
 
 @routes.get("/v1/sessions", operation_id="list_sessions", summary="List sessions, the newest first", **scope(Scope.QUERY))

@@ -141,13 +141,13 @@ def remove(
     that lies outside SQL may be left of their documents.
     """
     for table in _having(database, scope, whose):
-        removed = ROWS
+        some, removed = _removal(table, whose), ROWS
         while removed == ROWS:
             if time.monotonic() > until:
                 return False
             began = time.monotonic()
             with database.write(scope) as session:
-                removed = _remove_some(session, table, whose)
+                removed = session.execute(some, execution_options=_NO_SYNC).rowcount  # type: ignore[attr-defined]
             pause(REST * (time.monotonic() - began))
     return True
 
@@ -163,15 +163,11 @@ def _having(database: Database, scope: HasTenant, whose: Whose) -> list[Table]:
         ]
 
 
-def _remove_some(session: Session, table: Table, whose: Whose) -> int:
-    """Up to ROWS of the table's; return how many."""
+def _removal(table: Table, whose: Whose) -> sa.Delete:
+    """Of up to ROWS of the table's. Made once for each: building it anew took a quarter of every transaction."""
     there, keys = reached(table, whose), [_column(table, key.key) for key in sa.inspect(table).primary_key]
-    if there is None:
-        return 0
-    some = sa.select(*keys).where(there).limit(ROWS)
-    result = session.execute(sa.delete(table).where(sa.tuple_(*keys).in_(some)), execution_options=_NO_SYNC)
-    removed: int = result.rowcount  # type: ignore[attr-defined]
-    return removed
+    some = sa.select(*keys).where(sa.false() if there is None else there).limit(ROWS)
+    return sa.delete(table).where(sa.tuple_(*keys).in_(some))
 
 
 _NO_SYNC = {"synchronize_session": False}

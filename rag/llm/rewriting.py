@@ -10,7 +10,7 @@ from config.profiles import Rewrite
 from rag.llm.asking import ask
 from rag.llm.base import LanguageModel
 from rag.llm.wording import MAX_ANSWER_TOKENS, MAX_REWRITES, NotUnderstood, instruction, texts_of
-from rag.types import Meter, Scope
+from rag.types import BookedMeter, Scope
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Rewritten:
 class Rewriting:
     model: LanguageModel
     deadline_s: float
-    meter_of: Callable[[Scope], Meter]  #: of a tenant, for what the language model costs
+    meter_of: Callable[[Scope], BookedMeter]  #: of a tenant, for what the language model costs
 
     def apply(self, scope: Scope, mode: Rewrite, asked: tuple[str, ...], *, room: int, charge_id: str) -> Rewritten:
         """Of the first of the phrasings that were asked. Held before and settled after; what the budget does not cover is left

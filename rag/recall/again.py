@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
-from sqlmodel.sql.expression import SelectOfScalar
 
 from rag.embedding.service import Embedded
 from rag.recall.loading import MAX_TURNS, Indexed, Known, brought_up
@@ -49,7 +48,7 @@ class RecallAgain(TenantRecall):
             held = [(self._brought_up(session, each), each) for each in wanted]
         return {id(of.thread): (of, Known(e.id, e.turns, e.archived_turns, e.embedded_turns)) for of, e in held}
 
-    def _texts(self, size: int) -> SelectOfScalar[Turn]:
+    def _texts(self, size: int) -> sa.Select[Any]:
         """What has left the window since was in it then."""
         return by_ids(size, archived=self._when is not None)
 

@@ -8,6 +8,7 @@ conversations recall@10 is 0.84 so, against 0.61 for words and 0.47 for vectors 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -130,13 +131,17 @@ def rank(
         mask = allow(thread) if allow else None
         if mask is not None:
             scores[start : start + len(thread)][~mask] = -np.inf
-    return [_hit(threads, layout, row, float(scores[row]), legs) for row in best(scores, limit)]
+    return _hits(threads, layout, best(scores, limit), scores, legs)
 
 
-def _hit(threads: Sequence[Thread], layout: _Layout, row: int, score: float, legs: dict[str, Floats]) -> Hit:
-    which = int(np.searchsorted(layout.starts, row, side="right")) - 1
-    within = row - layout.starts[which]
-    return Hit(threads[which], within, score, {name: round(float(leg[row]), 4) for name, leg in legs.items()})
+def _hits(threads: Sequence[Thread], layout: _Layout, rows: list[int], scores: Floats, legs: dict[str, Floats]) -> list[Hit]:
+    added = zip(*(leg[rows].tolist() for leg in legs.values()), strict=True)
+    hits = []
+    for row, score, each in zip(rows, scores[rows].tolist(), added, strict=True):
+        which = bisect_right(layout.starts, row) - 1
+        parts = {name: round(part, 4) for name, part in zip(legs, each, strict=True)}
+        hits.append(Hit(threads[which], row - layout.starts[which], score, parts))
+    return hits
 
 
 def best(scores: Floats, limit: int) -> list[int]:
@@ -197,7 +202,9 @@ def _word_legs(threads: Sequence[Thread], layout: _Layout, text: str) -> dict[st
 def bm25(counts: Floats, lengths: Floats, weights: Floats, real: npt.NDArray[np.int64]) -> Floats:
     """`counts`: of each feature (rows) at each place (columns). `real`: the places whose lengths make the mean."""
     norm = K1 * (1 - B + B * lengths / max(float(lengths[real].mean(dtype=np.float64)), 1e-9))
-    return np.asarray(np.einsum("f,fp->p", weights * (K1 + 1), counts / (counts + norm)), np.float32)  # no BLAS, as below
+    shares = counts + norm
+    np.divide(counts, shares, out=shares)
+    return np.asarray(np.einsum("f,fp->p", weights * (K1 + 1), shares), np.float32)  # no BLAS, as below
 
 
 def _count(

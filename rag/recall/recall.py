@@ -9,13 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
-from sqlmodel.sql.expression import SelectOfScalar
 
 from config.clock import Clock
 from config.database import ROWS_BY_KEY, Database
@@ -26,8 +25,9 @@ from rag.recall.ranking import Asked, Hit, Mask, Weights, rank
 from rag.recall.resident import Held, Residents
 from rag.recall.thread import Thread
 from rag.recall.times import Span, spans
+from rag.recall.turns import SaidTurn
 from rag.retrieval.stopwatch import Stopwatch
-from rag.sessions.finding import alive, find
+from rag.sessions.finding import alive, find_columns, reachable
 from rag.sessions.tables import ChatSession, SessionTag, Turn
 from rag.sessions.values import ROLES
 from rag.store.base import Vector
@@ -56,11 +56,11 @@ class RecallQuestion:
 
 @dataclass(frozen=True, slots=True)
 class RecalledTurn:
-    turn: Turn
+    turn: SaidTurn
     score: float
     legs: Mapping[str, float]
-    before: tuple[Turn, ...] = ()
-    after: tuple[Turn, ...] = ()
+    before: tuple[SaidTurn, ...] = ()
+    after: tuple[SaidTurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,12 @@ class Recall:
         return TenantRecall(self, scope, meter)
 
 
+_KNOWN = sa.select(
+    col(ChatSession.id), col(ChatSession.turns), col(ChatSession.archived_turns), col(ChatSession.embedded_turns)
+)
+_OF_ONE = reachable(_KNOWN)
 _OF_SUBJECT = (
-    sa.select(
-        col(ChatSession.id), col(ChatSession.turns), col(ChatSession.archived_turns), col(ChatSession.embedded_turns)
-    )
+    _KNOWN
     .where(col(ChatSession.subject) == sa.bindparam("subject"), *alive(sa.bindparam("now", type_=sa.BigInteger())))
     .order_by(col(ChatSession.last_active_at).desc(), col(ChatSession.id).desc())
     .limit(MAX_SESSIONS)
@@ -99,12 +101,13 @@ _OF_SUBJECT = (
 
 
 @cache
-def by_ids(size: int, *, archived: bool = False) -> SelectOfScalar[Turn]:
+def by_ids(size: int, *, archived: bool = False) -> sa.Select[Any]:
     """Turns of sessions that nobody has ended, in their windows unless `archived`. One statement for each size: an `IN` that is
     expanded with each execution costs more than SQLite takes for it.
     """
     ids = [sa.bindparam(f"id{number}", type_=sa.String()) for number in range(size)]
-    of_session = select(Turn).join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
+    said = sa.select(*(col(getattr(Turn, name)) for name in SaidTurn._fields))
+    of_session = said.join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
     return (
         (of_session if archived else of_session.where(col(Turn.seq) > col(ChatSession.archived_turns)))
         .where(col(Turn.id).in_(ids))
@@ -133,8 +136,7 @@ class TenantRecall:
         return self._recall(lambda session: self._sessions(session, who, question.tags), question, charge_id)
 
     def _find(self, session: Session, session_id: str) -> Known:
-        row = find(session, self._scope, session_id, self._parts.clock())
-        return Known(row.id, row.turns, row.archived_turns, row.embedded_turns)
+        return Known._make(find_columns(session, self._scope, session_id, self._parts.clock(), _OF_ONE))
 
     def _sessions(self, session: Session, subject: str, tags: Sequence[str]) -> list[Known]:
         """The newest, until they have MAX_TURNS."""
@@ -202,7 +204,8 @@ class TenantRecall:
         size = 1 << (len(ids) - 1).bit_length()
         given = {f"id{number}": ids[min(number, len(ids) - 1)] for number in range(size)}
         with self._parts.database.read(self._scope) as session:
-            rows = {row.id: row for row in session.scalars(self._texts(size), {**given, "now": self._parts.clock()})}
+            found_rows = session.execute(self._texts(size), {**given, "now": self._parts.clock()})
+            rows = {row.id: row for row in map(SaidTurn._make, found_rows)}
         turns = list[RecalledTurn]()
         for hit, (before, own, after) in zip(hits, wanted, strict=True):
             if own[0] in rows:
@@ -210,7 +213,7 @@ class TenantRecall:
                 turns.append(RecalledTurn(rows[own[0]], round(hit.score, 4), hit.legs, *beside))
         return turns
 
-    def _texts(self, size: int) -> SelectOfScalar[Turn]:
+    def _texts(self, size: int) -> sa.Select[Any]:
         return by_ids(size)
 
 

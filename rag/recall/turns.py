@@ -1,11 +1,28 @@
-"""What of a turn is embedded and indexed, wherever that is done."""
+"""What of a turn is embedded and indexed, wherever that is done, and what of it is shown."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rag.recall.thread import Item
 from rag.store.base import Vector
+
+
+class SaidTurn(NamedTuple):
+    """What is shown of one that was found: columns, because ten entities cost 30 µs more than their values."""
+
+    id: str
+    session_id: str
+    seq: int
+    role: str
+    speaker: str | None
+    content: str
+    tool_calls: list[dict[str, Any]] | None
+    data: dict[str, Any]  #: `metadata` on the wire
+    tokens: int
+    said_at: int
 
 
 def indexed_text(speaker: str | None, content: str) -> str:

@@ -43,7 +43,7 @@ from rag.retrieval.telling import Found, explained, known_answer, timings
 from rag.retrieval.where import Where, legs_of, tunings_of, uncounted, words_of
 from rag.store.base import MAX_LIMIT, SparseVector, TenantVectors, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf
-from rag.types import Meter, Reader
+from rag.types import BookedMeter, Meter, Reader
 
 SPARE_HITS = 8  #: asked for beyond what is wanted, for points that are staged or not yet collected
 MAX_ROUNDS = 5  #: of asking for more when too many hits were dropped
@@ -68,13 +68,13 @@ class Retriever:
         self.calibration = calibration_of(embedding.model.fingerprint)
         self.statistics = TermStatistics()
 
-    def for_tenant(self, scope: Reader, meter: Meter, llm: Meter | None = None) -> TenantRetriever:
+    def for_tenant(self, scope: Reader, meter: Meter, llm: BookedMeter | None = None) -> TenantRetriever:
         """`llm`: what pays the language model, if not the tenant alone."""
         return TenantRetriever(self, scope, meter, llm)
 
 
 class TenantRetriever:
-    def __init__(self, retriever: Retriever, scope: Reader, meter: Meter, llm: Meter | None) -> None:
+    def __init__(self, retriever: Retriever, scope: Reader, meter: Meter, llm: BookedMeter | None) -> None:
         self._parts, self._scope, self._meter, self._llm = retriever, scope, meter, llm
 
     def query(self, question: Question, *, charge_id: str) -> Answer:

@@ -1,34 +1,35 @@
 """What is spent for a session, within its own budget: a meter around the tenant's that asks the session's row first.
 
-Reserved before it is spent, in a transaction of its own: who dies between that and the charge leaves the session with less
-to spend, never with more. What was spent is counted whether the session has a budget or not.
+A debit takes of both in one transaction. A hold is reserved of the session before, in a transaction of its own: who dies
+between that and the charge leaves the session with less to spend, never with more. What was spent is counted whether the
+session has a budget or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.database import Database
 from config.errors import BudgetExhausted, NotFound
+from config.kept import execute
 from config.money import PICO_IN_MICRO
 from rag.sessions.tables import GONE, ChatSession
-from rag.types import Meter, Scope
-
-_NO_SYNC = {"synchronize_session": False}
+from rag.types import BookedMeter, Scope
 
 
 class SessionMeter:
-    """Satisfies `rag.types.Meter` around another one. `price`: picodollars a token, as that one charges.
+    """Satisfies `rag.types.BookedMeter` around another one. `price`: picodollars a token, as that one charges.
 
     Raises BudgetExhausted where the tenant's budget has no room, one `of_session` where the session's has none, and
     NotFound for a session that is gone.
     """
 
-    def __init__(self, database: Database, scope: Scope, session_id: str, meter: Meter, *, price: int) -> None:
+    def __init__(self, database: Database, scope: Scope, session_id: str, meter: BookedMeter, *, price: int) -> None:
         self._database, self._scope, self._session_id = database, scope, session_id
         self._meter, self._price = meter, price
         self._taken: dict[str, int] = {}  #: tokens that this meter has reserved of the session, by hold or charge
@@ -61,9 +62,17 @@ class SessionMeter:
         self._end(hold_id, 0)
 
     def debit(self, charge_id: str, tokens: int) -> None:
-        if not self._meter.charged(charge_id):  # by the same request, that came before
-            with self._taking(charge_id, tokens):
-                self._meter.debit(charge_id, tokens)
+        self.debit_with(charge_id, tokens, lambda _session: None)
+
+    def debit_with(self, charge_id: str, tokens: int, also: Callable[[Session], None]) -> bool:
+        def take(session: Session) -> None:
+            self._move(session, tokens)
+            also(session)
+
+        charged = self._meter.debit_with(charge_id, tokens, take)
+        if charged:
+            self._taken[charge_id] = tokens
+        return charged
 
     def refund(self, charge_id: str) -> None:
         self._meter.refund(charge_id)
@@ -96,12 +105,14 @@ class SessionMeter:
             self._spend(tokens - taken)
 
     def _spend(self, tokens: int) -> None:
-        given = {"of": self._session_id, "more_tokens": tokens, "more_cost": tokens * self._price}
         with self._database.write(self._scope) as session:
-            result = session.execute(_SPEND if tokens > 0 else _RETURN, given, execution_options=_NO_SYNC)
-            if result.rowcount or tokens <= 0:  # type: ignore[attr-defined]
-                return
-            row = session.scalars(_LOOK, {"of": self._session_id}).one_or_none()
+            self._move(session, tokens)
+
+    def _move(self, session: Session, tokens: int) -> None:
+        given = {"of": self._session_id, "more_tokens": tokens, "more_cost": tokens * self._price}
+        if execute(session, _SPEND if tokens > 0 else _RETURN, given).rowcount or tokens <= 0:
+            return
+        row = session.scalars(_LOOK, {"of": self._session_id}).one_or_none()
         if row is None:
             raise NotFound("There is no such session.", field="session_id")
         raise _refused(row, tokens)
@@ -119,17 +130,12 @@ def _big(name: str) -> sa.BindParameter[int]:
     return sa.bindparam(name, type_=sa.BigInteger())
 
 
-_MORE = {
-    "spent_tokens": col(ChatSession.spent_tokens) + _big("more_tokens"),
-    "spent_cost": col(ChatSession.spent_cost) + _big("more_cost"),
-}
-_MINE = col(ChatSession.id) == sa.bindparam("of"), col(ChatSession.state).not_in(GONE)
-_RETURN = sa.update(ChatSession).where(*_MINE).values(_MORE)
+_TABLE: sa.Table = ChatSession.__table__  # type: ignore[attr-defined]
+_S = _TABLE.c
+_MORE = {"spent_tokens": _S.spent_tokens + _big("more_tokens"), "spent_cost": _S.spent_cost + _big("more_cost")}
+_RETURN = sa.update(_TABLE).where(_S.id == sa.bindparam("of"), _S.state.not_in(GONE)).values(_MORE)
 _SPEND = _RETURN.where(
-    sa.or_(col(ChatSession.budget_tokens).is_(None), _MORE["spent_tokens"] <= col(ChatSession.budget_tokens)),
-    sa.or_(
-        col(ChatSession.budget_micro_usd).is_(None),
-        _MORE["spent_cost"] <= col(ChatSession.budget_micro_usd) * PICO_IN_MICRO,
-    ),
+    sa.or_(_S.budget_tokens.is_(None), _MORE["spent_tokens"] <= _S.budget_tokens),
+    sa.or_(_S.budget_micro_usd.is_(None), _MORE["spent_cost"] <= _S.budget_micro_usd * PICO_IN_MICRO),
 )
-_LOOK = select(ChatSession).where(*_MINE)
+_LOOK = select(ChatSession).where(col(ChatSession.id) == sa.bindparam("of"), col(ChatSession.state).not_in(GONE))

@@ -294,8 +294,11 @@ def test_sessions_measures_appends_and_a_sweep(tmp_path: Path) -> None:
     assert figures["sessions"] == 40
     assert 0 < figures["bare_insert_p50_ms"] < figures["append_p50_ms"] <= figures["append_p99_ms"]
     assert abs(figures["handles_growth"]) < 20
-    assert figures["queries_in_sweep"] >= 10
+    assert 100 < figures["pss_mb_tenth"] < 5_000
+    assert figures["pss_mb_all"] - figures["pss_mb_tenth"] == figures["pss_growth_mb"]
+    assert figures["queries_in_sweep"] >= 40
     assert figures["query_p95_ratio_in_sweep"] > 0
+    assert 0 < figures["sweep_s"] + figures["erase_s"] < 60
 
 
 @pytest.mark.full

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy.orm import Session
 from sqlmodel import SQLModel, select
 
 from config.database import Database
@@ -180,6 +181,28 @@ def test_a_debit_under_the_same_id_is_taken_once(ledger: Ledger, meter: TenantMe
     meter.debit("d", 10)
     meter.debit("d", 10)
     assert _window(ledger) == (10, 0)
+
+
+def test_what_comes_with_a_debit_is_in_its_transaction(ledger: Ledger, meter: TenantMeter) -> None:
+    def refuse(_session: Session) -> None:
+        raise BudgetExhausted("the session has none left")
+
+    inside = list[bool]()
+    _limit(ledger, 10)
+    assert meter.debit_with("d", 4, lambda session: inside.append(session.in_transaction()))
+    assert not meter.debit_with("d", 4, refuse)  # charged before: nothing is done again
+    with pytest.raises(BudgetExhausted, match="session"):
+        meter.debit_with("e", 4, refuse)
+    assert (inside, meter.charged("e"), _window(ledger)) == ([True], 0, (4, 0))
+    with pytest.raises(BudgetExhausted, match="month"):
+        meter.debit_with("f", 7, lambda session: session.add(_note("f")))
+    with ledger.database.read(A) as session:
+        assert session.get(LedgerEntry, ("a", "note of f")) is None
+
+
+def _note(name: str) -> LedgerEntry:
+    words = {"tenant_id": "a", "id": f"note of {name}", "day": "2026-01-01", "operation": "query", "state": SETTLED}
+    return LedgerEntry(**words, tokens=0, price=0, cost=0, created_at=0)
 
 
 def test_a_refund_gives_back_once(ledger: Ledger, meter: TenantMeter) -> None:

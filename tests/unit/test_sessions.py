@@ -23,7 +23,7 @@ from rag.sessions.values import NewSession, NewTurn
 from tenants.events import EventLog, emit
 from tenants.plans import LimitsInForce, Plans
 from tenants.quotas import Quotas, used_of
-from tests.support import FakeScope, FreeMeter
+from tests.support import BookedFreeMeter, FakeScope
 from tests.unit.conftest import NOON, SetClock
 
 A, B = FakeScope("a"), FakeScope("b")
@@ -221,7 +221,7 @@ def test_a_fork_begins_with_the_turns_so_far_and_goes_its_own_way(sessions: Sess
     handle = sessions.for_tenant(A)
     made = handle.create(NewSession("ann", "T", ["t"], {"m": 1}, idle_ttl_s=60, max_turns=5, when_full="archive"))
     ids = _say(handle, made.id, *"abcdefg")
-    SessionMeter(sessions.database, A, made.id, FreeMeter(), price=1).debit("c", 3)
+    SessionMeter(sessions.database, A, made.id, BookedFreeMeter(database=sessions.database, scope=A), price=1).debit("c", 3)
     clock.now += 5_000
     fork = handle.fork(made.id, turn_id=ids[3])
     assert (fork.forked_from, fork.forked_at_seq, fork.turns, fork.subject) == (made.id, 4, 4, "ann")
@@ -273,7 +273,7 @@ def test_a_full_session_refuses_or_lets_the_oldest_turns_leave(sessions: Session
 
 
 def test_a_session_spends_no_more_than_its_budget(sessions: Sessions, database: Database) -> None:
-    handle, meter = sessions.for_tenant(A), FreeMeter()
+    handle, meter = sessions.for_tenant(A), BookedFreeMeter(database=database, scope=A)
     tokens, money = (handle.create(NewSession("ann", **budget)) for budget in ({"budget_tokens": 10}, {"budget_micro_usd": 2}))
     asked = SessionMeter(database, A, tokens.id, meter, price=500_000)
     asked.debit("one", 6)
@@ -295,18 +295,20 @@ def test_a_session_spends_no_more_than_its_budget(sessions: Sessions, database: 
     paying.release("h")
     assert handle.get(money.id).spent_tokens == 1
     for stranger in (B, A):
+        free = BookedFreeMeter(database=database, scope=stranger)
         with pytest.raises(NotFound):
-            SessionMeter(database, stranger, money.id if stranger is B else "ses_none", meter, price=1).debit("x", 1)
+            SessionMeter(database, stranger, money.id if stranger is B else "ses_none", free, price=1).debit("x", 1)
+        assert not free.paid
 
 
 def test_what_the_tenant_cannot_pay_is_not_taken_of_the_session(sessions: Sessions, database: Database) -> None:
-    class Empty(FreeMeter):
+    class Empty(BookedFreeMeter):
         def debit(self, charge_id: str, tokens: int) -> None:
             raise BudgetExhausted("the tenant has none left")
 
     made = sessions.for_tenant(A).create(NewSession("ann"))
     with pytest.raises(BudgetExhausted, match="tenant"):
-        SessionMeter(database, A, made.id, Empty(), price=1).debit("x", 9)
+        SessionMeter(database, A, made.id, Empty(database=database, scope=A), price=1).debit("x", 9)
     assert sessions.for_tenant(A).get(made.id).spent_tokens == 0
 
 

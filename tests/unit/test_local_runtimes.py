@@ -65,6 +65,7 @@ def test_a_text_has_the_same_vector_alone_and_in_any_batch(openvino: EmbeddingRu
     assert cosines(together, np.concatenate([openvino.embed([text]) for text in TEXTS])).min() > 0.9995
 
 
+@pytest.mark.full
 def test_all_runtimes_of_one_precision_share_a_space(models: Path, openvino: EmbeddingRuntime) -> None:
     torch = open_runtime(Wanted(MODEL, runtime=TORCH, precision=openvino.fingerprint.precision), models)
     assert torch.fingerprint == openvino.fingerprint

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgresql import KINDS, begin_run, database_url, end_run
 from tests.support import Service, running_service
@@ -34,6 +35,10 @@ def _loopback_only(self: socket.socket, address: Any) -> None:
 socket.socket.connect = _loopback_only  # type: ignore[method-assign]
 
 
+# A deadline is a matter of what else the machine does. Everyday the examples are the same each time, and fewer.
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("everyday", settings.get_profile("full"), derandomize=True, max_examples=30)
+
 GUARD = pytest.StashKey[Any]()
 #: Fixtures that start something for many files.
 WORLDS = {"shared_service": "service", "shared_quick_service": "quick"}
@@ -45,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["CARREL_MODELS_DIR"] = str(config.cache.mkdir(f"models-{hashlib.sha256(sources).hexdigest()[:12]}"))
     config.stash[GUARD] = begin_run()
     share_statements()
+    settings.load_profile("everyday" if config.option.markexpr == "not full" else "full")
     # A shell lets what it starts in the background ignore Ctrl-C, and every process from there on would.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 from unittest.mock import patch
 
+from hypothesis import settings
+
 from carrel_client import Carrel
 from config.errors import Forbidden
 from rag.store.base import Space
@@ -283,6 +285,11 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     finally:
         gc.enable()
     return min(seconds)
+
+
+def examples(count: int) -> int:
+    """How many Hypothesis tries: a fifth of them everyday, all of them in the full suite."""
+    return count // 5 if settings.get_current_profile_name() == "everyday" else count
 
 
 def free_port() -> int:

@@ -51,9 +51,9 @@ class Stand:
 
 
 @pytest.fixture
-def stand(service: Service) -> Iterator[Stand]:
-    database = Database(f"sqlite:///{service.data_dir / 'carrel.db'}")
-    yield Stand(service, database)
+def stand(quick: Service) -> Iterator[Stand]:
+    database = Database(f"sqlite:///{quick.data_dir / 'carrel.db'}")
+    yield Stand(quick, database)
     database.close()
 
 

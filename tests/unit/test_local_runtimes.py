@@ -28,6 +28,8 @@ from rag.embedding.local.torch_runtime import GPU_BATCH_TOKENS, SentenceTransfor
 from rag.embedding.local.wanted import Wanted
 from rag.embedding.runtime import EmbeddingRuntime, Fingerprint, unit_rows
 
+pytestmark = pytest.mark.xdist_group("torch")  # whose import takes seconds
+
 MODEL = "all-MiniLM-L6-v2"
 X86 = Machine(architecture="x86_64", bf16=True, gpu=False, openvino=True)
 TEXTS = ["Books may be kept for four weeks.", "How long?", "word " * 400, "図書館", *PROBES[:10]]

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgresql import KINDS, begin_run, database_url, end_run
 from tests.support import Service, running_service
+from tests.tables import share_statements
 
 for name in [name for name in os.environ if name.startswith("CARREL_") and not name.startswith("CARREL_TEST_")]:
     del os.environ[name]
@@ -33,7 +35,13 @@ def _loopback_only(self: socket.socket, address: Any) -> None:
 socket.socket.connect = _loopback_only  # type: ignore[method-assign]
 
 
+# A deadline is a matter of what else the machine does. Everyday the examples are the same each time, and fewer.
+settings.register_profile("full", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("everyday", settings.get_profile("full"), derandomize=True, max_examples=30)
+
 GUARD = pytest.StashKey[Any]()
+#: Fixtures that start something for many files.
+WORLDS = {"shared_service": "service", "shared_quick_service": "quick"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,9 +49,21 @@ def pytest_configure(config: pytest.Config) -> None:
     sources = b"".join(path.read_bytes() for path in sorted(Path("rag/embedding/local").glob("*.py")))
     os.environ["CARREL_MODELS_DIR"] = str(config.cache.mkdir(f"models-{hashlib.sha256(sources).hexdigest()[:12]}"))
     config.stash[GUARD] = begin_run()
+    share_statements()
+    settings.load_profile("everyday" if config.option.markexpr == "not full" else "full")
     # A shell lets what it starts in the background ignore Ctrl-C, and every process from there on would.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a world runs in one process: a service for all of it, and a file's own fixtures made once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            names = getattr(item, "fixturenames", ())
+            world = next((world for fixture, world in WORLDS.items() if fixture in names), item.nodeid.partition("::")[0])
+            item.add_marker(pytest.mark.xdist_group(world))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -80,7 +80,7 @@ class Server:
     def database(self, *, empty: bool = False, owner: str = APP) -> Iterator[str]:
         """The URL of a new database, with every table or with none, that ends with the block."""
         name = f"t_{uuid.uuid4().hex}"
-        self.run(f"CREATE DATABASE {name} OWNER {owner}" + ("" if empty else f" TEMPLATE {_template()}"))
+        self.run(f"CREATE DATABASE {name} OWNER {owner}" + ("" if empty else f" TEMPLATE {_template()} STRATEGY FILE_COPY"))
         try:
             yield self.url(name, owner)
         finally:

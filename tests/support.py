@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
+import io
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,10 +20,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ClassVar, TypeVar
+from unittest.mock import patch
+
+from hypothesis import settings
 
 from sqlalchemy.orm import Session
 
@@ -36,6 +41,8 @@ from rag.store.remote import EngineClient
 from rag.store.shards import EdgeStore
 
 T = TypeVar("T")
+#: How many times as long as promised something may take beside other tests; 1 on a machine that has nothing else to do.
+PATIENCE = float(os.environ.get("CARREL_TEST_PATIENCE", "6"))
 
 
 @dataclass(frozen=True)
@@ -146,24 +153,38 @@ def environment(data_dir: Path, **settings: object) -> dict[str, str]:
     """The environment of a service under test. It shares the machine with other tests, so its worker takes its full share."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CARREL_")}
     chosen: dict[str, object] = {"data_dir": data_dir, "port": 0, "log_level": "warning", "worker_scheduling": "normal"}
+    if models := os.environ.get("CARREL_MODELS_DIR"):  # prepared once for all tests: it takes seconds
+        chosen["models_dir"] = models
     chosen |= {"cli_dir": data_dir / "cli", **settings}
     return kept | {f"CARREL_{name.upper()}": str(value) for name, value in chosen.items()}
 
 
-def carrel(*arguments: str, env: dict[str, str], **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the `carrel` command to its end."""
+def carrel_process(*arguments: str, env: dict[str, str], **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the `carrel` command to its end, in a process of its own, whose start takes 0.7 s of CPU."""
     command = [sys.executable, "-P", "-m", "api.cli.main", *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
 
+def carrel(*arguments: str, env: dict[str, str], input: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the `carrel` command to its end, in this process."""
+    from api.cli.main import run  # noqa: PLC0415  for those who use it only
+
+    given, out, err = (io.TextIOWrapper(io.BytesIO(text), "utf-8", write_through=True) for text in (input.encode(), b"", b""))
+    with patch.dict(os.environ, env, clear=True), patch.object(sys, "argv", ["carrel", *arguments]):
+        with patch.object(sys, "stdin", given), redirect_stdout(out), redirect_stderr(err):
+            try:
+                run()
+                code: object = 0
+            except SystemExit as end:
+                code = end.code or 0
+    said = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(["carrel", *arguments], code if isinstance(code, int) else 1, *said)
+
+
 def carrel_here(*arguments: str, env: dict[str, str]) -> str:
-    """What the command prints, run in this process: without its start, which takes 0.7 s of CPU. It must end well."""
-    from typer.testing import CliRunner  # noqa: PLC0415  for those who use it only
-
-    from api.cli.main import app  # noqa: PLC0415
-
-    done = CliRunner().invoke(app, arguments, env=env)
-    assert done.exit_code == 0, done.output
+    """What the command prints; it must end well."""
+    done = carrel(*arguments, env=env)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 
@@ -287,9 +308,22 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return min(seconds)
 
 
+def examples(count: int) -> int:
+    """How many Hypothesis tries: a fifth of them everyday, all of them in the full suite."""
+    return count // 5 if settings.get_current_profile_name() == "everyday" else count
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """One that stays free until it is bound: not of those that connections going out are given."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for(condition: Callable[[], T | None], *, what: str, timeout_s: float = 60.0) -> T:

@@ -52,6 +52,7 @@ from tenants.quotas import UNLIMITED
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry, UsageDay
 from tests.support import FreeMeter
+from tests.tables import make_tables
 
 TENANTS = ("ash", "elm")
 LONG_AGO_S = 1_000_000_000
@@ -78,7 +79,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.taking, self.reader = threading.Lock(), InProcessReader()
-        SQLModel.metadata.create_all(self.database.engine)
+        make_tables(self.database)
         embedder = self.embedder or Batcher(HashRuntime(), batch_tokens=2048)
         self.embedding = EmbeddingService(embedder, self.cache)
         self.registry = TenantRegistry(self.database, system_clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import SQLCoreOperations
 from sqlmodel import col, select
 
@@ -30,9 +31,9 @@ def horizon(parts: Parts) -> int:
 def check_blobs(parts: Parts, folder: str, repair: bool, before: int) -> Iterator[Finding]:
     """Files are listed before rows are read: whoever wrote a row has written its file before."""
     files = parts.blobs.listed(folder)
-    versions = _versions(parts, folder)
-    named = {name for version in versions for name in (version.content_blob, version.text_blob) if name}
-    named |= _files(parts, folder)
+    with parts.database.system_read() as session:  # one for both: there are 256 folders, and most are empty
+        versions, named = _versions(session, folder), _files(session, folder)
+    named |= {name for version in versions for name in (version.content_blob, version.text_blob) if name}
     # A waiting version's text is named only after it was written, and a repeated step takes the one that is there.
     waiting = {version.content_blob.partition("-")[0] for version in versions if version.state == "queued"}
     for name, modified in files.items():
@@ -50,20 +51,18 @@ def _is_whole(name: str) -> bool:
     return "." not in name
 
 
-def _versions(parts: Parts, folder: str) -> list[DocumentVersion]:
+def _versions(session: Session, folder: str) -> list[DocumentVersion]:
     """Those whose contents lie in the folder; both names of a version begin alike."""
     conditions = _within(col(DocumentVersion.content_blob), folder)
     columns = (DocumentVersion.id, DocumentVersion.tenant_id, DocumentVersion.document_id, DocumentVersion.state)
     names = (DocumentVersion.content_blob, DocumentVersion.text_blob)
-    with parts.database.system_read() as session:
-        rows = session.execute(sa.select(*map(col, columns), *map(col, names)).where(*conditions))
-        return [DocumentVersion(**row._mapping) for row in rows]
+    rows = session.execute(sa.select(*map(col, columns), *map(col, names)).where(*conditions))
+    return [DocumentVersion(**row._mapping) for row in rows]
 
 
-def _files(parts: Parts, folder: str) -> set[str]:
+def _files(session: Session, folder: str) -> set[str]:
     """Contents of uploaded files."""
-    with parts.database.system_read() as session:
-        return {*session.scalars(select(col(StoredFile.blob)).where(*_within(col(StoredFile.blob), folder)))}
+    return {*session.scalars(select(col(StoredFile.blob)).where(*_within(col(StoredFile.blob), folder)))}
 
 
 def _within(name: SQLCoreOperations[str], folder: str) -> list[sa.ColumnElement[bool]]:

@@ -21,8 +21,6 @@ from tenants.audit_tables import AuditEntry
 from tests.bulk import line, posted, raw_stream
 from tests.support import Service, wait_for
 
-pytestmark = pytest.mark.xdist_group("quick")
-
 
 @pytest.fixture
 def two(quick: Service) -> tuple[str, Carrel, Carrel]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Service, carrel, environment
+from tests.support import Service, carrel, carrel_process, environment
 
 
 def last_line(text: str) -> Any:
@@ -110,7 +110,7 @@ def test_watching_a_failed_job_exits_with_one_and_shows_it(service: Service, tmp
 
 
 def test_doctor_finds_a_healthy_service_healthy(service: Service) -> None:
-    done = carrel("doctor", "--json", env=service.env)
+    done = carrel_process("doctor", "--json", env=service.env)
     findings = json.loads(done.stdout)
     assert done.returncode == 0, findings
     assert {finding["part"] for finding in findings["findings"]} == {
@@ -128,7 +128,7 @@ def test_doctor_finds_a_healthy_service_healthy(service: Service) -> None:
 
 def test_doctor_says_what_to_do_about_a_missing_model(service: Service, tmp_path: Path) -> None:
     env = {**service.env, "CARREL_DATA_DIR": str(tmp_path), "CARREL_EMBEDDING_MODEL": "no-such-model"}
-    done = carrel("doctor", env=env)
+    done = carrel_process("doctor", env=env)
     assert done.returncode == 1
     assert "CARREL_EMBEDDING_MODEL" in done.stdout
     assert "carrel serve" in done.stdout

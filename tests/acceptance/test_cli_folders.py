@@ -18,8 +18,6 @@ from api.cli.sources import Rules, find_files
 from carrel_client import Carrel
 from tests.support import Service, carrel, hold_still, wait_for
 
-pytestmark = pytest.mark.xdist_group("quick")
-
 
 @pytest.fixture
 def room(quick: Service) -> tuple[str, Carrel]:

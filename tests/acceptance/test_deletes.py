@@ -20,11 +20,9 @@ from rag.embedding.hashing import HashRuntime
 from rag.store.base import Space
 from rag.store.remote import EngineClient
 from tenants.tables import Tenant
-from tests.support import FakeScope, Service, wait_for
+from tests.support import PATIENCE, FakeScope, Service, wait_for
 
-pytestmark = pytest.mark.xdist_group("quick")
-
-WITHIN_S = 5.0
+WITHIN_S = 5.0 * PATIENCE
 TEXTS = {"ash": ("canaryashone sings", "canaryashtwo sings"), "elm": ("canaryelmone sings", "canaryelmtwo sings")}
 
 

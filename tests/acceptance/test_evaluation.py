@@ -13,7 +13,6 @@ from carrel_client import Carrel, ConflictError, InvalidRequestError, NotFoundEr
 from config.errors import InvalidInput
 from tests.support import Service, carrel
 
-pytestmark = pytest.mark.xdist_group("quick")
 WORDS = ("lamp", "map", "globe", "shelf", "atlas", "ladder")
 
 

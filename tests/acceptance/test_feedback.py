@@ -18,9 +18,8 @@ from carrel_client import (
     PermissionDeniedError,
 )
 from rag.evaluation import fitting
-from tests.support import Service, carrel, wait_for
+from tests.support import PATIENCE, Service, carrel, wait_for
 
-pytestmark = pytest.mark.xdist_group("quick")
 TOPICS = ("lamp", "map", "globe", "shelf", "atlas", "ladder", "desk", "chair", "clock", "bell", "stamp", "stool")
 WAYS = ("where is the {}", "find the {}", "the {} please", "about the {}", "which {}", "show the {}", "a {}?")
 
@@ -80,7 +79,7 @@ def test_feedback_goes_with_its_document(quick: Service) -> None:
     assert held("canaryqueryash") == held("canarycommentelm") == 1
     rooms["ash"].documents.delete(documents["ash"])
     assert list(rooms["ash"].feedback.list()) == []
-    wait_for(lambda: held("canaryqueryash") + held("canarycommentash") == 0, what="the feedback to go", timeout_s=5)
+    wait_for(lambda: held("canaryqueryash") + held("canarycommentash") == 0, what="the feedback to go", timeout_s=5 * PATIENCE)
     assert len(list(rooms["elm"].feedback.list())) == held("canaryqueryelm") == 1
 
 

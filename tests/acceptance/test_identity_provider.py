@@ -12,10 +12,10 @@ import pytest
 from carrel_client import APIError, Carrel, NotFoundError, PermissionDeniedError
 from tenants.oidc import user_id_of
 from tests.identity_provider import AUDIENCE, Provider, identity_provider, pair
-from tests.support import Service, carrel, running_service, wait_for
+from tests.support import PATIENCE, Service, carrel, running_service, wait_for
 
 TOLD_S = 1.0  # a change of standing holds within it
-SLACK_S = 1.5  # of a machine that is busy
+SLACK_S = 1.5 * PATIENCE  # of a machine that is busy
 PLENTY = 20  # wrong keys of an address that are answered 401
 
 

@@ -11,8 +11,6 @@ import pytest
 from carrel_client import Carrel, InvalidRequestError, NotFoundError, PermissionDeniedError
 from tests.support import Service, carrel_here
 
-pytestmark = pytest.mark.xdist_group("quick")
-
 
 def keys(service: Service) -> tuple[str, Carrel]:
     name, _ = service.tenant()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import carrel, children, environment, running_service, start_service, wait_for
+from tests.support import carrel_process, children, environment, running_service, start_service, wait_for
 
 pytestmark = pytest.mark.xdist_group("processes")
 FAST = {"embedding_runtime": "hash"}
@@ -45,11 +45,11 @@ def test_every_thread_of_a_polite_worker_gives_way(tmp_path: Path) -> None:
 def test_a_second_start_is_refused_and_sigterm_stops_every_process(tmp_path: Path) -> None:
     with running_service(tmp_path / "one", **FAST) as service:
         port = service.url.rpartition(":")[2]
-        same_data = carrel("serve", env=environment(tmp_path / "one", **{**FAST, "port": port}))
+        same_data = carrel_process("serve", env=environment(tmp_path / "one", **{**FAST, "port": port}))
         assert same_data.returncode != 0
         assert "already running" in same_data.stderr
         assert "CARREL_DATA_DIR" in same_data.stderr
-        same_port = carrel("serve", env=environment(tmp_path / "two", **{**FAST, "port": port}))
+        same_port = carrel_process("serve", env=environment(tmp_path / "two", **{**FAST, "port": port}))
         assert same_port.returncode != 0
         assert f"Port {port}" in same_port.stderr
         assert "CARREL_PORT" in same_port.stderr
@@ -85,7 +85,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_a_setting_that_cannot_work_ends_the_start_with_its_reason(tmp_path: Path) -> None:
-    done = carrel("serve", env=environment(tmp_path, embedding_model="no-such-model"))
+    done = carrel_process("serve", env=environment(tmp_path, embedding_model="no-such-model"))
     assert done.returncode == 78
     assert "no-such-model" in done.stderr
 

@@ -12,7 +12,7 @@ from carrel_client import InvalidRequestError, NotFoundError
 from config.clock import system_clock
 from config.database import Database
 from tenants.audit import AuditLog
-from tests.support import Service, carrel, environment, running_service
+from tests.support import Service, carrel, carrel_process, environment, running_service
 
 TEXT = "\n\n".join(f"Rule {number}: a book may be kept for {number} weeks, and maps stay here." for number in range(30))
 
@@ -107,5 +107,5 @@ def test_the_operators_profiles_are_there_and_one_in_use_must_stay(tmp_path: Pat
         ("[contracts]\nchunks = 4\n", "'contracts': `chunks`"),
     ):
         file.write_text(content)
-        refused = carrel("serve", env=environment(data, **options))
+        refused = carrel_process("serve", env=environment(data, **options))
         assert (refused.returncode, said in refused.stderr) == (78, True), refused.stderr

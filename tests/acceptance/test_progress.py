@@ -20,7 +20,6 @@ from tests.bulk import line, raw_stream
 from tests.documents import pdf
 from tests.support import Service, hold_still, running_service
 
-pytestmark = pytest.mark.xdist_group("quick")
 LONGEST_S = 1.0  # of the full proofs, which have the machine to themselves
 SHARED_S = 10.0  # of the everyday ones: beside others a machine may pause for longer than any of this takes
 MIB = 1024 * 1024

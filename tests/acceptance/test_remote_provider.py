@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 import httpx2
@@ -11,17 +10,11 @@ import pytest
 
 from carrel_client import Carrel, ServiceUnavailableError
 from tests.provider import WIDTH, provider_server
-from tests.support import carrel, environment, start_service
+from tests.support import carrel_process, environment, free_port, start_service
 
 pytestmark = pytest.mark.xdist_group("processes")
 
 KEY = "canary-of-the-providers-key"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def remote_environment(folder: Path, port: int) -> dict[str, str]:
@@ -74,7 +67,7 @@ def test_doctor_names_what_is_missing(tmp_path: Path) -> None:
         "CARREL_EMBEDDING_URL": f"https://user:{KEY}@host/v1",
         "CARREL_LOG_LEVEL": "warning",
     }
-    run = carrel("doctor", "--json", env=env)
+    run = carrel_process("doctor", "--json", env=env)
     (model,) = (finding for finding in json.loads(run.stdout)["findings"] if finding["part"] == "model")
     assert (run.returncode, model["ok"]) == (1, False)
     assert "CARREL_EMBEDDING_API_KEY" in model["detail"]

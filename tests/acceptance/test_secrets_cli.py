@@ -14,7 +14,7 @@ from api.wiring import Core, build_core
 from config.settings import Settings
 from config.vault import CannotOpen
 from tenants.secrets import Secrets, TenantSecrets
-from tests.support import carrel, environment
+from tests.support import carrel, carrel_process, environment
 
 KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in range(3)]
 TENANTS = ("one", "two")
@@ -67,7 +67,7 @@ def test_rewrapping_makes_no_database_where_there_is_none(tmp_path: Path) -> Non
 @pytest.mark.parametrize("command", [["secrets", "rewrap"], ["serve"]])
 def test_a_malformed_key_stops_a_command_and_is_not_shown(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "carrel.db").touch()
-    run = carrel(*command, env=environment(tmp_path, secret_key="my-malformed-key", embedding_runtime="hash"))
+    run = carrel_process(*command, env=environment(tmp_path, secret_key="my-malformed-key", embedding_runtime="hash"))
     assert run.returncode == 78
     assert "CARREL_SECRET_KEY" in run.stderr
     assert "my-malformed-key" not in run.stdout + run.stderr

@@ -9,8 +9,6 @@ import pytest
 from carrel_client import BudgetExhaustedError, Carrel, NotFoundError
 from tests.support import Service
 
-pytestmark = pytest.mark.xdist_group("quick")
-
 
 @dataclass(frozen=True)
 class Talk:

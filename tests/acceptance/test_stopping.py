@@ -19,11 +19,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support import Service, children, environment, hold_still, running_service, start_service, wait_for
+from tests.support import PATIENCE, Service, children, environment, hold_still, running_service, start_service, wait_for
 
 pytestmark = pytest.mark.xdist_group("processes")
 FAST = {"embedding_runtime": "hash"}
-LONGEST_STOP_S = 20.0
+LONGEST_STOP_S = 20.0 * PATIENCE
 
 
 @dataclass
@@ -120,7 +120,7 @@ def test_what_was_accepted_is_answered_and_the_rest_is_sent_away(service: Servic
         assert stream.result(30).endswith(b"\n\n")
         answers = [upload.finish() for upload in uploads]
     os.kill(worker, signal.SIGCONT)
-    assert service.process.wait(30) == 0
+    assert service.process.wait(60) == 0
     assert time.monotonic() - began < LONGEST_STOP_S
     assert [status for status, _ in answers] == [202, 202]
     for asker in askers:
@@ -164,10 +164,10 @@ def test_new_connections_are_refused_while_it_drains(service: Service) -> None:
             return True
         return False
 
-    wait_for(refused, what="the port to close", timeout_s=5)
+    wait_for(refused, what="the port to close")
     assert service.process.poll() is None
     assert upload.finish()[0] == 202
-    assert service.process.wait(30) == 0
+    assert service.process.wait(60) == 0
 
 
 def test_a_second_signal_ends_it_at_once(service: Service) -> None:
@@ -180,9 +180,9 @@ def test_a_second_signal_ends_it_at_once(service: Service) -> None:
         service.process.wait(1.5)
     began = time.monotonic()
     service.process.send_signal(signal.SIGTERM)
-    assert service.process.wait(5) == 128 + signal.SIGTERM
-    wait_for(lambda: not any(_runs(pid) for pid in pids), what="all processes to end", timeout_s=5)
-    assert time.monotonic() - began < 3
+    assert service.process.wait(30) == 128 + signal.SIGTERM
+    wait_for(lambda: not any(_runs(pid) for pid in pids), what="all processes to end")
+    assert time.monotonic() - began < 3 * PATIENCE
     assert not service_file.exists()
     upload.connection.close()
 

@@ -12,7 +12,6 @@ import pytest
 from carrel_client import Carrel, ConflictError, InvalidRequestError, NotFoundError, Replay, ReplayReport
 from tests.support import Service, carrel, carrel_here, environment, start_service, wait_for
 
-pytestmark = pytest.mark.xdist_group("quick")
 ROOMS = ("lamp", "map", "globe", "shelf", "atlas", "ladder")
 LONG = " ".join(f"The {word} stands in room {word}, and nobody else may have it." for word in ROOMS * 6)
 

@@ -12,8 +12,6 @@ from carrel_client import BudgetExhaustedError, InvalidRequestError, PermissionD
 from config.clock import day, isoformat, system_clock
 from tests.support import Service, carrel
 
-pytestmark = pytest.mark.xdist_group("quick")
-
 
 def test_usage_names_keys_and_collections_and_budgets_hold(quick: Service) -> None:
     (name, client), (_, other) = quick.tenant(), quick.tenant()

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 from fastapi.routing import APIRoute
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 from starlette.routing import BaseRoute
 from starlette.testclient import TestClient
 
@@ -40,6 +40,7 @@ from tenants.rates import OperationClass
 from tenants.registry import TenantRegistry
 from tenants.tokens import TokenSigner
 from tests.changes import CHANGES
+from tests.tables import make_tables
 
 APP = create_app(cast(ApiServices, None))
 DOCUMENTATION = {"/openapi.json", "/docs"}
@@ -164,7 +165,7 @@ class Stand:
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(f"sqlite:///{folder / 'carrel.db'}")
-        SQLModel.metadata.create_all(self.database.engine)
+        make_tables(self.database)
         keys = KeyRing(self.database, system_clock)
         tokens = TokenSigner(secrets.token_bytes(32), system_clock)
         tenant = TenantRegistry(self.database, system_clock).create("a", monthly_tokens=None)

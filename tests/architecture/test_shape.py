@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -24,9 +23,9 @@ def _sources() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
 
 
-def _nodes() -> Iterator[tuple[str, ast.AST]]:
-    for name, source in _sources().items():
-        yield from ((name, node) for node in ast.walk(ast.parse(source)))
+@cache
+def _nodes() -> list[tuple[str, ast.AST]]:
+    return [(name, node) for name, source in _sources().items() for node in ast.walk(ast.parse(source))]
 
 
 def _lines(function: Function) -> int:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlmodel import SQLModel, func, select
+from sqlmodel import func, select
 
 from carrel_client.webhooks import verify
 from config.clock import system_clock
@@ -26,6 +26,7 @@ from tenants.tables import Event
 from tenants.webhooks import NewWebhook, Webhooks
 from tests.receivers import Answers, Message, receiver
 from tests.support import wait_for
+from tests.tables import make_tables
 
 MASTER = bytes(range(32))
 SENDERS = 2
@@ -91,7 +92,7 @@ def _emit(database: Database, tenant: TenantContext, said: dict[str, int], stop:
 
 def _prove(url: str, *, kills: int, seed: int) -> None:
     database, moments = Database(url), random.Random(seed)
-    SQLModel.metadata.create_all(database.engine)
+    make_tables(database)
     registry = TenantRegistry(database, system_clock)
     tenants = [registry.context_of_job(registry.create(name, monthly_tokens=None).id, "test") for name in ("one", "two")]
     webhooks = Webhooks(database, system_clock, Secrets(database, system_clock, Vault([MASTER])), lambda _url: None)

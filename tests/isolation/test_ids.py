@@ -10,6 +10,7 @@ from tests.isolation.declarations import OPERATIONS, Operation, kind_of, pool_of
 from tests.isolation.doors import Answer
 from tests.isolation.probes import given_away, sibling, texts, told
 from tests.isolation.world import Member, World, filled
+from tests.support import examples
 
 MALFORMED = {
     "empty": "",
@@ -73,8 +74,8 @@ def test_foreign_and_missing_are_one(world: World, operation: Operation, place: 
 
 
 def _some(values: dict[str, str], operation: Operation, place: str) -> dict[str, str]:
-    """Five for each place, others for another: all of them are asked for at so many places that each has its turn."""
-    names = random.Random(f"{operation} {place}").sample(sorted(values), min(5, len(values)))
+    """Two for each place (ten in the full suite), others for another: with so many places each has its turn."""
+    names = random.Random(f"{operation} {place}").sample(sorted(values), min(examples(10), len(values)))
     return {name: values[name] for name in names}
 
 

@@ -12,7 +12,7 @@ import random
 import sqlite3
 import string
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,12 @@ ALL_SCOPES = " ".join(f"carrel:{scope}" for scope in TENANT_SCOPES)
 SPOKEN = ("title of session", "content of turn", "key of turn")
 FAR = 4_000_000_000  # Unix seconds
 Values = dict[str, Any]
+#: The column of each table that says whose a row is.
+OWNERS = {
+    name: "id" if name == "tenants" else "tenant_id"
+    for name, table in SQLModel.metadata.tables.items()
+    if name == "tenants" or "tenant_id" in table.c
+}
 
 
 @dataclass
@@ -134,12 +140,10 @@ class World:
     def dump(self, member: Member) -> str:
         """All that the database says of a tenant, and the ids of its points."""
         rows: dict[str, list[str]] = {}
-        with self.services.core.database.engine.connect() as connection:
-            for table in SQLModel.metadata.sorted_tables:
-                owner = table.c.id if table.name == "tenants" else table.c.get("tenant_id")
-                if owner is not None:
-                    found = connection.execute(sa.select(table).where(owner == member.tenant_id))
-                    rows[table.name] = sorted(str(tuple(row)) for row in found)
+        with closing(sqlite3.connect(self._database_file)) as connection:  # without SQLAlchemy: it is done after every write
+            for name, owner in OWNERS.items():
+                found = connection.execute(f"SELECT * FROM {name} WHERE {owner} = ?", (member.tenant_id,))
+                rows[name] = sorted(map(str, found))
         context = self.services.core.registry.context_of_job(member.tenant_id, "dump")
         points = self.services.store.for_tenant(context, self.services.embedding.space).ids()
         return json.dumps([rows, points])

@@ -20,7 +20,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlmodel import SQLModel, col, select
+from sqlmodel import col, select
 
 from config.clock import system_clock
 from config.database import Database
@@ -57,6 +57,7 @@ from tenants.quotas import UNLIMITED
 from tenants.registry import TenantRegistry
 from tests.postgresql import database_url
 from tests.support import served_engine
+from tests.tables import make_tables
 
 PARAGRAPHS = [f"{word} " * 40 for word in ("ash", "birch", "cedar", "elm", "fir", "oak", "pine", "yew")]
 TENANTS, NAMES, LABELS = 2, ("one", "two", "three"), ("red", "blue")
@@ -106,7 +107,7 @@ class IngestModel(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="carrel-model-"))
         self.opened = database_url(self.kind, self.folder)
         self.database = Database(self.opened.__enter__(), synchronous="off")
-        SQLModel.metadata.create_all(self.database.engine)
+        make_tables(self.database)
         self.serving = served_engine(self.folder)
         self.engine = self.serving.__enter__()
         runtime = HashRuntime()

@@ -16,6 +16,7 @@ from rag.embedding.remote import tokenizer as module
 from rag.embedding.remote.model import RemoteModel, RemoteSpec
 from rag.embedding.remote.tokenizer import TokenizerFile, cl100k_json, load_tokenizer
 from rag.tokens import encoding
+from tests.support import examples
 
 #: Characters at which patterns part: contractions, numbers, white space of all kinds, marks, letters that fold.
 MIXED = st.text(
@@ -38,7 +39,7 @@ def counter(written: TokenizerFile) -> Tokenizer:
     return Tokenizer.from_str(written.json)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(text=st.text() | MIXED)
 @example(text="<|endoftext|> is ordinary text")
 @example(text="it's 12345 o'clock \n \n")
@@ -60,7 +61,7 @@ def test_every_token_is_itself(counter: Tokenizer) -> None:
     assert encoded == [reference.encode_ordinary(text) for text in texts]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(text=MIXED | st.text(st.characters(min_codepoint=0x2000, codec="utf-8")), most=st.sampled_from(MOST))
 def test_a_long_text_is_cut_to_what_the_model_reads(written_model: dict[int, RemoteModel], text: str, most: int) -> None:
     model = written_model[most]

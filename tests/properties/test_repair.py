@@ -7,21 +7,34 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import HealthCheck, given, settings
 
 from config.database import Database
 from rag.store.memory import MemoryStore
-from tests.postgresql import KINDS, database_url
+from tests.postgresql import database_url
+from tests.support import examples
 from tests.world import DAMAGES, TENANTS, Damage, World
 
 STEPS = st.tuples(st.sampled_from(TENANTS), st.sampled_from(DAMAGES))
 
 
+SEQUENCES = st.lists(STEPS, min_size=1, max_size=8)
+
+
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-@pytest.mark.parametrize("kind", KINDS)
-@given(steps=st.lists(STEPS, min_size=1, max_size=8), quick=st.booleans())
-def test_any_damage_is_mended_by_one_run(kind: str, steps: list[tuple[str, Damage]], quick: bool) -> None:
+@given(steps=SEQUENCES, quick=st.booleans())
+def test_any_damage_is_mended_by_one_run(steps: list[tuple[str, Damage]], quick: bool) -> None:
+    _mended("sqlite", steps, quick=quick)
+
+
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=SEQUENCES, quick=st.booleans())
+def test_the_same_on_postgresql(steps: list[tuple[str, Damage]], quick: bool) -> None:
+    """Fewer: a look at each folder of contents takes ten times as long there."""
+    _mended("postgresql", steps, quick=quick)
+
+
+def _mended(kind: str, steps: list[tuple[str, Damage]], *, quick: bool) -> None:
     folder = Path(tempfile.mkdtemp(prefix="carrel-repair-"))
     with database_url(kind, folder) as url:
         _damage_and_repair(Database(url, synchronous="off"), folder, steps, quick=quick)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from importlib import resources
 
 import pytest
-from sqlmodel import SQLModel
 from tokenizers import Tokenizer
 
 import ingestion.stores.tables
@@ -25,6 +24,7 @@ import tenants.webhook_tables
 from config.database import Database
 from ingestion.durable import DurableQueue, migrate_queue_tables
 from tenants.tables import Tenant
+from tests.tables import make_tables
 
 #: Importing them fills the metadata.
 TABLES = (
@@ -63,7 +63,7 @@ def clock() -> SetClock:
 def database(sql_url: str) -> Iterator[Database]:
     """Every table, and the tenants `a` and `b` without limits."""
     database = Database(sql_url)
-    SQLModel.metadata.create_all(database.engine)
+    make_tables(database)
     with database.system_write() as session:
         session.add_all([Tenant(id=name, name=name, cache_salt=name.encode() * 32, created_at=0) for name in "ab"])
     yield database

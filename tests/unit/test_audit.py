@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event as sql
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 
 from config.database import Database
 from tenants import audit
@@ -45,7 +45,6 @@ def test_writers_of_one_tenant_wait_neither_for_each_other_nor_for_the_sealer(cl
     with the entries would let in one at a time, and the barrier would break. SQLite has one writer, whoever it is."""
     with server().database() as url:
         database = Database(url)
-        SQLModel.metadata.create_all(database.engine)
         record, together = Record(database, clock), threading.Barrier(33)
         record.log.append(event("a", 100))
 

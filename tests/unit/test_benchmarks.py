@@ -195,6 +195,7 @@ def test_missing_products_are_named_and_skipped(no_peers: None, tmp_path: Path) 
     assert all("carrel-server[bench]" in str(peer["skipped"]) for peer in peers.values())
 
 
+@pytest.mark.full
 def test_fastembed_is_skipped_where_it_is_missing(no_peers: None, tmp_path: Path) -> None:
     embedders, peers = open_embedders(model_folder(), tmp_path)
     assert [embedder.name for embedder in embedders] == ["sentence_transformers"]
@@ -279,6 +280,7 @@ def run(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     return written
 
 
+@pytest.mark.full
 def test_query_measures_a_small_service(tmp_path: Path) -> None:
     figures = run(tmp_path, "query", "--chunks", "50", "--queries", "20", "--runtime", "hash")["figures"]
     assert figures["chunks"] == 50

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy.orm import Session
-from sqlmodel import SQLModel, select
+from sqlmodel import select
 
 from config.database import Database
 from config.errors import BudgetExhausted, Unavailable
@@ -26,6 +26,7 @@ from tenants.tables import BudgetWindow, Event, LedgerEntry, Tenant, UsageDay
 from tenants.usage import UsageReader
 from tests.postgresql import database_url
 from tests.support import FakeScope
+from tests.tables import make_tables
 from tests.unit.conftest import SetClock
 
 A, B = FakeScope("a"), FakeScope("b")
@@ -344,7 +345,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.opened = database_url(self.kind, Path(self.folder.name))
         database = Database(self.opened.__enter__())
-        SQLModel.metadata.create_all(database.engine)
+        make_tables(database)
         with database.system_write() as session:
             session.add_all([Tenant(id=t, name=t, cache_salt=b"", created_at=0) for t in "ab"])
         self.ledger = Ledger(database, self.clock, lease_s=LEASE_MS // 1000, price=3, limits=lambda _: self.limits)

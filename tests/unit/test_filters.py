@@ -25,6 +25,7 @@ from rag.filters import (
     terms,
 )
 from rag.store.conditions import holds
+from tests.support import examples
 
 KEYS = ("a", "b", "c", "a b")
 values = st.one_of(
@@ -69,14 +70,14 @@ def _lets_through(data: Mapping[str, Any], given_attributes: Mapping[str, Any], 
 
 
 @given(data=filters, attributes=attributes, slots=st.sets(st.sampled_from(KEYS)))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_a_compiled_filter_never_leaves_out_a_match(data: Any, attributes: dict[str, Any], slots: set[str]) -> None:
     wanted, proposed = _lets_through(data, attributes, {key: slot for slot, key in enumerate(sorted(slots))})
     assert proposed or not wanted
 
 
 @given(data=filters, attributes=attributes)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_a_compiled_filter_is_exact_where_every_number_has_a_slot(data: Any, attributes: dict[str, Any]) -> None:
     wanted, proposed = _lets_through(data, attributes, {key: slot for slot, key in enumerate(KEYS)})
     assert proposed == wanted
@@ -204,7 +205,7 @@ _json = st.recursive(
 
 
 @given(_json)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_json_is_parsed_or_refused_by_name(data: Any) -> None:
     field: str | None = "filter"
     try:

@@ -28,6 +28,8 @@ from rag.embedding.local.torch_runtime import GPU_BATCH_TOKENS, SentenceTransfor
 from rag.embedding.local.wanted import Wanted
 from rag.embedding.runtime import EmbeddingRuntime, Fingerprint, unit_rows
 
+pytestmark = pytest.mark.xdist_group("torch")  # whose import takes seconds
+
 MODEL = "all-MiniLM-L6-v2"
 X86 = Machine(architecture="x86_64", bf16=True, gpu=False, openvino=True)
 TEXTS = ["Books may be kept for four weeks.", "How long?", "word " * 400, "図書館", *PROBES[:10]]
@@ -65,6 +67,7 @@ def test_a_text_has_the_same_vector_alone_and_in_any_batch(openvino: EmbeddingRu
     assert cosines(together, np.concatenate([openvino.embed([text]) for text in TEXTS])).min() > 0.9995
 
 
+@pytest.mark.full
 def test_all_runtimes_of_one_precision_share_a_space(models: Path, openvino: EmbeddingRuntime) -> None:
     torch = open_runtime(Wanted(MODEL, runtime=TORCH, precision=openvino.fingerprint.precision), models)
     assert torch.fingerprint == openvino.fingerprint

@@ -17,7 +17,7 @@ from rag.embedding.hashing import HashRuntime
 from rag.profiles import Chunking, Profiles
 from rag.retrieval.question import Passage, Question
 from rag.store.memory import MemoryStore
-from tests.support import FreeMeter
+from tests.support import FreeMeter, examples
 from tests.unit.test_chunking import texts
 from tests.world import TENANTS, World
 
@@ -71,7 +71,7 @@ def test_a_chunk_stands_for_itself_where_its_parent_is_no_longer_whole(world: Wo
 
 
 @given(text=texts, markdown=st.booleans(), overlap=st.sampled_from([0, 8]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_chunks_and_gaps_of_a_parent_make_its_text(text: str, markdown: bool, overlap: int) -> None:
     pieces = [*_chunkers.split(Chunking(24, 0, overlap, "auto", 80), text, markdown=markdown, title="")]
     for _, group in itertools.groupby(pieces, key=lambda piece: piece.parent and piece.parent.start):

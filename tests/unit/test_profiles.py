@@ -20,6 +20,7 @@ from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Fingerprint
 from rag.profiles import Chunking, Profiles
 from rag.syntax import outline
+from tests.support import examples
 from tests.unit.test_chunking import texts
 
 SPECIAL = 2  # tokens that the bundled model reads besides a text
@@ -179,7 +180,7 @@ chunkings = st.builds(
 @example(text="q" * 4099 + " q" * 205, chunking=Chunking(32, 0, 16, "auto"), markdown=False, title="title", language="")
 @example(text="0:" * 11 + "¡" + "x" * 3979 + ":", chunking=Chunking(23, 0, 11, "auto"), markdown=False, title="", language="")
 @example(text="# a\n\n" + "one two. " * 4000, chunking=Chunking(24, 8, 12, "markdown"), markdown=False, title="", language="")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_chunks_of_any_sizes_are_exact_ordered_complete_and_within_their_caps(
     chunkers: Chunkers, tokenizer: Tokenizer, text: str, chunking: Chunking, markdown: bool, title: str, language: str
 ) -> None:

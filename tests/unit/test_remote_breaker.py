@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from config.errors import ModelUnavailable, Unavailable
 from rag.embedding.remote.breaker import Breaker
 from rag.embedding.remote.failures import Broken, Pressed, TooMuch
+from tests.support import examples
 
 FAILURES, COOL_DOWN_S = 3, 10.0
 OUTCOMES = {
@@ -88,7 +89,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerMachine.TestCase
-TestBreaker.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestBreaker.settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
 
 
 def test_one_probe_however_many_threads_wait() -> None:

@@ -28,6 +28,8 @@ from rag.store.memory import MemoryStore
 from tenants.usage import UsageReader
 from tests.world import TENANTS, World, text_of
 
+pytestmark = pytest.mark.xdist_group("torch")  # whose import takes seconds
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "oak", "pine", "lamp", "river", "shelf", "book"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from config.errors import UnreadableDocument
 from ingestion.media import HTML, MARKDOWN, PDF, TEXT
 from ingestion.sandbox import ParserDied, Sandbox
-from tests.support import children, wait_for
+from tests.support import PATIENCE, children, wait_for
 
 MIB = 1024 * 1024
 SLOW = b"<p>x</p>" * 400_000  # many seconds of work
@@ -100,7 +100,7 @@ def test_a_document_that_takes_too_long_is_ended(tight: Sandbox, document: Path)
     began = time.monotonic()
     with pytest.raises(ParserDied, match="longer than 1 s"):
         tight.read(document, HTML)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 5 * PATIENCE
     wait_for(lambda: not children(_zygote(tight)), what="the child to be gone")
 
 

@@ -13,6 +13,7 @@ from rag import wordpiece
 from rag.chunking import MARKDOWN, PLAIN, Chunker, Cut, Sizes
 from rag.embedding.hashing import HashRuntime
 from rag.wordpiece import WordCounts, is_by_word
+from tests.support import examples
 
 # Everything that normalising, splitting into words or added tokens could look at across a boundary.
 _ODD = [
@@ -52,14 +53,14 @@ def counts(tokenizer: Tokenizer) -> WordCounts:
 @given(text=texts)
 @example("a\x0bb a\x1cb a\x85b \u0301a a\u200b b")  # white space to Python that the tokenizer drops, marks after a blank
 @example("x" * 100 + " " + "x" * 101)  # the longest word that is not one unknown token, and a longer one
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_words_count_what_the_tokenizer_counts(counts: WordCounts, tokenizer: Tokenizer, text: str) -> None:
     exact = len(tokenizer.encode(text, add_special_tokens=False).ids)
     assert counts.count(text) == exact == counts.count(text)  # met for the first time, and remembered
 
 
 @given(text=texts, tokens=st.integers(2, 60), overlap=st.integers(0, 20), cut=st.sampled_from([PLAIN, MARKDOWN]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_texts_are_split_where_the_tokenizer_would_split_them(
     tokenizer_json: str, text: str, tokens: int, overlap: int, cut: Cut
 ) -> None:

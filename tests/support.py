@@ -27,7 +27,6 @@ from typing import IO, ClassVar, TypeVar
 from unittest.mock import patch
 
 from hypothesis import settings
-
 from sqlalchemy.orm import Session
 
 from carrel_client import Carrel

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlmodel import SQLModel
 
 from config.database import Database
 from rag.sessions import archives
@@ -17,6 +16,7 @@ from rag.sessions.sessions import Sessions
 from rag.sessions.tables import PIECE, Turn
 from rag.sessions.values import NewSession, NewTurn
 from tests.support import FakeScope
+from tests.tables import make_tables
 
 A, B = FakeScope("a"), FakeScope("b")
 TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=30)
@@ -63,7 +63,7 @@ def _told(
 ) -> None:
     monkeypatch.setattr(archives, "PIECE_BYTES", size)
     database = Database(f"sqlite:///{folder / 'carrel.db'}", synchronous="off")
-    SQLModel.metadata.create_all(database.engine)
+    make_tables(database)
     sessions = Sessions(database, lambda: 1)
     handles = {scope.tenant_id: sessions.for_tenant(scope) for scope in (A, B)}
     compactor = SessionCompactor(sessions, pause=lambda _seconds: None)

@@ -151,9 +151,13 @@ def _python(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_demo_ends_with_its_figures(repository: Path) -> None:
+@pytest.mark.parametrize("pages", [3, pytest.param(None, marks=pytest.mark.full)])
+def test_the_demo_ends_with_its_figures(repository: Path, tmp_path: Path, pages: int | None) -> None:
+    """Everyday it brings a few pages of the documentation: all of them take the model 30 s."""
+    for page in sorted((repository / "docs").glob("*.md"), key=lambda page: page.stat().st_size)[:pages]:
+        shutil.copy(page, tmp_path)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "api.cli.main", "demo"],
+        [sys.executable, "-P", "-m", "api.cli.main", "demo", *(["--docs", str(tmp_path)] if pages else [])],
         cwd=repository,
         capture_output=True,
         text=True,

@@ -4,7 +4,7 @@ SQL at that moment, so nothing that is erased, expired or out of a session's win
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -202,7 +202,7 @@ class TenantRecall:
         size = 1 << (len(ids) - 1).bit_length()
         given = {f"id{number}": ids[min(number, len(ids) - 1)] for number in range(size)}
         with self._parts.database.read(self._scope) as session:
-            rows = {row.id: row for row in session.scalars(self._texts(size), {**given, "now": self._parts.clock()})}
+            rows = {row.id: row for row in self._turns(session, size, {**given, "now": self._parts.clock()})}
         turns = list[RecalledTurn]()
         for hit, (before, own, after) in zip(hits, wanted, strict=True):
             if own[0] in rows:
@@ -210,8 +210,8 @@ class TenantRecall:
                 turns.append(RecalledTurn(rows[own[0]], round(hit.score, 4), hit.legs, *beside))
         return turns
 
-    def _texts(self, size: int) -> SelectOfScalar[Turn]:
-        return by_ids(size)
+    def _turns(self, session: Session, size: int, given: Mapping[str, object]) -> Iterable[Turn]:
+        return session.scalars(by_ids(size), given)
 
 
 def _ranked(

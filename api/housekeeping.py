@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 PURGE_EVERY_S = 3600.0
 PLACE_EVERY_S = STORES_EVERY_S = COMPACT_EVERY_S = 5.0
+LET_GO_EVERY_S = 600.0
 FORGET_EVERY_S = 60.0  # memories, of which nobody is told from their moment on
 
 
@@ -76,6 +77,7 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("webhook deliveries", lambda: services.webhooks.outbox.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("old traces", services.traces.run_once, PURGE_EVERY_S),
+        Chore("vectors of old turns", services.old_vectors.run_once, LET_GO_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),
         Chore("unusual usage", AnomalyWatch(core.database, core.clock).run_once, PURGE_EVERY_S),
     ]

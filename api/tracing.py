@@ -13,7 +13,7 @@ from api.trace_schemas import ReplayOut, ReportOut, SkippedOut
 from api.upkeep import Task
 from api.wiring import Core
 from api.wiring_conversations import Conversations
-from config.errors import BudgetExhausted, CarrelError, RateLimited, Unavailable
+from config.errors import BudgetExhausted, CarrelError, ContentDamaged, RateLimited, Unavailable
 from rag.collections import Collections
 from rag.retrieval.retriever import Retriever
 from rag.traces.conversations_again import Conversing
@@ -72,10 +72,10 @@ class Tracing:
                 replayed = handle.replay(trace, otherwise, charge_id=charge_id)
                 report.add(replayed, marks)
                 yield _line("replay", ReplayOut.of(replayed))
-            except STOPPING as error:
-                stopped = problem_of(error)
-                break
             except CarrelError as error:
+                if isinstance(error, STOPPING) and not isinstance(error, ContentDamaged):
+                    stopped = problem_of(error)
+                    break
                 report.skip(error.code)
                 yield _line("skipped", SkippedOut(trace_id=trace.id, code=error.code, detail=error.detail))
         yield _line("report", ReportOut.of(report, stopped))

@@ -17,6 +17,7 @@ from ingestion.erasing.requests import Erasures
 from ingestion.exporting import Exports
 from ingestion.promotion import Promotion
 from rag.context.contexts import Contexts
+from rag.context.pins import follow
 from rag.context.recaps import Recaps
 from rag.embedding.service import EmbeddingService
 from rag.llm.rewriting import Rewriting
@@ -72,7 +73,7 @@ def _belongings(core: Core, documents: Documents, embedding: EmbeddingService, r
 
 
 def build_sessions(core: Core) -> Sessions:
-    return Sessions(core.database, core.clock, core.quotas, partial(_tell, core.clock))
+    return Sessions(core.database, core.clock, core.quotas, partial(_tell, core.clock), follow)
 
 
 def build_memory_sweep(core: Core, embedding: EmbeddingService) -> MemorySweep:

@@ -51,6 +51,7 @@ from rag.sessions.compacting import SessionCompactor
 from rag.sessions.sweeping import SessionSweeper
 from rag.store.base import VectorStore
 from rag.traces.erasing import Sweeper
+from rag.traces.old_vectors import OldVectors
 from tenants.audit_archive import CheckpointArchive
 from tenants.audit_chain import PURPOSE, CheckpointSigner
 from tenants.audit_sealer import Sealer
@@ -81,6 +82,7 @@ class WorkerServices:
     compactor: SessionCompactor
     memories: MemorySweep
     traces: Sweeper
+    old_vectors: OldVectors
     erasing: Erasing
     stores: StoreUpkeep
     admitting: DurableQueue  #: takes what finds room
@@ -137,6 +139,7 @@ def build_worker(settings: Settings, executor: str) -> WorkerServices:
         compactor=SessionCompactor(build_sessions(core)),
         memories=build_memory_sweep(core, embedding),
         traces=_sweeper(core),
+        old_vectors=OldVectors(core.database, core.clock),
         stores=build_store_upkeep(core, collections, blobs, admitting),
         admitting=admitting,
         erasing=Erasing(core.database, core.clock, core.registry, core.idempotency, blobs, store, collector, embedding),

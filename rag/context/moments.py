@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from rag.context.pins import pinned
+from rag.sessions.archives import restored
 from rag.sessions.tables import ChatSession, Turn
 
 
@@ -43,7 +44,7 @@ def _turns(session: Session, session_id: str, seqs: Sequence[int]) -> Sequence[T
     if not seqs:
         return ()
     found = select(Turn).where(col(Turn.session_id) == session_id, col(Turn.seq).in_(seqs)).order_by(col(Turn.seq))
-    return session.scalars(found).all()
+    return restored(session, session.scalars(found))
 
 
 _LAST = sa.select(sa.func.max(col(Turn.seq))).where(

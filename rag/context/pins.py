@@ -14,7 +14,7 @@ from config.errors import InvalidInput, NotFound
 from rag.context.tables import SessionPin
 from rag.sessions.archives import restored
 from rag.sessions.finding import find
-from rag.sessions.tables import Turn
+from rag.sessions.tables import ChatSession, Turn
 from rag.types import Speaker
 
 MAX_PINS = 20
@@ -90,6 +90,12 @@ def pinned(session: Session, session_id: str) -> Sequence[Pinned]:
     rows = session.execute(statement).all()
     restored(session, [row[0] for row in rows])
     return [Pinned(*row) for row in rows]
+
+
+def follow(session: Session, source_id: str, fork: ChatSession) -> None:
+    """The turns that a fork copies are pinned in it as they were, and since."""
+    there = _PINS.where(col(SessionPin.session_id) == source_id, col(SessionPin.seq) <= fork.turns)
+    session.add_all(SessionPin(**pin.model_dump() | {"session_id": fork.id}) for pin in session.scalars(there).all())
 
 
 _PINS = select(SessionPin)

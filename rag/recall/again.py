@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
+from config.database import ROWS_BY_KEY
 from rag.embedding.service import Embedded
 from rag.recall.loading import MAX_TURNS, Indexed, Known, brought_up
-from rag.recall.recall import Found, Recall, RecallQuestion, TenantRecall, Where, by_ids
+from rag.recall.recall import Found, Recall, RecallQuestion, TenantRecall, Where
 from rag.recall.resident import Held, Residents
+from rag.recall.turns import SaidTurn
+from rag.sessions.archives import restored
 from rag.sessions.finding import alive
-from rag.sessions.tables import ChatSession, Turn
+from rag.sessions.tables import PIECE, ChatSession, Turn
 from rag.store.base import Vector
 from rag.types import Meter, Speaker
 
@@ -48,9 +51,13 @@ class RecallAgain(TenantRecall):
             held = [(self._brought_up(session, each), each) for each in wanted]
         return {id(of.thread): (of, Known(e.id, e.turns, e.archived_turns, e.embedded_turns)) for of, e in held}
 
-    def _texts(self, size: int) -> sa.Select[Any]:
-        """What has left the window since was in it then."""
-        return by_ids(size, archived=self._when is not None)
+    def _turns(self, session: Session, ids: Sequence[str]) -> Iterable[SaidTurn]:
+        """What has left the window since was in it then. Raise ContentDamaged."""
+        if self._when is None:
+            return super()._turns(session, ids)
+        of_living = select(Turn).join(ChatSession, col(ChatSession.id) == col(Turn.session_id)).where(col(Turn.id).in_(ids))
+        turns = restored(session, session.scalars(of_living.where(*alive(self._parts.clock()))))
+        return [SaidTurn(*(getattr(turn, name) for name in SaidTurn._fields)) for turn in turns]
 
     def _said_by(self, session: Session, found: Iterable[Known], moment: int) -> list[Indexed]:
         """Whether a turn had its vector by then is not known."""
@@ -78,7 +85,24 @@ class RecallAgain(TenantRecall):
         if held.before != wanted.before or held.seq > wanted.turns or held.embedded > wanted.embedded_turns:
             self._residents.renew(key, wanted.before)
         known = Known(wanted.id, wanted.turns, wanted.before, wanted.embedded_turns)
-        return brought_up(self._residents, session, self._scope.tenant_id, known, self._parts.embedding.space.id)
+        return brought_up(self._residents, session, self._scope.tenant_id, known, self._parts.embedding.space.id, _said)
+
+
+def _said(session: Session, given: Mapping[str, object]) -> Sequence[Turn]:
+    return restored(session, session.scalars(_SAID, given))
+
+
+_SAID = (
+    select(Turn)
+    .where(
+        col(Turn.session_id) == sa.bindparam("session"),
+        col(Turn.seq) > sa.bindparam("after"),
+        col(Turn.seq) <= sa.bindparam("until"),
+    )
+    .order_by(col(Turn.seq))
+    .limit(2 * PIECE)
+    .execution_options(**ROWS_BY_KEY)
+)
 
 
 def _last_turns(session: Session, ids: Sequence[str], moment: int) -> dict[str, int]:

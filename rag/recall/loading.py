@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -65,7 +66,18 @@ _VECTORS = (
 )
 
 
-def brought_up(residents: Residents, session: Session, tenant_id: str, known: Known, space: str) -> Held:
+#: Reads turns of a `session` behind `after`, the first of them, as far as `until`; they have the columns of `_TURNS`.
+Read = Callable[[Session, Mapping[str, object]], Sequence[Any]]
+
+
+def in_window(session: Session, given: Mapping[str, object]) -> Sequence[Any]:
+    """Turns that have left it may lie elsewhere."""
+    return session.execute(_TURNS, given).all()
+
+
+def brought_up(
+    residents: Residents, session: Session, tenant_id: str, known: Known, space: str, read: Read = in_window
+) -> Held:
     """The index of the session with its newest MAX_TURNS turns, as SQL has them."""
     key = (tenant_id, known.id)
     held, oldest = residents.get(key), max(known.archived_turns, known.turns - MAX_TURNS)
@@ -74,15 +86,15 @@ def brought_up(residents: Residents, session: Session, tenant_id: str, known: Kn
         if left:  # much of it is not recalled any more, or it is new: of compacted turns there is nothing to load
             held = residents.renew(key, oldest)
         with held.lock:
-            _add_turns(held, session, known)
+            _add_turns(held, session, known, read)
             _add_vectors(held, session, known, space)
         residents.weigh([key])
     return held
 
 
-def _add_turns(held: Held, session: Session, known: Known) -> None:
+def _add_turns(held: Held, session: Session, known: Known, read: Read) -> None:
     while held.seq < known.turns:
-        rows = session.execute(_TURNS, {"session": known.id, "after": held.seq, "until": known.turns}).all()
+        rows = read(session, {"session": known.id, "after": held.seq, "until": known.turns})
         if not rows:  # the session is being erased
             return
         held.thread.extend(item_of(row.id, row.role, row.speaker, row.content, row.said_at) for row in rows)

@@ -4,7 +4,7 @@ SQL at that moment, so nothing that is erased, expired or out of a session's win
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -101,16 +101,15 @@ _OF_SUBJECT = (
 
 
 @cache
-def by_ids(size: int, *, archived: bool = False) -> sa.Select[Any]:
-    """Turns of sessions that nobody has ended, in their windows unless `archived`. One statement for each size: an `IN` that is
-    expanded with each execution costs more than SQLite takes for it.
+def _by_ids(size: int) -> sa.Select[Any]:
+    """Turns in the windows of sessions that nobody has ended. One statement for each size: an `IN` that is expanded with each
+    execution costs more than SQLite takes for it.
     """
     ids = [sa.bindparam(f"id{number}", type_=sa.String()) for number in range(size)]
-    said = sa.select(*(col(getattr(Turn, name)) for name in SaidTurn._fields))
-    of_session = said.join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
     return (
-        (of_session if archived else of_session.where(col(Turn.seq) > col(ChatSession.archived_turns)))
-        .where(col(Turn.id).in_(ids))
+        sa.select(*(col(getattr(Turn, name)) for name in SaidTurn._fields))
+        .join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
+        .where(col(Turn.id).in_(ids), col(Turn.seq) > col(ChatSession.archived_turns))
         .where(*alive(sa.bindparam("now", type_=sa.BigInteger())))
         .execution_options(**ROWS_BY_KEY)
     )
@@ -201,11 +200,8 @@ class TenantRecall:
         ids = sorted({each for around in wanted for part in around for each in part})
         if not ids:
             return []
-        size = 1 << (len(ids) - 1).bit_length()
-        given = {f"id{number}": ids[min(number, len(ids) - 1)] for number in range(size)}
         with self._parts.database.read(self._scope) as session:
-            found_rows = session.execute(self._texts(size), {**given, "now": self._parts.clock()})
-            rows = {row.id: row for row in map(SaidTurn._make, found_rows)}
+            rows = {row.id: row for row in self._turns(session, ids)}
         turns = list[RecalledTurn]()
         for hit, (before, own, after) in zip(hits, wanted, strict=True):
             if own[0] in rows:
@@ -213,8 +209,10 @@ class TenantRecall:
                 turns.append(RecalledTurn(rows[own[0]], round(hit.score, 4), hit.legs, *beside))
         return turns
 
-    def _texts(self, size: int) -> sa.Select[Any]:
-        return by_ids(size)
+    def _turns(self, session: Session, ids: Sequence[str]) -> Iterable[SaidTurn]:
+        size = 1 << (len(ids) - 1).bit_length()
+        given = {f"id{number}": ids[min(number, len(ids) - 1)] for number in range(size)}
+        return map(SaidTurn._make, session.execute(_by_ids(size), {**given, "now": self._parts.clock()}))
 
 
 def _ranked(

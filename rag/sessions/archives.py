@@ -62,21 +62,29 @@ def unpack(archive: TurnArchive) -> dict[int, Said]:
 
 
 def restored(session: Session, turns: Iterable[Turn]) -> list[Turn]:
-    """The same turns, of one session, with what was said in them, wherever that lies. Raise ContentDamaged."""
-    turns = [*turns]
-    thin = {turn.seq: turn for turn in turns if turn.data is None}
-    if thin:
-        first, last = min(thin), max(thin)
-        given = {"of": next(iter(thin.values())).session_id, "first": first, "last": last, "beyond": last + PIECE}
-        for archive in session.scalars(_AROUND, given):
-            said = unpack(archive)
-            for seq in said.keys() & thin.keys():
-                turn = thin.pop(seq)
-                for name, value in zip(Said._fields, said[seq], strict=True):
-                    set_committed_value(turn, name, value)  # no change, which the session would write
-        if thin:
-            raise _damaged(min(thin), max(thin))
+    """The same turns with what was said in them, wherever that lies. Raise ContentDamaged."""
+    turns, thin = [*turns], dict[str, dict[int, Turn]]()
+    for turn in turns:
+        if turn.data is None:
+            thin.setdefault(turn.session_id, {})[turn.seq] = turn
+    for session_id, of_session in thin.items():
+        _restore(session, session_id, of_session)
     return turns
+
+
+def _restore(session: Session, session_id: str, thin: dict[int, Turn]) -> None:
+    first, last = min(thin), max(thin)
+    given = {"of": session_id, "first": first, "last": last, "beyond": last + PIECE}
+    for archive in session.scalars(_AROUND, given):
+        if not (here := thin.keys() & range(archive.first_seq, archive.last_seq + 1)):
+            continue
+        said = unpack(archive)
+        for seq in here:
+            turn = thin.pop(seq)
+            for name, value in zip(Said._fields, said[seq], strict=True):
+                set_committed_value(turn, name, value)  # no change, which the session would write
+    if thin:
+        raise _damaged(min(thin), max(thin))
 
 
 def _checksum(first: int, last: int, packed: bytes) -> bytes:

@@ -1,5 +1,5 @@
 """Turns that have left their session's window are made small, in pieces that nobody has to wait for: what was said in them goes
-into one packed row, and their vectors, which nobody asks any more, are removed.
+into one packed row. Their vectors stay for the replay of what was asked before: `rag.traces.old_vectors`.
 """
 
 from __future__ import annotations
@@ -60,10 +60,14 @@ class SessionCompactor:
             chat = session.scalars(_HELD, {"of": session_id, "done": done, "now": self._parts.clock()}).one_or_none()
             if chat is None:  # another was first, or it is over
                 return 0
+            vectors = [row.model_dump() for row in session.scalars(_VECTORS, given)]  # they refer to the turns
             session.execute(_FORGET_VECTORS, given, execution_options=_NO_SYNC)
             # Made anew: of rows that are only made smaller SQLite keeps the pages, half empty (1.7 times the bytes).
             session.execute(_FORGET_TURNS, given, execution_options=_NO_SYNC)
             session.execute(INSERT, thin, execution_options=RAW)
+            if vectors:
+                session.execute(_INSERT_VECTORS, vectors, execution_options=RAW)
+                archive.packed_at = self._parts.clock()
             session.add(archive)
             chat.compacted_turns = archive.last_seq
             chat.embedded_turns = max(chat.embedded_turns, archive.last_seq)  # those that wait for vectors need none
@@ -93,6 +97,6 @@ _PIECE = (
 )
 _FIRST, _LAST = sa.bindparam("first", type_=sa.Integer()), sa.bindparam("last", type_=sa.Integer())
 _FORGET_TURNS = sa.delete(Turn).where(col(Turn.session_id) == sa.bindparam("of"), col(Turn.seq).between(_FIRST, _LAST))
-_FORGET_VECTORS = sa.delete(TurnVector).where(
-    col(TurnVector.session_id) == sa.bindparam("of"), col(TurnVector.seq).between(_FIRST, _LAST)
-)
+_OF_PIECE = col(TurnVector.session_id) == sa.bindparam("of"), col(TurnVector.seq).between(_FIRST, _LAST)
+_VECTORS, _FORGET_VECTORS = select(TurnVector).where(*_OF_PIECE), sa.delete(TurnVector).where(*_OF_PIECE)
+_INSERT_VECTORS = sa.insert(TurnVector)

@@ -32,6 +32,7 @@ def fork(parts: SessionParts, scope: Speaker, session_id: str, turn_id: str | No
         parts.add(session, row)
         _copy_archives(session, source, row)
         _copy(session, source, row)
+        parts.follow(session, source.id, row)
         if record is not None:
             record(session, row)
     return row
@@ -59,14 +60,14 @@ def _begun(source: ChatSession, last: int, now: int) -> ChatSession:
 
 def _copy_archives(session: Session, source: ChatSession, row: ChatSession) -> None:
     """As they are, those that hold no turn behind the last: what is damaged stays so, and stays known as that. Other turns
-    are copied whole. Those that are compacted wait for no vectors.
+    are copied whole. Those that are compacted wait for no vectors, and no trace of the copy was left when they had any.
     """
-    last = row.forked_at_seq or 0
+    last, own = row.forked_at_seq or 0, {"session_id": row.id, "packed_at": None}
     while row.compacted_turns < last:
         page = session.scalars(_ARCHIVES, {"of": source.id, "after": row.compacted_turns, "through": last}).all()
         if not page:
             return
-        session.execute(sa.insert(TurnArchive), [archive.model_dump() | {"session_id": row.id} for archive in page])
+        session.execute(sa.insert(TurnArchive), [archive.model_dump() | own for archive in page])
         row.compacted_turns = row.embedded_turns = page[-1].last_seq
 
 

@@ -25,6 +25,12 @@ class Tell(Protocol):
     def __call__(self, session: Session, tenant_id: str, event: str, subject: str, **data: object) -> None: ...
 
 
+class Follow(Protocol):
+    """What else a fork has of a session, written in its transaction. `rag.context.pins.follow` satisfies it."""
+
+    def __call__(self, session: Session, source_id: str, fork: ChatSession) -> None: ...
+
+
 class _NoRules:
     def count_sessions(self, session: Session, tenant_id: str, more: int) -> None: ...
 
@@ -36,12 +42,17 @@ def untold(session: Session, tenant_id: str, event: str, subject: str, **data: o
     """Where nobody listens."""
 
 
+def alone(session: Session, source_id: str, fork: ChatSession) -> None:
+    """Where turns are all that a session has."""
+
+
 @dataclass(frozen=True)
 class SessionParts:
     database: Database
     clock: Clock
     rules: SessionRules = NO_RULES
     tell: Tell = untold
+    follow: Follow = alone
 
     def add(self, session: Session, row: ChatSession) -> None:
         """A new session, with what is to be known of it."""

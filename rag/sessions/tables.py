@@ -23,6 +23,8 @@ IS_BEHIND = sa.text("turns > embedded_turns")
 PIECE = 100
 #: So many have left its window, and lie whole in their own rows.
 IS_COMPACTABLE = sa.text(f"archived_turns - compacted_turns >= {PIECE}")
+#: Vectors of its turns are kept, for replays.
+HAS_VECTORS = sa.text("packed_at IS NOT NULL")
 
 
 class ChatSession(TenantOwned, table=True):
@@ -58,7 +60,7 @@ class ChatSession(TenantOwned, table=True):
     #: The first so many turns have left the window: they are listed and replayed, and neither recalled nor packed.
     archived_turns: int = 0
     archived_tokens: int = Field(default=0, sa_type=sa.BigInteger)
-    #: What was said in the first so many lies in `turn_archives`; they are archived, and have no vectors.
+    #: What was said in the first so many lies in `turn_archives`; they are archived, and are not embedded any more.
     compacted_turns: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     max_turns: int | None = None  #: in the window
     max_tokens: int | None = None
@@ -116,12 +118,16 @@ class Turn(TenantOwned, table=True):
 
 
 class TurnArchive(TenantOwned, table=True):
-    """What was said in turns `first_seq` to `last_seq`, at most PIECE of them. It never changes."""
+    """What was said in turns `first_seq` to `last_seq`, at most PIECE of them, which never changes."""
 
     __tablename__ = "turn_archives"
+    __table_args__ = (
+        sa.Index("ix_turn_archives_vectors", "tenant_id", "packed_at", sqlite_where=HAS_VECTORS, postgresql_where=HAS_VECTORS),
+    )
 
     session_id: str = Field(primary_key=True, foreign_key="sessions.id")
     last_seq: int = Field(primary_key=True)  #: the key, so that a turn's is the first that is not before it
     first_seq: int
     checksum: bytes
     packed: bytes
+    packed_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: while its turns have vectors; None: they have none

@@ -15,6 +15,7 @@ from config.database import Database
 from rag.context.turns import text_of
 from rag.memories.finding import kept
 from rag.memories.tables import MemoryVersion
+from rag.sessions.archives import restored
 from rag.sessions.finding import alive
 from rag.sessions.tables import ChatSession, Turn
 from rag.traces.conversation_difference import Item, Told, Why
@@ -57,13 +58,14 @@ class Telling:
         return Told(turn.session_id, turn.seq, _beginning(text_of(turn)), "archived" if gone else None)
 
     def _turns(self, session: Session, column: Mapped[Any], keys: Sequence[object]) -> dict[str, Turn]:
-        """Of sessions that are there, and of the subject."""
+        """Of sessions that are there, and of the subject. Raise ContentDamaged."""
         own = () if self.scope.subject is None else (col(ChatSession.subject) == self.scope.subject,)
         within = () if self.session_id is None else (col(Turn.session_id) == self.session_id,)
         statement = select(Turn).join(ChatSession, col(ChatSession.id) == col(Turn.session_id))
         statement = statement.where(*own, *within, *alive(self.clock()))
         pages = (keys[at : at + PAGE] for at in range(0, len(keys), PAGE))
-        return {turn.id: turn for page in pages for turn in session.scalars(statement.where(column.in_(page)))}
+        found = (restored(session, session.scalars(statement.where(column.in_(page)))) for page in pages)
+        return {turn.id: turn for page in found for turn in page}
 
     def _memories(self, session: Session, items: Iterable[Item]) -> dict[str, MemoryVersion]:
         """In the version that was found, last of all now; of what is neither deleted nor forgotten."""

@@ -66,6 +66,7 @@ WITHOUT_A_TENANT = {
     "ingestion/placement.py",  # which collections are to lie by themselves, whoever's they are
     "rag/sessions/sweeping.py",  # whose sessions are over; each is ended and removed in a session of its tenant
     "rag/sessions/compacting.py",  # whose turns have left the window; each piece is written in a session of its tenant
+    "rag/traces/old_vectors.py",  # who has such vectors; those of each piece go in a session of its tenant
     "ingestion/instances.py",  # processes belong to no tenant
     "ingestion/taking.py",  # names the tenants of jobs that a former version enqueued
     "tenants/registry.py",
@@ -189,7 +190,7 @@ READS_NO_OLD_TURNS = {
     "rag/sessions/appending.py",  # writes them; of those that are there, ids, times and digests
     "rag/sessions/room.py",  # numbers and tokens
     "rag/sessions/values.py",  # names the type
-    "rag/recall/loading.py",  # of the window; of others that one moment let in, it would index nothing
+    "rag/recall/loading.py",  # of the window; of others that one moment let in, it would index nothing. `again` reads by itself
     "rag/recall/recall.py",  # of the window, by its statement
     "rag/context/turns.py",  # shows what it is given
     "ingestion/turn_vectors.py",  # of those behind `embedded_turns`, which reaches as far as `compacted_turns`

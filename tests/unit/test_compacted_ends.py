@@ -19,6 +19,7 @@ from ingestion.exporting import Exports
 from ingestion.tenant_removal import owned_tables
 from ingestion.turn_vectors import TurnEmbedding
 from rag.embedding.cache import DiskVectorCache
+from rag.recall.tables import TurnVector
 from rag.sessions.compacting import SessionCompactor
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import PIECE, ChatSession, TurnArchive
@@ -91,11 +92,12 @@ def test_nothing_is_left_of_what_is_erased_or_expires(room: Room, damaged: bool)
             )
     elm = room.world.rows(ELM)
     row = room.erasures(ASH).of_session(erased)
-    assert row.before["turn_archives"] == 1
+    assert (row.before["turn_archives"], row.before["turn_vectors"]) == (1, PIECE + 5)  # of packed turns too
     room.expire(ASH, expired)
     done = room.settle(row)
-    assert done.after["turn_archives"] == done.after["turns"] == 0
+    assert {done.after[name] for name in ("turn_archives", "turn_vectors", "turns")} == {0}
     assert room.world.all(ASH, TurnArchive) == []
+    assert {vector.session_id for vector in room.world.all(ASH, TurnVector)} == {other}
     assert [one.id for one in room.world.all(ASH, ChatSession)] == [other]
     assert room.traces_of("subject-c") == []
     assert room.world.rows(ELM) == elm

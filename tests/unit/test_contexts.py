@@ -13,7 +13,7 @@ from config.errors import InvalidInput, NotFound
 from rag.context import recaps
 from rag.context.contexts import Contexts, Recalled, Request, SessionContext, Sources
 from rag.context.extracting import MAX_TOKENS, extract, lines_of
-from rag.context.pins import MAX_PINS, Pins
+from rag.context.pins import MAX_PINS, Pins, follow
 from rag.context.recaps import EXTRACTIVE, Recaps
 from rag.context.spans import FAN, Span, cover, within
 from rag.context.tables import SessionRecap
@@ -200,6 +200,25 @@ def test_pinned_turns_stand_in_every_context_and_are_not_recalled_again(
         pins.pin(session_id, seq)
     with pytest.raises(InvalidInput):
         pins.pin(session_id, MAX_PINS + 1)
+
+
+def test_a_fork_has_the_pins_of_the_turns_that_it_copies(database: Database, contexts: Contexts, clock: SetClock) -> None:
+    sessions = Sessions(database, clock, follow=follow)
+    ours, theirs, pins = begun(sessions, A, 12), begun(sessions, B, 12), Pins(database, clock)
+    for scope, session_id, seqs in ((A, ours, (2, 5, 9)), (B, theirs, (1,))):
+        for seq in seqs:
+            pins.for_tenant(scope).pin(session_id, seq)
+    at, handle = clock.now, sessions.for_tenant(A)
+    clock.now += 60_000
+    fork = handle.fork(ours, turn_id=handle.turns(ours, limit=12)[4].id).id
+    assert [(each.turn.seq, each.turn.session_id, each.pinned_at) for each in pins.for_tenant(A).list(fork)] == [
+        (2, fork, at),
+        (5, fork, at),
+    ]
+    assert '<pinned seq="5"' in packed(contexts, fork, 800).conversation.composed.text
+    pins.for_tenant(A).unpin(fork, 2)
+    assert [each.turn.seq for each in pins.for_tenant(A).list(ours)] == [2, 5, 9]
+    assert [each.turn.seq for each in pins.for_tenant(B).list(sessions.for_tenant(B).fork(theirs).id)] == [1]
 
 
 def test_what_is_asked_is_the_query_or_the_message_or_what_the_user_said_last(sessions: Sessions, contexts: Contexts) -> None:

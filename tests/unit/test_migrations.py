@@ -24,10 +24,13 @@ from ingestion.tables import Job
 from rag.corpus import Collection, DocumentVersion
 from rag.embedding.hashing import HashRuntime
 from rag.profiles import Chunking, Profiles
+from rag.recall.tables import TurnVector
 from rag.sessions.compacting import SessionCompactor
 from rag.sessions.sessions import Sessions
-from rag.sessions.tables import PIECE, ChatSession
+from rag.sessions.tables import PIECE, ChatSession, Turn
 from rag.sessions.values import NewSession, NewTurn
+from rag.traces.erasing import KNOWN_MS
+from rag.traces.old_vectors import OldVectors
 from tenants.budget import Ledger
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 from tests.postgresql import KINDS, database_url
@@ -223,8 +226,16 @@ def test_who_goes_back_has_what_was_said_in_old_turns(empty: Database) -> None:
             return [*map(tuple, connection.execute(sa.select(turns).order_by(turns.c.session_id, turns.c.seq)))]
 
     before = stored()
+    for name, session_id in made.items():
+        with empty.write(FakeScope(name)) as session:
+            own = {"tenant_id": name, "session_id": session_id, "space": "sp", "vector": b"12"}
+            session.add_all(TurnVector(turn_id=turn.id, seq=turn.seq, **own) for turn in session.scalars(select(Turn)).all())
     assert SessionCompactor(sessions, pause=lambda _seconds: None).run_once() == 2 * PIECE
     assert stored() != before
+    assert OldVectors(empty, lambda: KNOWN_MS + 1, pause=lambda _seconds: None).run_once() == 0
+    assert OldVectors(empty, lambda: KNOWN_MS + 2, pause=lambda _seconds: None).run_once() == 2
+    with empty.system_read() as session:
+        assert sorted(session.scalars(select(TurnVector.seq))) == sorted([PIECE + 1, PIECE + 2] * 2)
     for name, session_id in made.items():
         for read in (session_id, sessions.for_tenant(FakeScope(name)).fork(session_id).id):
             turns_read = sessions.for_tenant(FakeScope(name)).turns(read, limit=500)

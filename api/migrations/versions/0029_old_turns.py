@@ -15,6 +15,7 @@ branch_labels = None
 depends_on = None
 
 IS_COMPACTABLE = sa.text("archived_turns - compacted_turns >= 100")
+HAS_VECTORS = sa.text("packed_at IS NOT NULL")
 
 
 def upgrade() -> None:
@@ -26,10 +27,15 @@ def upgrade() -> None:
         sa.Column('first_seq', sa.Integer(), nullable=False),
         sa.Column('checksum', sa.LargeBinary(), nullable=False),
         sa.Column('packed', sa.LargeBinary(), nullable=False),
+        sa.Column('packed_at', sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(['session_id'], ['sessions.id'], name=op.f('fk_turn_archives_session_id_sessions')),
         sa.PrimaryKeyConstraint('session_id', 'last_seq', name=op.f('pk_turn_archives')),
     )
     op.create_index(op.f('ix_turn_archives_tenant_id'), 'turn_archives', ['tenant_id'], unique=False)
+    op.create_index(
+        'ix_turn_archives_vectors', 'turn_archives', ['tenant_id', 'packed_at'], unique=False,
+        sqlite_where=HAS_VECTORS, postgresql_where=HAS_VECTORS,
+    )
     op.add_column('sessions', sa.Column('compacted_turns', sa.Integer(), nullable=False, server_default='0'))
     op.create_index(
         'ix_sessions_compactable', 'sessions', ['id'], unique=False,

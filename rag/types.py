@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy.orm import Session
+if TYPE_CHECKING:  # the engine and the command line know no SQL
+    from sqlalchemy.orm import Session
 
 MAX_QUESTION_CHARS = 8_000
 

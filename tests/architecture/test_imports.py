@@ -194,8 +194,7 @@ READS_NO_OLD_TURNS = {
     "rag/recall/recall.py",  # of the window, by its statement
     "rag/context/turns.py",  # shows what it is given
     "ingestion/turn_vectors.py",  # of those behind `embedded_turns`, which reaches as far as `compacted_turns`
-    "api/session_schemas.py",  # show what they are given
-    "api/recall_schemas.py",
+    "api/session_schemas.py",  # shows what it is given
 }
 
 

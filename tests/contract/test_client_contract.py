@@ -98,6 +98,8 @@ WITHOUT_MODEL = {
     "RewriteOut": "a mapping inside `explanation`",
     "SourceOut": "a mapping of Memory.sources",
     "SpanOut": "a mapping of Recalled.spans",
+    "SpentOut": "a mapping of ConversationDifference.tokens",
+    "StoodOut": "a mapping: ConversationItem.then, ConversationItem.now",
     "TracedPassageOut": "a mapping of Trace.passages",
     "WarningOut": "a mapping of Document.warnings",
     "LegOut": "a mapping inside `explanation`",

@@ -19,7 +19,7 @@ from ingestion.sandbox import Sandbox
 from tests.documents import GOOD, MAIN_PART, encrypted, repacked
 from tests.support import PATIENCE
 
-SECONDS = 15 * PATIENCE
+SECONDS = int(15 * PATIENCE)
 _ENTITIES = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;"><!ENTITY f SYSTEM "file:///etc/passwd">]>'
 
 

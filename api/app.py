@@ -40,7 +40,7 @@ from api.routes import (
     webhooks,
 )
 from api.version import VERSION
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 
 MULTIPART_OVERHEAD = 1024 * 1024
 DESCRIPTION = """Carrel gives every tenant a private room of knowledge: documents go in, cited passages come out.

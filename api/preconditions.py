@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header
 
-from ingestion.preconditions import Precondition
+from ingestion.intake.preconditions import Precondition
 
 _Match = Annotated[
     str | None,

@@ -16,7 +16,7 @@ from api.cli import main
 from api.contract.refusals import WHY
 from api.problems import MEDIA_TYPE
 from api.routing import SCOPE_KEY
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from config.settings import Settings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"

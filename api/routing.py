@@ -20,7 +20,7 @@ from api.entries import does_leave_entry
 from api.idempotency import Handler, once
 from api.middleware import event_of
 from api.problems import unexpected
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
 from tenants.budget import TenantMeter
 from tenants.context import Principal, Scope, TenantContext

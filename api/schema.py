@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from api.row_security import make_roles, raise_walls
 from config.database import Database
-from ingestion.durable import migrate_queue_tables
+from ingestion.queue.durable import migrate_queue_tables
 
 LOOK_AGAIN_S = 0.1  # for the end of another process's migration
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from api.context_schemas import ContextIn, ContextOut
+from api.schemas.context import ContextIn, ContextOut
 from api.session_meters import SessionMeters
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from rag.context.contexts import Request, SessionContext, Sources
 from rag.context.found import Recalled, Remembered, recalled_of, remembered_of
 from rag.memories.values import Wanted

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.routing import meter_of
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from rag.sessions.spending import SessionMeter
 from rag.types import BookedMeter
 from tenants.context import TenantContext

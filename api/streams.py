@@ -17,11 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from api.job_schemas import JobOut
+from api.schemas.jobs import JobOut
 from config.clock import Clock
 from config.errors import CarrelError, RateLimited, Unavailable
-from ingestion.progress import ENDED
-from ingestion.tables import Job
+from ingestion.jobs.progress import ENDED
+from ingestion.jobs.tables import Job
 
 log = logging.getLogger(__name__)
 

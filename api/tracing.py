@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from api.problems import problem_of
-from api.trace_schemas import ReplayOut, ReportOut, SkippedOut
-from api.upkeep import Task
-from api.wiring import Core
-from api.wiring_conversations import Conversations
+from api.processes.upkeep import Task
+from api.schemas.traces import ReplayOut, ReportOut, SkippedOut
+from api.wiring.conversations import Conversations
+from api.wiring.core import Core
 from config.errors import BudgetExhausted, CarrelError, ContentDamaged, RateLimited, Unavailable
 from rag.collections import Collections
 from rag.retrieval.retriever import Retriever

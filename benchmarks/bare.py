@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from api.embedders import build_embedder
+from api.wiring.embedders import build_embedder
 from benchmarks.workload import MODELS
 from config.settings import Settings
-from ingestion.batches import BATCH_CHUNKS
+from ingestion.pipeline.batches import BATCH_CHUNKS
 from ingestion.repair.points import FreeMeter
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.runtime import Matrix

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.local import local_service
+from api.processes.local import local_service
 from benchmarks.bare import BareEmbedding
 from benchmarks.corpus import Text, Writer
 from benchmarks.embedders import SentenceTransformersDefault

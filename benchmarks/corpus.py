@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from tokenizers import Tokenizer
 
-from rag.chunking import Chunker, Sizes
+from rag.splitting.chunking import Chunker, Sizes
 
 VOCABULARY = (
     "the of and to a in for is on that by with this be are as from at or an not was it which may must will can has all each "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.corpus import Writer
-from rag.chunking import MARKDOWN, PLAIN, Cut, Piece
+from rag.splitting.chunking import MARKDOWN, PLAIN, Cut, Piece
 
 SENTENCES = (1, 8)  # of a paragraph: 10 to 180 tokens
 PARAGRAPHS_UNDER_A_HEADING = (2, 8)

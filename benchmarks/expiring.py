@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
-from api.wiring import Core
-from api.wiring_conversations import build_sessions
+from api.wiring.conversations import build_sessions
+from api.wiring.core import Core
 from benchmarks.harness import shown
 from config.ids import new_id
 from rag.recall.tables import TurnVector

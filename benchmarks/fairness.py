@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from api.local import local_service
+from api.processes.local import local_service
 from benchmarks.corpus import Text, Writer
 from benchmarks.harness import BenchmarkError, alternate, in_parallel, median, pairwise, shown
 from benchmarks.report import Figures, Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from api.embedders import build_embedder
+from api.wiring.embedders import build_embedder
 from config.settings import Settings
 
 TEXT = "Books may be kept for four weeks."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from api.local import local_service
+from api.processes.local import local_service
 from benchmarks.bare import BareEmbedding
 from benchmarks.corpus import Text, Writer, embedded_texts
 from benchmarks.harness import BenchmarkError, Side, alternate, in_parallel, median, pairwise

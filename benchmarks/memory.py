@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from api.local import local_service
+from api.processes.local import local_service
 from benchmarks.corpus import Writer
 from benchmarks.harness import BenchmarkError, percentile, shown
 from benchmarks.report import Figures, Report

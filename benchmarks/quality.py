@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from api.evaluating import ask, bring
-from api.local import local_service
+from api.processes.local import local_service
 from benchmarks.report import Figures, Report
 from benchmarks.workload import SERVICE
 from rag.evaluation.metrics import Qrels, ndcg, score

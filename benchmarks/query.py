@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from api.local import LocalService, local_service
+from api.processes.local import LocalService, local_service
 from benchmarks.corpus import Writer, spread
 from benchmarks.harness import BenchmarkError, percentile, shown
 from benchmarks.process_memory import anonymous_mb, find_process

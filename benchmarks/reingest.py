@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from api.local import local_service
-from api.wiring import build_core, build_embedding, priced
+from api.processes.local import local_service
+from api.wiring.core import build_core, build_embedding, priced
 from benchmarks.corpus import Writer, embedded_texts
 from benchmarks.edits import EditedDocument
 from benchmarks.harness import BenchmarkError, median, shown
@@ -22,9 +22,9 @@ from benchmarks.report import Figures, Report
 from benchmarks.workload import MODELS, SERVICE, tokenizer_of
 from carrel_client import Carrel
 from config.settings import Settings
-from ingestion.batches import BATCH_CHUNKS
-from rag.chunking import Chunker
+from ingestion.pipeline.batches import BATCH_CHUNKS
 from rag.embedding.service import EmbeddingService
+from rag.splitting.chunking import Chunker
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 

@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.local import LocalService, local_service
-from api.wiring import build_core
+from api.processes.local import LocalService, local_service
+from api.wiring.core import build_core
 from benchmarks.corpus import Writer
 from benchmarks.expiring import Expiring
 from benchmarks.harness import BenchmarkError, in_parallel, median, percentile, shown

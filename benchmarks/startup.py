@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.local import local_service
+from api.processes.local import local_service
 from benchmarks.first_vector import TEXT
 from benchmarks.harness import BenchmarkError, median, shown
 from benchmarks.process_memory import pss_by_process

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from api.local import LocalService, local_service
+from api.processes.local import LocalService, local_service
 from benchmarks.corpus import Writer
 from benchmarks.harness import BenchmarkError, Side, alternate, in_parallel, median, pairwise
 from benchmarks.peers import Asking, Handle, Shelf, VectorPeer, open_peers, unit_vectors

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from api.app import create_app, create_service
-from api.local import LocalService, local_service
-from api.wiring_api import ApiServices, build_api
+from api.processes.local import LocalService, local_service
+from api.wiring.api import ApiServices, build_api
 from benchmarks.corpus import Writer
 from benchmarks.harness import BenchmarkError, median, pairwise, percentile, shown
 from benchmarks.report import Figures

@@ -18,7 +18,7 @@ from config.errors import CarrelError, UnreadableDocument
 from ingestion.media import language_of
 from ingestion.readers.base import PAGE_READ, Order, Parsed
 from ingestion.readers.confinement import CONFINEMENT, Confinement
-from rag.syntax import LANGUAGES
+from rag.splitting.syntax import LANGUAGES
 
 TOLD_S = 0.5  # at most so often, how many pages are read
 GRACE_S = 5.0  # after which a child that should be dead by its own limits is given up

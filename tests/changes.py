@@ -10,8 +10,8 @@ import httpx2
 from sqlmodel import SQLModel, col, func, select
 
 from config.database import Database
+from ingestion.jobs.tables import Job
 from ingestion.stores.tables import FileBatch, StoredFile, VectorStore
-from ingestion.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
 from rag.evaluation.tables import QuestionSet
 from rag.memories.tables import MemoryVersion

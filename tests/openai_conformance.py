@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
 from api.app import create_app
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 
 PAGE = Path(__file__).parents[1] / "docs" / "openai.md"
 BEGIN, END = "<!-- conformance: generated -->", "<!-- end -->"

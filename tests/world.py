@@ -18,20 +18,19 @@ from config.clock import system_clock
 from config.database import Database, TenantOwned
 from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
-from ingestion.catalogue import DocumentLimits, bump_generation
-from ingestion.collector import Collector
-from ingestion.documents import Documents, TenantDocuments
 from ingestion.fetch.fetcher import Fetcher
-from ingestion.instances import Instances
-from ingestion.pipeline import Pipeline
+from ingestion.intake.catalogue import DocumentLimits, bump_generation
+from ingestion.intake.documents import Documents, TenantDocuments
+from ingestion.intake.submission import Submission
+from ingestion.jobs.instances import Instances
+from ingestion.pipeline.pipeline import Pipeline
+from ingestion.queue.workflow import MemoryQueue, Step, Steps, process
 from ingestion.readers.base import Parsed
 from ingestion.readers.registry import read
 from ingestion.reconciler import Reconciler
+from ingestion.removal.collector import Collector
 from ingestion.repair.parts import Parts
 from ingestion.repair.terms import recount
-from ingestion.submission import Submission
-from ingestion.workflow import MemoryQueue, Step, Steps, process
-from rag.chunkers import Chunkers
 from rag.collections import Collections
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, FormerText, TermCounts, VersionChunk
 from rag.embedding.batcher import Batcher
@@ -45,6 +44,7 @@ from rag.lexical.statistics import Counts, terms_of, total
 from rag.profiles import Profiles
 from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
+from rag.splitting.chunkers import Chunkers
 from rag.store.base import Point, TenantVectors, VectorStore
 from tenants.budget import Ledger
 from tenants.context import TenantContext

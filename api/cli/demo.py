@@ -17,7 +17,7 @@ from api.cli.common import out
 from api.cli.documents import show_passage
 from api.cli.sources import Rules, find_files
 from api.cli.uploads import Uploads
-from api.local import LocalService, local_service
+from api.processes.local import LocalService, local_service
 from carrel_client import Carrel, NotFoundError
 from config.errors import SetupError
 from config.settings import Settings

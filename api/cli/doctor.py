@@ -75,7 +75,7 @@ def _exists(settings: Settings) -> bool:
 @functools.cache
 def _embedder() -> Embedder:
     """The model, loaded once for the checks that need it."""
-    from api.embedders import build_embedder
+    from api.wiring.embedders import build_embedder
 
     return build_embedder(Settings())
 
@@ -113,8 +113,8 @@ def _versions(_settings: Settings) -> Finding:
 
 
 def _disk(settings: Settings) -> Finding:
-    from api.readiness import MAKE_ROOM
-    from ingestion.admission import DiskMark, disk_of
+    from api.processes.readiness import MAKE_ROOM
+    from ingestion.intake.admission import DiskMark, disk_of
 
     folder = settings.data_dir.resolve()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -171,7 +171,7 @@ def _model(_settings: Settings) -> Finding:
 
 
 def _engine(settings: Settings) -> Finding:
-    from api.wiring import build_store
+    from api.wiring.core import build_store
 
     store = build_store(settings, patience_s=0, timeout_s=5)
     health = store.health()
@@ -183,7 +183,7 @@ def _engine(settings: Settings) -> Finding:
 
 
 def _sandbox(settings: Settings) -> Finding:
-    from api.wiring import build_sandbox
+    from api.wiring.core import build_sandbox
 
     sandbox = build_sandbox(settings)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from api.cli.common import AsJson
-from api.plans import EnginePlan, Greeting, ServicePlan, command_of
+from api.processes.plans import EnginePlan, Greeting, ServicePlan, command_of
 from config.settings import Settings
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True, help="End when standard input closes.")]

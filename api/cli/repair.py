@@ -23,7 +23,7 @@ ENGINE_LOOK_S = 0.05
 
 def look(settings: Settings, embedder: Embedder) -> Report:
     """What a repair would find, by counts first. The schema must be this version's, and the engine must answer."""
-    from api.wiring_worker import open_reconciler
+    from api.wiring.worker import open_reconciler
 
     with open_reconciler(settings, embedder) as reconciler:
         return reconciler.check(repair=False, quick=True)
@@ -31,8 +31,8 @@ def look(settings: Settings, embedder: Embedder) -> Report:
 
 def repair(settings: Settings, *, as_json: bool) -> bool:
     """Compare everything, mend what can be mended, and print it. False if something remains."""
-    from api.embedders import build_embedder
-    from api.wiring_worker import open_reconciler
+    from api.wiring.embedders import build_embedder
+    from api.wiring.worker import open_reconciler
     from ingestion.repair.report import Report
 
     if settings.database_url is None and not (settings.data_dir / "carrel.db").exists():
@@ -52,9 +52,9 @@ def repair(settings: Settings, *, as_json: bool) -> bool:
 @contextlib.contextmanager
 def engine_at_hand(settings: Settings) -> Iterator[None]:
     """An engine that answers: the one that runs, or else one for as long as this lasts."""
-    from api.plans import EnginePlan
-    from api.supervisor import STOP_S, engine_child, stop
-    from api.wiring import build_store
+    from api.processes.plans import EnginePlan
+    from api.processes.supervisor import STOP_S, engine_child, stop
+    from api.wiring.core import build_store
 
     store = build_store(settings, patience_s=0, timeout_s=5)
     engine = engine_child(EnginePlan.of(settings))

@@ -26,7 +26,7 @@ def rewrap(as_json: AsJson = False) -> None:
     Set CARREL_SECRET_KEY to the new key and CARREL_PREVIOUS_SECRET_KEYS to the former one, restart the service, then run
     this with the same settings. It may run while the service does. Exits 1 if secrets remain that no given key opens.
     """
-    from api.wiring import build_core
+    from api.wiring.core import build_core
     from tenants.secrets import Secrets
 
     settings = Settings()

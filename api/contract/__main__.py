@@ -9,7 +9,7 @@ from typing import cast
 from api.app import create_app
 from api.contract.changes import Change, changes
 from api.contract.snapshot import Lines, lines_of, read, written
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 
 FILE = Path(__file__).parents[2] / "docs" / "contract.txt"
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.requests import Request
 
 from api.routing import meter_of, require
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from config.errors import CarrelError, Forbidden
 from config.ids import new_id
 from rag.retrieval.question import MAX_COLLECTIONS

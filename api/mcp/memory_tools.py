@@ -12,7 +12,7 @@ from pydantic import Field
 from api.mcp.answers import Added, Remembered, RememberedAll
 from api.mcp.calls import Call, refusals
 from api.mcp.tools import READS, Asked
-from api.memory_schemas import Key, Name, Said
+from api.schemas.memories import Key, Name, Said
 from rag.memories.memories import TenantMemories
 from rag.memories.values import Fact, Wanted
 from tenants.context import Scope

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from api.mcp.answers import CollectionShown, CollectionsShown, Fetched, Found, FoundAll, Knowledge, url_of, web_address
 from api.mcp.calls import Call, refusals
-from api.schemas import Text
+from api.schemas.documents import Text
 from rag.arranging.wishes import Wishes
 from rag.filters import parse
 from rag.packing.counting import TokenizerName, counter

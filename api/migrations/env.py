@@ -6,8 +6,8 @@ from alembic import context
 from sqlmodel import SQLModel
 from sqlmodel.sql.sqltypes import AutoString
 
+import ingestion.jobs.tables
 import ingestion.stores.tables
-import ingestion.tables
 import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
@@ -21,7 +21,7 @@ import tenants.webhook_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.stores.tables, ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.stores.tables, ingestion.jobs.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )

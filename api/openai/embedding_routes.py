@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field, StringConstraints
 from api.idempotency import ChargeId
 from api.openai.shapes import openai_router, seconds
 from api.routing import Services, Tenant, in_thread, meter_of, scope
-from api.schemas import Input, Text
-from api.wiring_api import ApiServices
+from api.schemas.documents import Input, Text
+from api.wiring.api import ApiServices
 from config.errors import NotFound
 from rag.embedding.given import MAX_TEXTS, Wish
 from rag.embedding.service import Embedded

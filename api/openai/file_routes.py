@@ -12,7 +12,7 @@ from starlette.datastructures import UploadFile
 from api.idempotency import Once
 from api.openai.shapes import ListOut, Order, openai_router, seconds
 from api.routing import Services, Tenant, in_thread, scope
-from api.schemas import Input, Text
+from api.schemas.documents import Input, Text
 from config.errors import InvalidInput, UnsupportedMedia
 from ingestion.media import FORMATS
 from ingestion.stores.files import Upload

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from api.schemas import Input, Text
+from api.schemas.documents import Input, Text
 from rag.filters import MAX_NODES
 
 Value = Text | float | bool

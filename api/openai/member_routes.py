@@ -24,7 +24,7 @@ from api.openai.shapes import (
 )
 from api.openai.store_schemas import ContentOut
 from api.routing import Services, Tenant, in_thread, scope
-from api.schemas import Input, Text
+from api.schemas.documents import Input, Text
 from config.errors import InvalidInput
 from ingestion.stores.batches import MAX_FILES, ShownBatch
 from ingestion.stores.members import ShownFile

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, model_validator
 
 from api.routing import router
-from api.schemas import Input, Text
+from api.schemas.documents import Input, Text
 from ingestion.stores.members import STATUSES
 from ingestion.stores.paging import PageWish
 from rag.profiles import Chunking

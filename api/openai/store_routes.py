@@ -8,7 +8,7 @@ from api.idempotency import ChargeId, Once
 from api.openai.shapes import POLL_HEADER, POLL_MS, ListOut, Paged, openai_router, sizes_of
 from api.openai.store_schemas import SearchIn, SearchOut, StoreDeleted, StoreIn, StoreOut, StorePatch, score_of
 from api.routing import Services, Tenant, in_thread, meter_of, scope
-from api.schemas import Text
+from api.schemas.documents import Text
 from ingestion.stores.parts import WantedFile
 from ingestion.stores.stores import StoreWish
 from tenants.context import Scope

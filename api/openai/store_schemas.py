@@ -7,11 +7,11 @@ from typing import Any, Literal
 from fastapi.exceptions import RequestValidationError
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
-from api.arranging_schemas import ArrangingIn
 from api.openai.filters import FilterIn, native
 from api.openai.shapes import MAX_METADATA, FileCounts, Metadata, Strategy, seconds
-from api.query_schemas import QueryIn
-from api.schemas import Input, Text
+from api.schemas.arranging import ArrangingIn
+from api.schemas.documents import Input, Text
+from api.schemas.query import QueryIn
 from config.errors import InvalidInput
 from config.profiles import STANDARD, Rewrite
 from ingestion.stores.stores import ShownStore

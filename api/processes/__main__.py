@@ -7,8 +7,8 @@ import socket
 import sys
 
 from api.cli.telling import fail
-from api.lifecycle import Lifecycle, end_with_parent, load_without_collecting
-from api.plans import EnginePlan, ServicePlan
+from api.processes.lifecycle import Lifecycle, end_with_parent, load_without_collecting
+from api.processes.plans import EnginePlan, ServicePlan
 from config.errors import CarrelError
 from config.logs import configure_logging
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _serve(plan: ServicePlan) -> None:
-    from api.supervisor import Supervisor
+    from api.processes.supervisor import Supervisor
 
     configure_logging("supervisor", plan.log_level)
     try:

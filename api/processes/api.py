@@ -12,9 +12,9 @@ import uvicorn
 from anyio import to_thread
 
 from api.app import create_service
-from api.heartbeat import Heartbeat
-from api.lifecycle import DRAIN_S, Lifecycle, keep_what_is_loaded
-from api.wiring_api import build_api
+from api.processes.heartbeat import Heartbeat
+from api.processes.lifecycle import DRAIN_S, Lifecycle, keep_what_is_loaded
+from api.wiring.api import build_api
 from config.settings import Settings
 
 KEEP_ALIVE_S = 75  # uvicorn's 5 s would cut pooled clients off between two requests

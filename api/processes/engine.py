@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from api.lifecycle import PREDECESSOR_S, SIGNALS, Lifecycle
-from api.locks import hold_lock, private_dir
-from api.plans import EnginePlan
+from api.processes.lifecycle import PREDECESSOR_S, SIGNALS, Lifecycle
+from api.processes.locks import hold_lock, private_dir
+from api.processes.plans import EnginePlan
 from rag.store.build import BuildsInChild
 from rag.store.engine import EngineServer
 from rag.store.shards import EdgeStore

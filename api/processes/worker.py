@@ -9,15 +9,15 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from api.heartbeat import Heartbeat
-from api.housekeeping import housekeeping
-from api.lifecycle import Lifecycle, keep_what_is_loaded
-from api.locks import hold_slot
-from api.repairs import RepairLoop
-from api.wiring_worker import build_worker
+from api.processes.heartbeat import Heartbeat
+from api.processes.housekeeping import housekeeping
+from api.processes.lifecycle import Lifecycle, keep_what_is_loaded
+from api.processes.locks import hold_slot
+from api.processes.repairs import RepairLoop
+from api.wiring.worker import build_worker
 from config.settings import Settings
+from ingestion.conversations.turn_vectors import TurnLoop
 from ingestion.sandbox import Sandbox
-from ingestion.turn_vectors import TurnLoop
 
 log = logging.getLogger(__name__)
 

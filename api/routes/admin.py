@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from api.collection_schemas import PlacementIn, PlacementOut
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
 from api.routing import Caller, Services, in_thread, router, scope
-from api.schemas import KeyIn, KeyOut, KeyRotateIn, NewKeyOut, Page, Text, TokenIn, TokenOut
+from api.schemas.collections import PlacementIn, PlacementOut
+from api.schemas.documents import KeyIn, KeyOut, KeyRotateIn, NewKeyOut, Page, Text, TokenIn, TokenOut
 from config.clock import isoformat
 from tenants.context import Scope, TenantContext
 from tenants.keys import NewKey

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import StreamingResponse
 
-from api.audit_schemas import AuditEntryOut, AuditFilter
 from api.bulk import MEDIA_TYPE
 from api.cursors import Cursor, Limit, PageCursor
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Page, Text
-from api.wiring_api import ApiServices
+from api.schemas.audit import AuditEntryOut, AuditFilter
+from api.schemas.documents import Page, Text
+from api.wiring.api import ApiServices
 from config.errors import Forbidden
 from tenants.audit import Wanted
 from tenants.context import Scope, TenantContext

@@ -17,12 +17,12 @@ from api.middleware import event_of
 from api.problems import invalid
 from api.routes.documents import of_json
 from api.routing import Services, Tenant, in_thread, require, router, scope
-from api.schemas import DocumentIn
-from api.wiring_api import ApiServices
+from api.schemas.documents import DocumentIn
+from api.wiring.api import ApiServices
 from config.errors import CarrelError, Forbidden, InvalidInput, TooLarge, UnsupportedMedia
-from ingestion.bulk import Outcome
-from ingestion.documents import Submitted
-from ingestion.submission import Submission
+from ingestion.intake.bulk import Outcome
+from ingestion.intake.documents import Submitted
+from ingestion.intake.submission import Submission
 from tenants.context import Scope, TenantContext
 
 routes = router("Documents")

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from api.context_schemas import ContextIn, ContextOut, PassageViewOut
 from api.idempotency import ChargeId
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
-from api.schemas import Text
+from api.schemas.context import ContextIn, ContextOut, PassageViewOut
+from api.schemas.documents import Text
 from api.session_contexts import pack_session
-from ingestion.passages import MAX_AROUND, Shown
+from ingestion.intake.passages import MAX_AROUND, Shown
 from rag.packing.counting import counter
 from rag.packing.packing import pack
 from rag.traces.left import Left, Packing

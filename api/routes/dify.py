@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import Request
 
-from api.dify_schemas import RecordOut, RecordsOut, RetrievalIn
 from api.idempotency import ChargeId
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
+from api.schemas.dify import RecordOut, RecordsOut, RetrievalIn
 from rag.filters import parse
 from rag.retrieval.question import Passage, Question
 from tenants.context import Scope

@@ -14,17 +14,17 @@ from starlette.datastructures import UploadFile
 
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
-from api.job_schemas import AfterPolicy, JobOut
 from api.preconditions import Expected, IfMatch
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import DeletedOut, DocumentIn, DocumentOut, Page, SubmittedOut, Text, TextOut
-from api.usage_schemas import EstimateOut
+from api.schemas.documents import DeletedOut, DocumentIn, DocumentOut, Page, SubmittedOut, Text, TextOut
+from api.schemas.jobs import AfterPolicy, JobOut
+from api.schemas.usage import EstimateOut
 from config.errors import InvalidInput, UnsupportedMedia
-from ingestion.documents import Submitted
-from ingestion.job_rows import MAX_AFTER, After
+from ingestion.intake.documents import Submitted
+from ingestion.intake.preconditions import Precondition
+from ingestion.intake.submission import Submission, text_media_type
+from ingestion.jobs.rows import MAX_AFTER, After
 from ingestion.media import FORMATS
-from ingestion.preconditions import Precondition
-from ingestion.submission import Submission, text_media_type
 from tenants.context import Scope
 
 routes = router("Documents")

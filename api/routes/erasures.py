@@ -10,9 +10,9 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from api.bulk import MEDIA_TYPE
-from api.erasure_schemas import ErasureIn, ErasureOut
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Text
+from api.schemas.documents import Text
+from api.schemas.erasures import ErasureIn, ErasureOut
 from tenants.context import Scope
 
 routes = router("Sessions")

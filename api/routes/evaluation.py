@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import Request
 
 from api.cursors import Cursor, Limit
-from api.evaluation_schemas import FullQuestionSetOut, QuestionSetIn, QuestionSetOut
 from api.idempotency import Once
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Page, Text
+from api.schemas.documents import Page, Text
+from api.schemas.evaluation import FullQuestionSetOut, QuestionSetIn, QuestionSetOut
 from tenants.context import Scope
 
 routes = router("Evaluation")

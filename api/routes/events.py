@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import Query
 
 from api.cursors import Cursor, Limit
-from api.job_schemas import EventOut
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Page, Text
+from api.schemas.documents import Page, Text
+from api.schemas.jobs import EventOut
 from config.errors import Forbidden
 from tenants.context import Scope
 

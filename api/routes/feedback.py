@@ -7,10 +7,10 @@ from dataclasses import replace
 from fastapi import Request
 
 from api.cursors import Cursor, Limit
-from api.evaluation_schemas import FeedbackIn, FeedbackOut
 from api.idempotency import ChargeId
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Page, Text
+from api.schemas.documents import Page, Text
+from api.schemas.evaluation import FeedbackIn, FeedbackOut
 from tenants.context import Scope
 
 routes = router("Evaluation")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Response
 
 from api.routing import Services, public, router
-from api.schemas import ReadinessOut
+from api.schemas.documents import ReadinessOut
 from api.version import VERSION
 
 routes = router("Health")

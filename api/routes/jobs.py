@@ -7,13 +7,13 @@ from typing import Annotated
 from fastapi import Query, Request
 
 from api.cursors import Cursor, Limit
-from api.job_schemas import JobOut, JobState, RetriedOut
 from api.routing import Caller, Services, Tenant, in_thread, require, router, scope
-from api.schemas import Page, RetryIn, Text
+from api.schemas.documents import Page, RetryIn, Text
+from api.schemas.jobs import JobOut, JobState, RetriedOut
 from api.streams import Check, EventStream
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from config.errors import Unauthenticated
-from ingestion.jobs import Wanted
+from ingestion.jobs.jobs import Wanted
 from tenants.context import Scope
 
 routes = router("Jobs")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from api.collection_schemas import CollectionOut, ProfileOut, ProfilesOut
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
-from api.query_schemas import QueryIn, QueryOut
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import CollectionIn, CollectionPatch, Page, Text
+from api.schemas.collections import CollectionOut, ProfileOut, ProfilesOut
+from api.schemas.documents import CollectionIn, CollectionPatch, Page, Text
+from api.schemas.query import QueryIn, QueryOut
 from api.session_meters import SessionMeters
 from rag.corpus import Collection
 from rag.traces.left import Left

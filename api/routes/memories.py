@@ -9,7 +9,9 @@ from fastapi import Depends, Query, Request
 
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId, Once
-from api.memory_schemas import (
+from api.routing import Services, Tenant, in_thread, meter_of, router, scope
+from api.schemas.documents import Page, Text
+from api.schemas.memories import (
     AGENT,
     AS_OF,
     EVERYTHING,
@@ -31,8 +33,6 @@ from api.memory_schemas import (
     moment_of,
     wanted_of,
 )
-from api.routing import Services, Tenant, in_thread, meter_of, router, scope
-from api.schemas import Page, Text
 from rag.memories.extraction import Extracted
 from rag.memories.memories import TenantMemories
 from rag.memories.values import Added

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import Query, Request
 
-from api.audit_schemas import AdminSearchIn, AdminSearchOut, LookedOut, NoisiestOut, NoisyOut, StatisticsOut
 from api.middleware import event_of
 from api.routing import Services, in_thread, router, scope
+from api.schemas.audit import AdminSearchIn, AdminSearchOut, LookedOut, NoisiestOut, NoisyOut, StatisticsOut
 from ingestion.statistics import Measure
 from tenants.context import Scope
 

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Path
 
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Text
-from api.session_context_schemas import PinIn, PinOut, PinsOut
+from api.schemas.documents import Text
+from api.schemas.session_contexts import PinIn, PinOut, PinsOut
 from tenants.context import Scope
 
 routes = router("Sessions")

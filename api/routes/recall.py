@@ -8,9 +8,9 @@ from fastapi import Request, Response
 
 from api.entries import Entry, OwnEntry
 from api.idempotency import ChargeId
-from api.recall_schemas import RecallIn, RecallOut, SubjectRecallIn
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
-from api.schemas import Text
+from api.schemas.documents import Text
+from api.schemas.recall import RecallIn, RecallOut, SubjectRecallIn
 from api.session_meters import SessionMeters
 from rag.recall.recall import Recalled, RecallQuestion
 from rag.traces.conversed import of_recall

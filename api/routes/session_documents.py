@@ -7,13 +7,13 @@ from functools import partial
 from fastapi import Request, Response
 
 from api.cursors import Cursor, Limit
-from api.erasure_schemas import PromotedOut, PromoteIn, PromotionOut
 from api.idempotency import Once
-from api.job_schemas import JobOut
 from api.preconditions import Expected, IfMatch
 from api.routes.documents import status_of, submission_of, submitted_out, with_body
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import DeletedOut, DocumentOut, Page, SubmittedOut, Text, TextOut
+from api.schemas.documents import DeletedOut, DocumentOut, Page, SubmittedOut, Text, TextOut
+from api.schemas.erasures import PromotedOut, PromoteIn, PromotionOut
+from api.schemas.jobs import JobOut
 from tenants.context import Scope
 
 routes = router("Sessions")

@@ -10,8 +10,8 @@ from api.cursors import Cursor, Limit
 from api.entries import Entry, leaves_entry
 from api.idempotency import Once
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Page, Text
-from api.session_schemas import (
+from api.schemas.documents import Page, Text
+from api.schemas.sessions import (
     AppendOut,
     ForkIn,
     Order,

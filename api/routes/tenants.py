@@ -7,8 +7,8 @@ from fastapi import Request
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
 from api.routing import Services, in_thread, router, scope
-from api.schemas import Page, Text
-from api.tenant_schemas import (
+from api.schemas.documents import Page, Text
+from api.schemas.tenants import (
     DeletionOut,
     ImportedOut,
     ImportIn,
@@ -23,7 +23,7 @@ from api.tenant_schemas import (
     TenantOut,
     TenantPatch,
 )
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from config.errors import NotFound
 from tenants.context import Scope
 from tenants.tables import Tenant

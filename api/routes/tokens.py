@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 
 from api.routing import Services, Tenant, router, scope
-from api.schemas import SubjectTokenIn, SubjectTokenOut
+from api.schemas.documents import SubjectTokenIn, SubjectTokenOut
 from config.clock import isoformat
 from tenants.context import Scope
 from tenants.tokens import Wish

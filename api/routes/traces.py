@@ -12,8 +12,8 @@ from api.bulk import MEDIA_TYPE
 from api.cursors import Cursor, Limit
 from api.idempotency import ChargeId
 from api.routing import Services, Tenant, in_thread, meter_of, router, scope
-from api.schemas import Page, Text
-from api.trace_schemas import FullTraceOut, OtherwiseIn, ReplayOut, ReplaysIn, TraceOut
+from api.schemas.documents import Page, Text
+from api.schemas.traces import FullTraceOut, OtherwiseIn, ReplayOut, ReplaysIn, TraceOut
 from rag.traces.left import Kind
 from rag.traces.reading import Wanted, position
 from tenants.context import Scope

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import Query, Request
 
-from api.evaluation_schemas import TuningIn, TuningsOut
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Text
+from api.schemas.documents import Text
+from api.schemas.evaluation import TuningIn, TuningsOut
 from tenants.context import Scope
 
 routes = router("Evaluation")

@@ -9,9 +9,9 @@ from starlette.responses import Response, StreamingResponse
 
 from api.invoices import Format, Invoice
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Text
-from api.usage_schemas import BudgetIn, BudgetOut, BudgetsOut, Group, Kind, Span, UsageOut
-from api.wiring_api import ApiServices
+from api.schemas.documents import Text
+from api.schemas.usage import BudgetIn, BudgetOut, BudgetsOut, Group, Kind, Span, UsageOut
+from api.wiring.api import ApiServices
 from config.errors import Forbidden
 from tenants.context import Scope, TenantContext
 from tenants.usage import Range

@@ -10,8 +10,8 @@ from fastapi import Depends, Query, Request
 from api.cursors import Cursor, Limit
 from api.idempotency import Once
 from api.routing import Services, Tenant, in_thread, router, scope
-from api.schemas import Page, Text
-from api.webhook_schemas import (
+from api.schemas.documents import Page, Text
+from api.schemas.webhooks import (
     STATE,
     DeliveryOut,
     DeliveryState,

@@ -19,12 +19,12 @@ from sqlmodel import col, select
 from config.clock import Clock
 from config.database import Database
 from ingestion.blobs import BlobStore
-from ingestion.collector import Collector
 from ingestion.counting import follow
 from ingestion.erasing.reach import Whose, count, remove
 from ingestion.erasing.requests import end_sessions
 from ingestion.erasing.vectors import CachedTexts
-from ingestion.tables import Erasure, Job
+from ingestion.jobs.tables import Erasure, Job
+from ingestion.removal.collector import Collector
 from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
 from rag.embedding.service import EmbeddingService
 from rag.sessions.tables import IS_GONE, ChatSession

@@ -16,7 +16,7 @@ from config.errors import NotFound
 from config.ids import new_id
 from ingestion.erasing.reach import Whose, count, remove
 from ingestion.erasing.vectors import CachedTexts
-from ingestion.tables import Erasure
+from ingestion.jobs.tables import Erasure
 from rag.corpus import Chunk, Collection, Document, DocumentVersion
 from rag.embedding.service import EmbeddingService
 from rag.sessions.finding import find

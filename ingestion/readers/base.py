@@ -23,7 +23,7 @@ class Parsed:
     title: str | None = None
     pages: tuple[int, ...] = ()  #: offset of each page's first character, in order
     warnings: tuple[tuple[str, str], ...] = ()  #: what somebody who uses the text should know: a code and a sentence
-    outline: str = ""  #: of source code, a letter a line, as `rag.syntax.outline` makes it
+    outline: str = ""  #: of source code, a letter a line, as `rag.splitting.syntax.outline` makes it
 
     @classmethod
     def of(cls, fields: Any) -> Parsed:

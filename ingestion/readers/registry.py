@@ -40,7 +40,7 @@ from ingestion.readers.pdf import read_pdf
 from ingestion.readers.rtf import read_rtf
 from ingestion.readers.subtitles import read_subtitles
 from ingestion.readers.text import read_markdown, read_text
-from rag.syntax import LANGUAGES, outline
+from rag.splitting.syntax import LANGUAGES, outline
 
 BYTE_ORDER_MARK = "\ufeff"
 MAX_TITLE_CHARS = 1_000
@@ -92,7 +92,7 @@ LATE: dict[str, Callable[[], Reader]] = {DOCX: _docx, PPTX: _pptx, XLSX: _xlsx}
 def load(media_type: str) -> Reader | None:
     """What reads it; its library is imported at the latest now."""
     if language_of(media_type) in LANGUAGES:
-        from rag import grammars  # noqa: F401  what a child could not import any more
+        from rag.splitting import grammars  # noqa: F401  what a child could not import any more
 
     late = LATE.get(media_type)
     return late() if late else READERS.get(media_type)

@@ -12,8 +12,8 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from config.database import TenantOwned
-from ingestion.catalogue import bump_generation
 from ingestion.counting import follow
+from ingestion.intake.catalogue import bump_generation
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
 from rag.corpus import Document, DocumentVersion

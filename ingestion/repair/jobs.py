@@ -10,12 +10,12 @@ from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from config.errors import CarrelError
-from ingestion import duplicates
-from ingestion.collector import ENDED
-from ingestion.job_rows import add_job, release, release_waiting, waits_for
+from ingestion.intake import duplicates
+from ingestion.jobs.rows import add_job, release, release_waiting, waits_for
+from ingestion.jobs.tables import Job
+from ingestion.removal.collector import ENDED
 from ingestion.repair.parts import PAGE, UNFINISHED, Parts
 from ingestion.repair.report import Finding
-from ingestion.tables import Job
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from tenants.context import TenantContext
 

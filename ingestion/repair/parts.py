@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from config.clock import Clock
 from config.database import Database
 from ingestion.blobs import BlobStore
-from ingestion.collector import Collector
-from ingestion.instances import Instances
-from ingestion.job_rows import JobQueue
+from ingestion.jobs.instances import Instances
+from ingestion.jobs.rows import JobQueue
+from ingestion.removal.collector import Collector
 from rag.embedding.service import EmbeddingService
 from rag.store.base import VectorStore
 from tenants.registry import TenantRegistry

@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
-from ingestion.catalogue import bump_generation
-from ingestion.chunk_rows import INDEXED, FilterFields
+from ingestion.intake.catalogue import bump_generation
+from ingestion.pipeline.chunk_rows import INDEXED, FilterFields
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
-from rag.chunking import embedded_text
 from rag.collections import numeric_slots
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, VersionChunk
 from rag.lexical.encoder import encode_chunk
+from rag.splitting.chunking import embedded_text
 from rag.store.base import Point, TenantVectors
 from rag.types import Scope
 from tenants.context import TenantContext

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
-from ingestion.catalogue import bump_generation
+from ingestion.intake.catalogue import bump_generation
 from ingestion.repair.parts import PAGE, Parts
 from ingestion.repair.report import Finding
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, VersionChunk

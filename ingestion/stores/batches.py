@@ -13,12 +13,12 @@ from sqlmodel import col, select
 
 from config.errors import InvalidInput, NotFound
 from config.ids import new_id
+from ingestion.jobs.tables import Job
 from ingestion.stores.members import STATUS, ShownFile, StoreFiles, with_documents
 from ingestion.stores.paging import PageWish
 from ingestion.stores.parts import StoreParts, WantedFile, require_whole, store_row
 from ingestion.stores.settling import Settling
 from ingestion.stores.tables import CANCELLED, WAITING, FileBatch, StoreFile, VectorStore
-from ingestion.tables import Job
 from rag.corpus import DocumentVersion
 from tenants.context import TenantContext
 

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.errors import NotFound, QueueFull, Unavailable
+from ingestion.jobs.tables import Job
 from ingestion.stores.paging import PageWish, page_of
 from ingestion.stores.parts import StoreParts, WantedFile, live_files, require_whole, store_row
 from ingestion.stores.settling import Settling
 from ingestion.stores.tables import CANCELLED, REFUSED, REMOVING, WAITING, StoreFile, VectorStore
-from ingestion.tables import Job
 from rag.attributes import conformed
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.filters import Value, check_attributes

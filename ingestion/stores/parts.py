@@ -12,9 +12,9 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import Forbidden, NotFound, StoreExpired
 from ingestion.blobs import BlobStore
-from ingestion.bulk import BulkDocuments
-from ingestion.jobs import Jobs
-from ingestion.removal import Removal
+from ingestion.intake.bulk import BulkDocuments
+from ingestion.jobs.jobs import Jobs
+from ingestion.removal.collections import Removal
 from ingestion.stores.tables import StoredFile, VectorStore
 from rag.filters import Value
 from tenants.context import TenantContext

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.errors import CarrelError, Conflict, InvalidInput, NotFound, Unavailable, UnsupportedMedia
-from ingestion.documents import Submitted
+from ingestion.intake.documents import Submitted
+from ingestion.intake.submission import Submission
 from ingestion.stores.parts import DAY_MS, StoreParts
 from ingestion.stores.tables import BROUGHT, REFUSED, REMOVING, WAITING, FileBatch, StoredFile, StoreFile, VectorStore
-from ingestion.submission import Submission
 from rag.corpus import Document
 from rag.profiles import Chunking
 from tenants.context import TenantContext

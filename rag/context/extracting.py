@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
 
-from rag.atoms import prose
 from rag.lexical.analysis import analyse, runs
+from rag.splitting.atoms import prose
 from rag.tokens import count_tokens
 
 MAX_TOKENS = 120  #: of one summary, as o200k counts them

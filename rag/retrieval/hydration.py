@@ -15,9 +15,9 @@ from config.database import ROWS_BY_KEY
 from rag.arranging.relevance import Calibration
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from rag.filters import Filter, matches
-from rag.parents import ParentKey, parents_of
 from rag.ranking import Ranked
 from rag.retrieval.question import Passage
+from rag.splitting.parents import ParentKey, parents_of
 from rag.types import Reader
 
 PAGE = 500  # ids of one statement

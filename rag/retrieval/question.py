@@ -11,9 +11,9 @@ from config.profiles import Rewrite
 from rag.arranging.wishes import NONE, Wishes
 from rag.embedding.runtime import Matrix
 from rag.filters import Filter
-from rag.parents import ParentKey
 from rag.ranking import Ranked
 from rag.retrieval.explanation import Explanation, Mode
+from rag.splitting.parents import ParentKey
 from rag.types import MAX_QUESTION_CHARS
 
 MAX_TOP_K, MAX_COLLECTIONS, MAX_PHRASINGS = 100, 20, 5

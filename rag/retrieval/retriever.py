@@ -29,7 +29,6 @@ from rag.filters import Filter, compile_filter
 from rag.lexical.analysis import has_unspaced
 from rag.lexical.counting import TermStatistics
 from rag.llm.rewriting import Rewriting
-from rag.parents import best_of_each
 from rag.ranking import SUPPORTED, Fusion, best_of, fuse, supported
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
@@ -41,6 +40,7 @@ from rag.retrieval.rewording import Reworded, Rewording, mode_of
 from rag.retrieval.stopwatch import Stopwatch
 from rag.retrieval.telling import Found, explained, known_answer, timings
 from rag.retrieval.where import Where, legs_of, tunings_of, uncounted, words_of
+from rag.splitting.parents import best_of_each
 from rag.store.base import MAX_LIMIT, SparseVector, TenantVectors, VectorStore
 from rag.store.conditions import AllOf, AnyOf, Condition, OnlyOf, SomeOf
 from rag.types import BookedMeter, Meter, Reader

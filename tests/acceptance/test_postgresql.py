@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from carrel_client import APIError, Carrel
 from config.clock import system_clock
 from config.database import Database
-from ingestion.tables import Job
+from ingestion.jobs.tables import Job
 from tenants.audit import AuditLog
 from tenants.registry import TenantRegistry
 from tests.postgresql import server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api.wiring import Core, build_core
+from api.wiring.core import Core, build_core
 from config.settings import Settings
 from config.vault import CannotOpen
 from tenants.secrets import Secrets, TenantSecrets

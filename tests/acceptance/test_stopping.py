@@ -218,7 +218,7 @@ def test_the_log_tells_the_life_of_each_process(tmp_path: Path) -> None:
             assert service.stop() == 0
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for process in ("supervisor", "engine", "worker", "api"):
-        stages = [line for line in lines if line["process"] == process and line["logger"] == "api.lifecycle"]
+        stages = [line for line in lines if line["process"] == process and line["logger"] == "api.processes.lifecycle"]
         assert [line["event"] for line in stages] == ["starting", "ready", "draining", "stopped"], process
         assert all(any(name.endswith("_s") or name == "seconds" for name in line) for line in stages[1:])
 

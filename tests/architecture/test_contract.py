@@ -17,7 +17,7 @@ from api.contract.refusals import MORE
 from api.contract.snapshot import Lines, lines_of, read, written
 from api.openai.errors import PATHS
 from api.reference import operations
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 
 DOCUMENT: dict[str, Any] = create_app(cast(ApiServices, None)).openapi()
 OPERATIONS = {operation["operationId"]: (path, operation) for _, path, operation in operations(DOCUMENT)}

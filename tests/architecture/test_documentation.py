@@ -10,7 +10,7 @@ import pytest
 
 from api import reference
 from api.app import create_app
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from config.errors import CarrelError
 from config.settings import Settings
 from ingestion.media import FORMATS, SUFFIXES

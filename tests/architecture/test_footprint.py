@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from api.wiring import build_core
+from api.wiring.core import build_core
 from config.settings import Settings
 
 COMMAND_LINE = {"typer", "rich", "pygments", "httpx2", "carrel_client"}
@@ -32,9 +32,9 @@ class Process:
 
 PROCESSES = {
     "supervisor": Process(
-        "import api.processes.__main__, api.supervisor",
+        "import api.processes.__main__, api.processes.supervisor",
         COMMAND_LINE | WEB | SQL | MODEL | READERS | OFFICE | VECTORS | REST,
-        "api.supervisor",
+        "api.processes.supervisor",
     ),
     "the command line": Process("import api.cli.main", WEB | SQL | MODEL | READERS | OFFICE | VECTORS | {"numpy"}, "typer"),
     "engine": Process(

@@ -26,7 +26,7 @@ VENDORS = {
     "openvino": {"rag/embedding/local/openvino_runtime.py", "rag/embedding/local/conversion.py"},
     "huggingface_hub": {"rag/embedding/local/models.py"},
     "diskcache": {"rag/embedding/cache_file.py"},
-    "tree_sitter": {"rag/grammars.py"},
+    "tree_sitter": {"rag/splitting/grammars.py"},
     "tiktoken": {"rag/tokens.py"},
     "orjson": {
         "rag/store/wire.py",
@@ -35,7 +35,7 @@ VENDORS = {
         "rag/sessions/archives.py",
         "api/routes/erasures.py",
     },
-    "dbos": {"ingestion/durable.py"},
+    "dbos": {"ingestion/queue/durable.py"},
     "pypdfium2": {"ingestion/readers/pdf.py", "ingestion/readers/pdf_hidden.py"},
     "bs4": {"ingestion/readers/html.py", "ingestion/readers/page_parts.py"},
     "charset_normalizer": {"ingestion/readers/text.py"},
@@ -67,8 +67,8 @@ WITHOUT_A_TENANT = {
     "rag/sessions/sweeping.py",  # whose sessions are over; each is ended and removed in a session of its tenant
     "rag/sessions/compacting.py",  # whose turns have left the window; each piece is written in a session of its tenant
     "rag/traces/old_vectors.py",  # who has such vectors; those of each piece go in a session of its tenant
-    "ingestion/instances.py",  # processes belong to no tenant
-    "ingestion/taking.py",  # names the tenants of jobs that a former version enqueued
+    "ingestion/jobs/instances.py",  # processes belong to no tenant
+    "ingestion/queue/taking.py",  # names the tenants of jobs that a former version enqueued
     "tenants/registry.py",
     "tenants/secrets.py",  # finding what a former master key sealed; each is changed in a session of its tenant
     "tenants/keys.py",
@@ -83,9 +83,9 @@ WITHOUT_A_TENANT = {
     "tenants/overrides.py",  # the operator's, as the registry is
     "tenants/deletions.py",
     "ingestion/stores/upkeep.py",  # which tenants have something to be finished; each is served in sessions of its own
-    "ingestion/tenant_removal.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
+    "ingestion/removal/tenants.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
     "ingestion/erasing/removal.py",  # which sessions are over; each is removed in sessions of its tenant
-    "ingestion/turn_vectors.py",  # which tenants have turns that wait for a vector
+    "ingestion/conversations/turn_vectors.py",  # which tenants have turns that wait for a vector
     "tenants/anomalies.py",  # which tenants used anything; each is looked at in a session of its own
     "tenants/ledger/policy.py",  # what the operator sets for a tenant
     "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
@@ -146,7 +146,7 @@ def _uses(*names: str) -> Callable[[ast.AST], bool]:
 
 def test_the_walk_sees_the_product() -> None:
     assert len(_trees()) > 60
-    assert _where(_uses("Settings")) > {"api/processes/worker.py", "api/wiring.py"}
+    assert _where(_uses("Settings")) > {"api/processes/worker.py", "api/wiring/core.py"}
 
 
 def test_the_layers_keep_to_their_contracts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +170,7 @@ def test_nothing_is_imported_by_a_name_that_is_made_up_at_run_time() -> None:
 def test_the_environment_is_read_in_the_settings_only() -> None:
     found = _where(_uses("environ", "environb", "getenv", "getenvb", "putenv"))
     clients = {f"client/src/carrel_client/{world}/client.py" for world in ("_async", "_sync")}
-    assert found == {*clients, "api/local.py"}  # pydantic reads it for config/settings.py
+    assert found == {*clients, "api/processes/local.py"}  # pydantic reads it for config/settings.py
 
 
 def test_a_session_without_a_tenant_is_opened_in_few_places() -> None:
@@ -193,8 +193,8 @@ READS_NO_OLD_TURNS = {
     "rag/recall/loading.py",  # of the window; of others that one moment let in, it would index nothing. `again` reads by itself
     "rag/recall/recall.py",  # of the window, by its statement
     "rag/context/turns.py",  # shows what it is given
-    "ingestion/turn_vectors.py",  # of those behind `embedded_turns`, which reaches as far as `compacted_turns`
-    "api/session_schemas.py",  # shows what it is given
+    "ingestion/conversations/turn_vectors.py",  # of those behind `embedded_turns`, which reaches as far as `compacted_turns`
+    "api/schemas/sessions.py",  # shows what it is given
 }
 
 
@@ -210,7 +210,7 @@ def test_no_statement_is_written_as_text() -> None:
         "rag/corpus.py",
         "rag/sessions/tables.py",
         "config/database.py",
-        "ingestion/taking.py",
+        "ingestion/queue/taking.py",
     }  # partial indexes
     assert _where(_uses("exec_driver_sql")) <= {
         "config/database.py",

@@ -19,14 +19,14 @@ from starlette.testclient import TestClient
 
 from api.app import create_app, create_service
 from api.cursors import _cursor
-from api.gates import build_gates
 from api.idempotency import _recorder
 from api.middleware import ASKING, PUBLIC, STREAMED, class_of
 from api.openai.errors import PATHS as OPENAI
 from api.routing import RETRIEVAL_KEY, SCOPE_KEY, STREAMED_KEY, ScopedRoute
-from api.schemas import Page
-from api.wiring import Core
-from api.wiring_api import ApiServices
+from api.schemas.documents import Page
+from api.wiring.api import ApiServices
+from api.wiring.core import Core
+from api.wiring.gates import build_gates
 from config.clock import system_clock
 from config.database import Database
 from config.plans import BUILT_IN, UNLIMITED

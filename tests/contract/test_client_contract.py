@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from api.app import create_app
-from api.trace_schemas import ReportOut, SkippedOut
-from api.wiring_api import ApiServices
+from api.schemas.traces import ReportOut, SkippedOut
+from api.wiring.api import ApiServices
 from carrel_client import Job, QuestionSet
 from carrel_client.models import Model
 from tests.client_calls import CALLS

@@ -16,8 +16,8 @@ from sqlmodel import col, select
 from config.clock import system_clock
 from config.database import Database
 from config.settings import Settings
+from ingestion.jobs.tables import Job, JobDependency
 from ingestion.repair.terms import recount
-from ingestion.tables import Job, JobDependency
 from rag.corpus import (
     Chunk,
     Collection,

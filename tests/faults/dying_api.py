@@ -15,8 +15,8 @@ from typing import Any
 
 from sqlalchemy import event
 
-from api.lifecycle import Lifecycle, end_with_parent
 from api.processes.api import run_api  # imported before the forks, so that each child starts at once
+from api.processes.lifecycle import Lifecycle, end_with_parent
 from config.settings import Settings
 from tenants import idempotency
 from tenants.idempotency import Claim, IdempotencyStore

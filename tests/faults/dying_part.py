@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-import ingestion.collector
-import ingestion.pipeline
-import ingestion.reading
+import ingestion.pipeline.pipeline
+import ingestion.pipeline.reading
+import ingestion.removal.collector
 import rag.store.remote
 import tenants.budget
-from api.lifecycle import Lifecycle, end_with_parent
-from api.plans import EnginePlan
 from api.processes.engine import run_engine
+from api.processes.lifecycle import Lifecycle, end_with_parent
+from api.processes.plans import EnginePlan
 from api.processes.worker import run_worker
 from config.logs import configure_logging
 from config.settings import Settings
@@ -36,20 +36,20 @@ class Point:
 
 
 WORKER = {
-    "taken up": Point(ingestion.pipeline.Pipeline, "take_up"),
-    "read": Point(ingestion.reading.Reading, "_parse"),
-    "chunks written": Point(ingestion.reading.Reading, "_write_chunks"),
+    "taken up": Point(ingestion.pipeline.pipeline.Pipeline, "take_up"),
+    "read": Point(ingestion.pipeline.reading.Reading, "_parse"),
+    "chunks written": Point(ingestion.pipeline.reading.Reading, "_write_chunks"),
     "held": Point(tenants.budget.TenantMeter, "hold"),
     "embedded, not settled": Point(tenants.budget.TenantMeter, "settle", after=False),
     "settled, not indexed": Point(tenants.budget.TenantMeter, "settle"),
     "indexed, not counted": Point(rag.store.remote.EngineVectors, "upsert"),
-    "counted, not committed": Point(ingestion.pipeline.Pipeline, "_count"),
-    "switched, not committed": Point(ingestion.pipeline.Pipeline, "_switch"),
-    "live": Point(ingestion.pipeline.Pipeline, "complete"),
-    "collecting": Point(ingestion.collector.Collector, "collect", after=False),
+    "counted, not committed": Point(ingestion.pipeline.pipeline.Pipeline, "_count"),
+    "switched, not committed": Point(ingestion.pipeline.pipeline.Pipeline, "_switch"),
+    "live": Point(ingestion.pipeline.pipeline.Pipeline, "complete"),
+    "collecting": Point(ingestion.removal.collector.Collector, "collect", after=False),
     "points deleted": Point(rag.store.remote.EngineVectors, "delete_points"),
-    "contents deleted": Point(ingestion.collector.Collector, "_delete_blobs"),
-    "collected, not ended": Point(ingestion.collector.Collector, "collect"),
+    "contents deleted": Point(ingestion.removal.collector.Collector, "_delete_blobs"),
+    "collected, not ended": Point(ingestion.removal.collector.Collector, "collect"),
 }
 ENGINE = {
     "upsert received": Point(engine.EngineServer, "_write", after=False, operation="upsert"),

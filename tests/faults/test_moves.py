@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from api.plans import EnginePlan, command_of
+from api.processes.plans import EnginePlan, command_of
 from rag.store.base import Point, Search, Space, TenantVectors
 from rag.store.remote import EngineClient
 from tests.support import FakeScope, wait_for

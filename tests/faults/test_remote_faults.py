@@ -18,7 +18,6 @@ import pytest
 
 from config.database import Database
 from config.errors import CarrelError, ModelUnavailable, ProviderRefused, Unavailable
-from rag.chunking import embedded_text
 from rag.corpus import Chunk, Document
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
@@ -29,6 +28,7 @@ from rag.embedding.remote.failures import Broken
 from rag.embedding.remote.model import RemoteModel, RemoteSpec
 from rag.embedding.remote.tokenizer import TokenizerFile
 from rag.embedding.runtime import Matrix, PartlyEmbedded
+from rag.splitting.chunking import embedded_text
 from rag.store.base import Search
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute
 
 from api.app import create_app, create_service
 from api.routing import SCOPE_KEY
-from api.wiring_api import ApiServices
+from api.wiring.api import ApiServices
 from config.errors import CarrelError
 
 REQUEST_ID = "req-probe"

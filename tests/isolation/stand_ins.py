@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from config.database import Database
 from config.logs import JsonLines
-from ingestion.admission import Admission
-from ingestion.pipeline import Pipeline
-from ingestion.workflow import ContextOfJob, MemoryQueue, Steps, process
+from ingestion.intake.admission import Admission
+from ingestion.pipeline.pipeline import Pipeline
+from ingestion.queue.workflow import ContextOfJob, MemoryQueue, Steps, process
 from rag.embedding.cache import CacheStats, cache_key
 from rag.store.base import Space, Vector
 from rag.types import Scope

@@ -1,6 +1,6 @@
 """Three tenants with everything a tenant can have, each thing marked with a word that occurs nowhere else.
 
-The service is the one that `api.wiring_api` builds, over SQLite and the engine's real server. Only the queue and the worker's
+The service is the one that `api.wiring.api` builds, over SQLite and the engine's real server. Only the queue and the worker's
 loop are replaced: jobs run when `run_jobs` says so.
 """
 
@@ -21,14 +21,16 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import SQLModel, col
 
-from api import wiring, wiring_api, wiring_worker
-from api.wiring import operator_key
-from api.wiring_api import ApiServices, build_api
-from api.wiring_worker import build_worker
+from api.wiring import api as wiring_api
+from api.wiring import core as wiring
+from api.wiring import worker as wiring_worker
+from api.wiring.api import ApiServices, build_api
+from api.wiring.core import operator_key
+from api.wiring.worker import build_worker
 from config.clock import system_clock
 from config.ids import new_id
 from config.settings import Settings
-from ingestion.tables import Instance
+from ingestion.jobs.tables import Instance
 from rag.lexical.counting import TermStatistics
 from rag.sessions.sessions import Sessions
 from rag.sessions.values import NewSession

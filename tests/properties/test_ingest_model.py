@@ -27,18 +27,16 @@ from config.database import Database
 from config.errors import NotFound
 from config.profiles import BUILT_IN
 from ingestion.blobs import BlobStore
-from ingestion.catalogue import DocumentLimits
-from ingestion.collector import Collector
-from ingestion.documents import Documents
-from ingestion.jobs import Jobs
-from ingestion.pipeline import Pipeline
+from ingestion.intake.catalogue import DocumentLimits
+from ingestion.intake.documents import Documents
+from ingestion.intake.submission import Submission
+from ingestion.jobs.jobs import Jobs
+from ingestion.pipeline.pipeline import Pipeline
+from ingestion.queue.workflow import MemoryQueue, Step, Steps, process
 from ingestion.readers.base import Parsed
 from ingestion.readers.registry import read
+from ingestion.removal.collector import Collector
 from ingestion.repair.terms import recount
-from ingestion.submission import Submission
-from ingestion.workflow import MemoryQueue, Step, Steps, process
-from rag.chunkers import Chunkers
-from rag.chunking import Chunker
 from rag.collections import Collections
 from rag.corpus import Chunk, Collection, VersionChunk
 from rag.embedding.batcher import Batcher
@@ -51,6 +49,8 @@ from rag.profiles import Profiles
 from rag.result_cache import ResultCache
 from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
+from rag.splitting.chunkers import Chunkers
+from rag.splitting.chunking import Chunker
 from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.quotas import UNLIMITED

@@ -8,8 +8,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given
 
-from ingestion.progress import ENDED, Progress, progress_of
-from ingestion.tables import Job
+from ingestion.jobs.progress import ENDED, Progress, progress_of
+from ingestion.jobs.tables import Job
 
 STAGES = ("waiting", "fetching", "reading", "embedding", "collecting", "done")
 STATES = ("queued", "running", *ENDED)

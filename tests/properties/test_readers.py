@@ -14,8 +14,8 @@ from ingestion.media import BINARY, HTML, MARKDOWN, TEXT
 from ingestion.readers.base import BLOCK, CannotRead, Draft, Parsed
 from ingestion.readers.registry import LATE, READERS, read
 from ingestion.readers.tables import markdown_table
-from rag.chunking import MARKDOWN as MARKDOWN_CUT
-from rag.chunking import PLAIN, Chunker, Cut, Page, Sizes
+from rag.splitting.chunking import MARKDOWN as MARKDOWN_CUT
+from rag.splitting.chunking import PLAIN, Chunker, Cut, Page, Sizes
 from tests.documents import GOOD
 
 MAX_CHARS = 20_000

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from config.errors import SetupError
-from rag.chunking import MARKDOWN, Chunker
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.remote import tokenizer as module
 from rag.embedding.remote.model import RemoteModel, RemoteSpec
 from rag.embedding.remote.tokenizer import TokenizerFile, cl100k_json, load_tokenizer
+from rag.splitting.chunking import MARKDOWN, Chunker
 from rag.tokens import encoding
 from tests.support import examples
 

@@ -9,8 +9,8 @@ from importlib import resources
 import pytest
 from tokenizers import Tokenizer
 
+import ingestion.jobs.tables
 import ingestion.stores.tables
-import ingestion.tables
 import rag.context.tables
 import rag.corpus
 import rag.evaluation.tables
@@ -22,13 +22,13 @@ import tenants.audit_tables
 import tenants.tables
 import tenants.webhook_tables
 from config.database import Database
-from ingestion.durable import DurableQueue, migrate_queue_tables
+from ingestion.queue.durable import DurableQueue, migrate_queue_tables
 from tenants.tables import Tenant
 from tests.tables import make_tables
 
 #: Importing them fills the metadata.
 TABLES = (
-    *(ingestion.stores.tables, ingestion.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
+    *(ingestion.stores.tables, ingestion.jobs.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
     *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
 )

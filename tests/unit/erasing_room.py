@@ -12,14 +12,14 @@ from sqlmodel import SQLModel, col, select
 
 from config.clock import system_clock
 from config.database import Database
-from ingestion.attached import AttachedDocuments
+from ingestion.conversations.attached import AttachedDocuments
+from ingestion.conversations.turn_vectors import TurnEmbedding
 from ingestion.erasing import reach
 from ingestion.erasing.reach import Table, tables
 from ingestion.erasing.removal import Erasing
 from ingestion.erasing.requests import Erasures, TenantErasures
-from ingestion.submission import Submission
-from ingestion.tables import Erasure
-from ingestion.turn_vectors import TurnEmbedding
+from ingestion.intake.submission import Submission
+from ingestion.jobs.tables import Erasure
 from rag.memories.memories import Memories
 from rag.memories.tables import MemorySubject
 from rag.memories.values import Fact

@@ -11,12 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from api.context_schemas import ContextIn
+from api.schemas.context import ContextIn
 from api.session_contexts import pack_session
-from api.wiring_conversations import Conversations
+from api.wiring.conversations import Conversations
 from config.clock import system_clock
 from config.database import Database
-from ingestion.turn_vectors import TurnEmbedding
+from ingestion.conversations.turn_vectors import TurnEmbedding
 from rag.context.contexts import Contexts
 from rag.context.recaps import Recaps
 from rag.memories.memories import Memories, TenantMemories

@@ -10,9 +10,9 @@ from sqlmodel import col, select
 
 from config.database import Database
 from config.errors import Overloaded, QueueFull, StorageFull
-from ingestion.admission import FRESH_FULL_S, FRESH_S, Admission, DiskMark, disk_of
-from ingestion.durable import DurableQueue, migrate_queue_tables
-from ingestion.tables import FETCHES, Job
+from ingestion.intake.admission import FRESH_FULL_S, FRESH_S, Admission, DiskMark, disk_of
+from ingestion.jobs.tables import FETCHES, Job
+from ingestion.queue.durable import DurableQueue, migrate_queue_tables
 from rag.store.memory import MemoryStore
 from tests.support import FakeScope
 from tests.world import World, text_of

@@ -13,7 +13,7 @@ from sqlmodel import col
 from config.clock import system_clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound
-from ingestion.passages import Passages
+from ingestion.intake.passages import Passages
 from rag.arranging.wishes import NONE, Wishes
 from rag.corpus import Chunk, Collection, DocumentVersion, VersionChunk
 from rag.result_cache import ResultCache

@@ -14,16 +14,16 @@ from sqlmodel import col, select
 from config.clock import system_clock
 from config.database import Database
 from config.errors import Conflict, Forbidden, InvalidInput, NotFound
-from ingestion import exporting
-from ingestion.attached import AttachedDocuments, TenantAttached
-from ingestion.exporting import Exports
-from ingestion.jobs import Jobs
-from ingestion.passages import Passages
-from ingestion.promotion import Promotion
+from ingestion.conversations import exporting
+from ingestion.conversations.attached import AttachedDocuments, TenantAttached
+from ingestion.conversations.exporting import Exports
+from ingestion.conversations.promotion import Promotion
+from ingestion.conversations.turn_vectors import TurnEmbedding
+from ingestion.intake.passages import Passages
+from ingestion.intake.submission import Submission
+from ingestion.jobs.jobs import Jobs
+from ingestion.jobs.tables import Job
 from ingestion.repair.quotas import recount
-from ingestion.submission import Submission
-from ingestion.tables import Job
-from ingestion.turn_vectors import TurnEmbedding
 from rag.attached import name_of
 from rag.corpus import Chunk, Collection, VersionChunk
 from rag.embedding.batcher import Batcher

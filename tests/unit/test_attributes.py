@@ -11,7 +11,7 @@ import pytest
 from config.clock import instant, isoformat
 from config.database import Database
 from config.errors import InvalidInput
-from ingestion.submission import Submission
+from ingestion.intake.submission import Submission
 from rag.attributes import MAX_DECLARED, MAX_KNOWN, conformed, declared, learned, typed
 from rag.collections import TenantCollections
 from rag.corpus import Collection, NumericSlot

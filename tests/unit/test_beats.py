@@ -17,13 +17,13 @@ from sqlalchemy.exc import OperationalError
 from config.clock import system_clock
 from config.database import Database
 from ingestion import sandbox as sandboxes
-from ingestion.beats import Beats
-from ingestion.leases import Lease
+from ingestion.jobs.beats import Beats
+from ingestion.jobs.leases import Lease
+from ingestion.jobs.progress import progress_of
+from ingestion.jobs.tables import Job
 from ingestion.media import PDF, TEXT
-from ingestion.progress import progress_of
 from ingestion.readers.base import Order
 from ingestion.sandbox import Sandbox, _drain
-from ingestion.tables import Job
 from rag.embedding import runtime as runtimes
 from rag.embedding.batcher import Batcher
 from rag.embedding.hashing import HashRuntime

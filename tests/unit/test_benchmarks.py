@@ -26,8 +26,8 @@ from benchmarks.process_memory import anonymous_mb, find_process, pss_by_process
 from benchmarks.report import Report, machine
 from benchmarks.workload import Asked, ask, bring, dimensions_of, model_folder
 from carrel_client import Carrel
-from rag.chunking import Chunker
 from rag.embedding.hashing import HashRuntime
+from rag.splitting.chunking import Chunker
 
 HASH = HashRuntime().tokenizer_json
 PEER_PACKAGES = ("lancedb", "chromadb", "fastembed")

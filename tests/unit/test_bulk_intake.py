@@ -15,10 +15,10 @@ from sqlmodel import col
 
 from config.database import Database
 from config.errors import BudgetExhausted, CarrelError, Forbidden, InvalidInput, NotFound, Unavailable
-from ingestion.bulk import BulkDocuments, Outcome, TenantBulk
-from ingestion.documents import Submitted
-from ingestion.submission import Submission
-from ingestion.tables import Job
+from ingestion.intake.bulk import BulkDocuments, Outcome, TenantBulk
+from ingestion.intake.documents import Submitted
+from ingestion.intake.submission import Submission
+from ingestion.jobs.tables import Job
 from rag.corpus import Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tenants.tables import Tenant

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from rag.chunking import MARKDOWN, MAX_CHARS, PLAIN, Chunker, ChunkIdentity, Page, Piece, Sizes
+from rag.splitting.chunking import MARKDOWN, MAX_CHARS, PLAIN, Chunker, ChunkIdentity, Page, Piece, Sizes
 from tests.support import cpu_seconds, examples
 
 WINDOW = 256  # tokens that the bundled model reads

@@ -14,10 +14,10 @@ from config.clock import system_clock
 from config.database import Database
 from config.errors import BudgetExhausted, InvalidInput, NotFound, SetupError
 from config.profiles import BUILT_IN, PRIORITIES, Profile
-from ingestion.documents import Submitted
-from ingestion.jobs import Jobs
-from ingestion.submission import Submission
-from ingestion.tables import Job
+from ingestion.intake.documents import Submitted
+from ingestion.intake.submission import Submission
+from ingestion.jobs.jobs import Jobs
+from ingestion.jobs.tables import Job
 from rag.collections import Collections
 from rag.corpus import Chunk, Collection, DocumentVersion
 from rag.embedding.hashing import HashRuntime

@@ -14,10 +14,10 @@ from sqlmodel import col, select
 from config.clock import system_clock
 from config.database import Database
 from config.vault import Vault
-from ingestion.attached import AttachedDocuments
-from ingestion.exporting import Exports
-from ingestion.tenant_removal import owned_tables
-from ingestion.turn_vectors import TurnEmbedding
+from ingestion.conversations.attached import AttachedDocuments
+from ingestion.conversations.exporting import Exports
+from ingestion.conversations.turn_vectors import TurnEmbedding
+from ingestion.removal.tenants import owned_tables
 from rag.embedding.cache import DiskVectorCache
 from rag.recall.tables import TurnVector
 from rag.sessions.compacting import SessionCompactor

@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col, select
 
-from api.session_schemas import AppendOut, TurnOut
+from api.schemas.sessions import AppendOut, TurnOut
 from config.database import Database
 from config.errors import ContentDamaged, IdempotencyKeyReused
+from ingestion.conversations.transcripts import content_of
 from ingestion.erasing.requests import end_sessions
-from ingestion.transcripts import content_of
 from rag.context.contexts import Contexts
 from rag.context.recaps import Recaps
 from rag.context.tables import SessionRecap

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
-from api.trace_schemas import ReplayOut
+from api.schemas.traces import ReplayOut
 from config.errors import Conflict, InvalidInput, NotFound
 from rag.context import recaps
 from rag.memories.values import Change, Fact

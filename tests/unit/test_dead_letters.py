@@ -12,13 +12,13 @@ import pytest
 from config.clock import system_clock
 from config.database import Database
 from config.errors import NotFound
-from ingestion.batches import BATCH_CHUNKS
-from ingestion.jobs import Jobs, TenantJobs, Wanted
-from ingestion.leases import Lease
+from ingestion.jobs.jobs import Jobs, TenantJobs, Wanted
+from ingestion.jobs.leases import Lease
+from ingestion.jobs.tables import Job
+from ingestion.pipeline.batches import BATCH_CHUNKS
+from ingestion.queue.workflow import Outcome, process
 from ingestion.readers.base import Parsed
 from ingestion.sandbox import ParserDied, ParserTimedOut
-from ingestion.tables import Job
-from ingestion.workflow import Outcome, process
 from rag.corpus import Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tenants.tables import LedgerEntry

@@ -14,12 +14,12 @@ import pytest
 from config.clock import system_clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound
-from ingestion.durable import DurableQueue
-from ingestion.job_rows import After
-from ingestion.jobs import Jobs, TenantJobs
-from ingestion.submission import Submission
-from ingestion.tables import ANY_END, Job, JobDependency
-from ingestion.workflow import process
+from ingestion.intake.submission import Submission
+from ingestion.jobs.jobs import Jobs, TenantJobs
+from ingestion.jobs.rows import After
+from ingestion.jobs.tables import ANY_END, Job, JobDependency
+from ingestion.queue.durable import DurableQueue
+from ingestion.queue.workflow import process
 from rag.corpus import Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tests.world import TENANTS, World
@@ -155,7 +155,7 @@ def test_the_number_of_jobs_is_bounded(world: World, monkeypatch: pytest.MonkeyP
     one = _bring(world, "one")
     with pytest.raises(InvalidInput, match="at most 20"):
         _bring(world, "two", *[one] * 21)
-    monkeypatch.setattr("ingestion.job_rows.MAX_WAITING", 2)
+    monkeypatch.setattr("ingestion.jobs.rows.MAX_WAITING", 2)
     _bring(world, "two", one)
     _bring(world, "three", one)
     with pytest.raises(InvalidInput, match="At most 2 jobs"):

@@ -13,10 +13,10 @@ from sqlmodel import col, select
 
 from config.clock import system_clock
 from config.database import Database
-from ingestion.catalogue import Shown
-from ingestion.jobs import Jobs
-from ingestion.tables import Job
-from ingestion.workflow import Step, process
+from ingestion.intake.catalogue import Shown
+from ingestion.jobs.jobs import Jobs
+from ingestion.jobs.tables import Job
+from ingestion.queue.workflow import Step, process
 from rag.corpus import Chunk, Document, DocumentVersion, Sketch, SketchBand
 from rag.store.memory import MemoryStore
 from tenants.tables import Event, LedgerEntry

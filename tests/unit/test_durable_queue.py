@@ -6,9 +6,9 @@ import pytest
 from sqlmodel import col, select
 
 from config.database import Database
-from ingestion.durable import DurableQueue
-from ingestion.tables import DOCUMENTS, FETCHES, Job
-from ingestion.taking import poll_cheaply
+from ingestion.jobs.tables import DOCUMENTS, FETCHES, Job
+from ingestion.queue.durable import DurableQueue
+from ingestion.queue.taking import poll_cheaply
 from tests.support import FakeScope
 
 A = FakeScope("a")

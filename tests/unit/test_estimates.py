@@ -12,22 +12,22 @@ from typing import get_args
 
 import pytest
 
-from api.wiring_api import build_api
+from api.wiring.api import build_api
 from config.database import Database
 from config.errors import RateLimited, UnreadableDocument
 from config.profiles import BUILT_IN, Profile, Splitter
 from config.settings import Settings
-from ingestion.estimates import DocumentEstimate, Estimates
+from ingestion.intake.submission import Submission
+from ingestion.pipeline.estimates import DocumentEstimate, Estimates
+from ingestion.pipeline.reading import Reading
 from ingestion.readers.base import Parsed
-from ingestion.reading import Reading
 from ingestion.sandbox import ParserDied
-from ingestion.submission import Submission
-from rag.chunkers import Chunkers
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService, Estimate
 from rag.profiles import Profiles
+from rag.splitting.chunkers import Chunkers
 from rag.store.memory import MemoryStore
 from tenants.usage import UsageReader
 from tests.support import FakeScope, FreeMeter, children

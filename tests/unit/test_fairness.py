@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.fair_gate import STRETCH, FairGate, Places, take_fairly
+from ingestion.jobs.fair_gate import STRETCH, FairGate, Places, take_fairly
 from rag.embedding.batcher import Lane, _Request
 from rag.fairness import FORGET_ABOVE, FairClock
 from tests.support import wait_for

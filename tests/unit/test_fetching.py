@@ -16,11 +16,11 @@ from config.database import Database
 from config.errors import FetchFailed, LeaseLost, NotFound, UrlRefused
 from ingestion.fetch.addresses import UrlPolicy
 from ingestion.fetch.fetcher import Fetcher
-from ingestion.jobs import Jobs, TenantJobs
-from ingestion.leases import DocumentGone, JobCancelled
-from ingestion.submission import Submission, check
-from ingestion.tables import DOCUMENTS, FETCHES, Job
-from ingestion.workflow import MAX_SITE_PAUSE_S, MAX_SITE_TRIES
+from ingestion.intake.submission import Submission, check
+from ingestion.jobs.jobs import Jobs, TenantJobs
+from ingestion.jobs.leases import DocumentGone, JobCancelled
+from ingestion.jobs.tables import DOCUMENTS, FETCHES, Job
+from ingestion.queue.workflow import MAX_SITE_PAUSE_S, MAX_SITE_TRIES
 from rag.corpus import Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tests.sites import Site, page, redirect, says, site

@@ -11,13 +11,13 @@ import pytest
 from config.clock import system_clock
 from config.database import Database
 from config.errors import LeaseLost, NotFound
-from ingestion.job_rows import After
-from ingestion.jobs import Jobs
-from ingestion.submission import Submission
-from rag.chunking import embedded_text
+from ingestion.intake.submission import Submission
+from ingestion.jobs.jobs import Jobs
+from ingestion.jobs.rows import After
 from rag.corpus import Document, FormerText
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
+from rag.splitting.chunking import embedded_text
 from rag.store.memory import MemoryStore
 from tests.world import DAMAGES, World, text_of
 

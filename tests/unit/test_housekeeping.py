@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from api.housekeeping import Chore, Housekeeping, take_over
-from api.locks import hold_slot
-from api.wiring_worker import WorkerServices
+from api.processes.housekeeping import Chore, Housekeeping, take_over
+from api.processes.locks import hold_slot
+from api.wiring.worker import WorkerServices
 from config.database import Database
-from ingestion.instances import SILENT_MS, Instances
+from ingestion.jobs.instances import SILENT_MS, Instances
 from tests.unit.conftest import SetClock
 
 

@@ -13,9 +13,9 @@ from sqlmodel import col, select
 from config.database import Database
 from config.errors import InvalidInput, NotFound, Unavailable
 from config.ids import new_id
-from ingestion.jobs import Jobs, TenantJobs, Wanted
-from ingestion.tables import Job
-from ingestion.workflow import MemoryQueue
+from ingestion.jobs.jobs import Jobs, TenantJobs, Wanted
+from ingestion.jobs.tables import Job
+from ingestion.queue.workflow import MemoryQueue
 from rag.corpus import Collection, Document, DocumentVersion, SpaceRow
 from tenants.context import Principal, PrincipalKind, TenantContext
 from tenants.tables import Event

@@ -14,11 +14,11 @@ from sqlmodel import col, select
 from config.clock import system_clock
 from config.database import Database
 from config.errors import InvalidInput, LeaseLost
-from ingestion.jobs import Jobs, TenantJobs
-from ingestion.leases import Lease
-from ingestion.reading import MAX_READ_STARTS, READERS
-from ingestion.tables import Job
-from ingestion.workflow import process
+from ingestion.jobs.jobs import Jobs, TenantJobs
+from ingestion.jobs.leases import Lease
+from ingestion.jobs.tables import Job
+from ingestion.pipeline.reading import MAX_READ_STARTS, READERS
+from ingestion.queue.workflow import process
 from rag.corpus import Chunk, DocumentVersion
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow, Event

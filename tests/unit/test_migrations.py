@@ -20,7 +20,7 @@ from sqlmodel import SQLModel, col, select
 from api.schema import MIGRATIONS, migrate, revision, upgrade
 from config.database import Database, TenantOwned
 from config.profiles import BUILT_IN, PRIORITIES
-from ingestion.tables import Job
+from ingestion.jobs.tables import Job
 from rag.corpus import Collection, DocumentVersion
 from rag.embedding.hashing import HashRuntime
 from rag.profiles import Chunking, Profiles

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from sqlmodel import col
 
-from api.gates import _users
-from api.identity_provider import build_users
-from api.wiring import Core
+from api.wiring.core import Core
+from api.wiring.gates import _users
+from api.wiring.identity_provider import build_users
 from config.database import Database
 from config.errors import SetupError, Unauthenticated, Unavailable
 from config.settings import Settings

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from config.database import Database
 from config.profiles import BUILT_IN, Profile
-from rag.chunkers import Chunkers
 from rag.embedding.hashing import HashRuntime
 from rag.profiles import Chunking, Profiles
 from rag.retrieval.question import Passage, Question
+from rag.splitting.chunkers import Chunkers
 from rag.store.memory import MemoryStore
 from tests.support import FreeMeter, examples
 from tests.unit.test_chunking import texts

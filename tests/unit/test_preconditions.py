@@ -12,9 +12,9 @@ import pytest
 
 from config.database import Database
 from config.errors import Forbidden, InvalidInput, NotFound, VersionConflict
-from ingestion.catalogue import Shown
-from ingestion.preconditions import ANYTHING, Precondition
-from ingestion.submission import Submission
+from ingestion.intake.catalogue import Shown
+from ingestion.intake.preconditions import ANYTHING, Precondition
+from ingestion.intake.submission import Submission
 from rag.corpus import Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tests.world import TENANTS, World

@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 
 from config.errors import InvalidInput, SetupError
 from config.profiles import BUILT_IN, MAX_PROFILES, Profile, Splitter, load_profiles
-from rag.chunkers import KEPT, Chunkers
-from rag.chunking import MARKDOWN, MAX_CHARS, Chunker, ChunkIdentity, Piece, Sizes
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Fingerprint
 from rag.profiles import Chunking, Profiles
-from rag.syntax import outline
+from rag.splitting.chunkers import KEPT, Chunkers
+from rag.splitting.chunking import MARKDOWN, MAX_CHARS, Chunker, ChunkIdentity, Piece, Sizes
+from rag.splitting.syntax import outline
 from tests.support import examples
 from tests.unit.test_chunking import texts
 

@@ -8,11 +8,11 @@ import sqlalchemy as sa
 
 from config.database import Database, past_the_wall
 from config.profiles import PRIORITIES
-from ingestion.durable import DurableQueue, DurableWorker
-from ingestion.fair_gate import Places
-from ingestion.leases import Lease
-from ingestion.pipeline import Pipeline
-from ingestion.tables import Job
+from ingestion.jobs.fair_gate import Places
+from ingestion.jobs.leases import Lease
+from ingestion.jobs.tables import Job
+from ingestion.pipeline.pipeline import Pipeline
+from ingestion.queue.durable import DurableQueue, DurableWorker
 from tenants.context import TenantContext
 from tests.support import FakeScope, wait_for
 

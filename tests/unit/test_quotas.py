@@ -19,14 +19,14 @@ from config.database import Database
 from config.errors import CarrelError, InvalidInput, NotInPlan, QuotaExceeded, TooLarge, Unavailable
 from config.plans import Plan
 from config.profiles import BUILT_IN
-from ingestion.bulk import BulkDocuments
-from ingestion.catalogue import DocumentLimits
-from ingestion.documents import TenantDocuments
-from ingestion.jobs import Jobs, TenantJobs
+from ingestion.intake.bulk import BulkDocuments
+from ingestion.intake.catalogue import DocumentLimits
+from ingestion.intake.documents import TenantDocuments
+from ingestion.intake.submission import Submission
+from ingestion.jobs.jobs import Jobs, TenantJobs
 from ingestion.placement import Placements
-from ingestion.removal import Removal
+from ingestion.removal.collections import Removal
 from ingestion.repair.quotas import check_quotas
-from ingestion.submission import Submission
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion, VersionChunk
 from rag.profiles import Profiles

@@ -16,10 +16,10 @@ from sqlmodel import select
 from config.clock import system_clock
 from config.database import Database
 from config.profiles import BUILT_IN
-from ingestion.chunk_rows import claim_slots
-from ingestion.documents import Submitted
-from ingestion.submission import Submission
-from ingestion.tables import Job
+from ingestion.intake.documents import Submitted
+from ingestion.intake.submission import Submission
+from ingestion.jobs.tables import Job
+from ingestion.pipeline.chunk_rows import claim_slots
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion, NumericSlot, SpaceRow
 from rag.embedding.hashing import HashRuntime

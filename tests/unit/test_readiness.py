@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from api.lifecycle import Lifecycle
-from api.readiness import Check, Readiness, check_disk, checks
-from api.schemas import Part
+from api.processes.lifecycle import Lifecycle
+from api.processes.readiness import Check, Readiness, check_disk, checks
+from api.schemas.documents import Part
 from config.database import Database
-from ingestion.admission import DiskMark, disk_of
-from ingestion.instances import SILENT_MS, Instances
+from ingestion.intake.admission import DiskMark, disk_of
+from ingestion.jobs.instances import SILENT_MS, Instances
 from rag.embedding.batcher import Batcher
 from rag.embedding.hashing import HashRuntime
 from rag.store.memory import MemoryStore
@@ -118,7 +118,7 @@ def test_a_disk_below_its_mark_is_told_and_keeps_nobody_from_asking(tmp_path: Pa
 
 def test_a_process_says_what_it_begins_and_ends(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    caplog.set_level("INFO", "api.lifecycle")
+    caplog.set_level("INFO", "api.processes.lifecycle")
     life = Lifecycle()
     life.ready()
     life.handle(15, None)

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 
 from config.database import Database
 from config.errors import BudgetExhausted, Forbidden, InvalidInput, ModelUnavailable, NotFound
-from ingestion.turn_vectors import BATCH, TurnEmbedding
+from ingestion.conversations.turn_vectors import BATCH, TurnEmbedding
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime

@@ -14,9 +14,9 @@ from sqlmodel import col, select
 from config.database import Database
 from config.errors import Unavailable
 from ingestion.blobs import BlobStore
+from ingestion.jobs.tables import Instance, Job
 from ingestion.repair.points import NobodysPoints
 from ingestion.repair.report import ADVICE, KINDS, Finding, Report
-from ingestion.tables import Instance, Job
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
 from rag.store.base import Point
 from rag.store.memory import MemoryStore

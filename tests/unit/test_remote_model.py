@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.embedders import build_embedder
-from api.remote_embedding import build_remote_embedder
+from api.wiring.embedders import build_embedder
+from api.wiring.remote_embedding import build_remote_embedder
 from config.errors import SetupError
 from config.settings import Settings
 from rag.embedding.hashing import HashRuntime

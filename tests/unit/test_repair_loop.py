@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from api.heartbeat import Heartbeat
-from api.repairs import RepairLoop
+from api.processes.heartbeat import Heartbeat
+from api.processes.repairs import RepairLoop
 from config.database import Database
 from config.errors import EngineUnavailable
-from ingestion.instances import Instances
+from ingestion.jobs.instances import Instances
 from ingestion.reconciler import Reconciler
 from tests.unit.conftest import SetClock
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.trace_schemas import ReplayOut
+from api.schemas.traces import ReplayOut
 from config.clock import system_clock
 from config.errors import Conflict, InvalidInput, ModelUnavailable, NotFound
 from rag.arranging.wishes import Boost, Recency, Wishes

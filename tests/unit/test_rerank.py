@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from api.wiring import build_reranking
+from api.wiring.core import build_reranking
 from config.clock import system_clock
 from config.database import Database
 from config.errors import SetupError

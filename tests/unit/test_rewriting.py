@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from api.query_schemas import QueryIn
-from api.wiring import build_rewriting
+from api.schemas.query import QueryIn
+from api.wiring.core import build_rewriting
 from config.clock import system_clock
 from config.database import Database
 from config.errors import InvalidInput, ModelUnavailable, SetupError

@@ -18,7 +18,7 @@ from api.schema import upgrade
 from config.clock import system_clock
 from config.database import SYSTEM_ROLE, TENANT_ROLE, TENANT_SETTING, Database
 from config.errors import SetupError
-from ingestion.durable import DurableQueue
+from ingestion.queue.durable import DurableQueue
 from tenants.audit import AuditLog
 from tenants.context import Scope
 from tenants.keys import FIND_KEY, KeyRing

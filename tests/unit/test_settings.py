@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from api.locks import private_dir
+from api.processes.locks import private_dir
 from config.errors import SetupError
 from config.money import MAX_PRICE
 from config.settings import MAX_TOKENS, Settings

@@ -11,10 +11,10 @@ import pytest
 from benchmarks.corpus import Writer
 from benchmarks.edits import EditedDocument, Touched
 from ingestion.media import LANGUAGES as KNOWN
-from rag.chunking import MARKDOWN, MAX_CHARS, PLAIN, Chunker, Cut, Piece, Sizes
-from rag.grammars import GRAMMARS
-from rag.merging import WINDOW
-from rag.syntax import LANGUAGES, outline
+from rag.splitting.chunking import MARKDOWN, MAX_CHARS, PLAIN, Chunker, Cut, Piece, Sizes
+from rag.splitting.grammars import GRAMMARS
+from rag.splitting.merging import WINDOW
+from rag.splitting.syntax import LANGUAGES, outline
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_there_is_a_grammar_for_each_language_and_a_source_for_each_name() -> No
 
 
 def test_code_that_takes_too_long_to_parse_is_cut_by_its_lines(chunker: Chunker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.grammars.MAX_PARSE_S", 0.0)
+    monkeypatch.setattr("rag.splitting.grammars.MAX_PARSE_S", 0.0)
     text = "x = [\n" * 20_000
     assert outline(text, "python") == ""
     pieces = [*chunker.split(text, Cut("code"), title="")]

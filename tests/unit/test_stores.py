@@ -21,9 +21,9 @@ from config.errors import (
     Unavailable,
     UnreadableDocument,
 )
-from ingestion.bulk import BulkDocuments, TenantBulk
-from ingestion.jobs import Jobs
-from ingestion.removal import Removal
+from ingestion.intake.bulk import BulkDocuments, TenantBulk
+from ingestion.jobs.jobs import Jobs
+from ingestion.removal.collections import Removal
 from ingestion.repair.blobs import check_blobs
 from ingestion.repair.quotas import check_quotas
 from ingestion.stores import members, upkeep

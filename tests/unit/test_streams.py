@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from api import streams
 from api.streams import MAX_STREAMS, MAX_STREAMS_OF_ONE, EventStream, JobStreams, Stream
 from config.errors import NotFound, RateLimited, Unauthenticated, Unavailable
-from ingestion.tables import Job
+from ingestion.jobs.tables import Job
 from tests.unit.conftest import NOON, SetClock
 
 

@@ -15,10 +15,10 @@ from config.clock import system_clock
 from config.database import Database
 from config.errors import CarrelError, Conflict, InvalidInput, NotFound, TenantSuspended, Unauthenticated
 from config.plans import BUILT_IN
-from ingestion import tenant_removal
-from ingestion.jobs import Jobs
+from ingestion.jobs.jobs import Jobs
+from ingestion.removal import tenants as tenant_removal
+from ingestion.removal.tenants import KEPT, TenantRemoval, owned_tables
 from ingestion.repair.quotas import check_quotas
-from ingestion.tenant_removal import KEPT, TenantRemoval, owned_tables
 from rag.corpus import Collection, Document
 from rag.store.memory import MemoryStore
 from tenants.context import Scope

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from api.upkeep import Task, Upkeep
+from api.processes.upkeep import Task, Upkeep
 from config.database import Database
 from config.errors import NotFound
 from rag.arranging.wishes import Boost, Recency, Wishes

@@ -12,11 +12,11 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import event
 
-from api.gates import build_gates
 from api.middleware import stack
 from api.middleware.authenticate import TrustedProxies
 from api.routing import require
-from api.wiring import Core
+from api.wiring.core import Core
+from api.wiring.gates import build_gates
 from config.database import Database
 from config.errors import CarrelError, Forbidden, TenantSuspended
 from config.plans import Plan

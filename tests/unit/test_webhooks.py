@@ -10,7 +10,7 @@ import pytest
 from sqlmodel import select
 from standardwebhooks import Webhook
 
-from api.job_schemas import EventOut
+from api.schemas.jobs import EventOut
 from carrel_client.webhooks import verify
 from config.database import Database
 from config.errors import Conflict, InvalidInput, NotFound, UrlRefused

@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
-from rag import wordpiece
-from rag.chunking import MARKDOWN, PLAIN, Chunker, Cut, Sizes
 from rag.embedding.hashing import HashRuntime
-from rag.wordpiece import WordCounts, is_by_word
+from rag.splitting import wordpiece
+from rag.splitting.chunking import MARKDOWN, PLAIN, Chunker, Cut, Sizes
+from rag.splitting.wordpiece import WordCounts, is_by_word
 from tests.support import examples
 
 # Everything that normalising, splitting into words or added tokens could look at across a boundary.

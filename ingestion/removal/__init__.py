@@ -1,0 +1,1 @@
+"""What nothing uses any more is removed: of documents, collections and tenants."""

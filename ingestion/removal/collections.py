@@ -1,0 +1,49 @@
+"""Removes a collection that has nothing left in it: with it goes every row that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+
+from config.database import Database, TenantOwned
+from config.errors import Conflict
+from ingestion.jobs.tables import Job, JobDependency
+from rag.collections import Collections
+from rag.corpus import Collection, Document
+from tenants.context import TenantContext
+from tenants.quotas import UNLIMITED
+
+_NO_SYNC = {"synchronize_session": False}
+
+
+class Removal:
+    def __init__(self, database: Database, collections: Collections) -> None:
+        self._database, self._collections = database, collections
+
+    def remove(self, context: TenantContext, name: str) -> Collection:
+        """Raise Conflict while there is a document in it, or a job on one that has not ended to the last step."""
+        with self._database.write(context) as session:
+            found = self._collections.for_tenant(context).find(session, name)
+            session.refresh(found, with_for_update=True)
+            jobs = select(col(Job.id)).where(col(Job.collection_id) == found.id)
+            left = select(col(Document.id)).where(col(Document.collection_id) == found.id)
+            if session.scalar(left.limit(1)) or session.scalar(jobs.where(col(Job.finished_at).is_(None)).limit(1)):
+                raise Conflict("There are documents in the collection, or work on them: delete them and wait.", field="name")
+            for job_id in (JobDependency.job_id, JobDependency.needs_id):
+                session.execute(sa.delete(JobDependency).where(col(job_id).in_(jobs)), execution_options=_NO_SYNC)
+            session.execute(sa.delete(Job).where(col(Job.collection_id) == found.id), execution_options=_NO_SYNC)
+            for table, column in _naming():
+                session.execute(sa.delete(table).where(column == found.id), execution_options=_NO_SYNC)
+            session.execute(sa.delete(Collection).where(col(Collection.id) == found.id), execution_options=_NO_SYNC)
+            UNLIMITED.removed_collection(session, context.tenant_id)
+        return found
+
+
+def _naming() -> Iterator[tuple[type[TenantOwned], sa.ColumnElement[str]]]:
+    """The tables whose rows belong to a collection, but for documents, which must be gone before."""
+    for mapper in TenantOwned._sa_registry.mappers:
+        for column in mapper.local_table.columns if issubclass(mapper.class_, TenantOwned) else ():
+            if mapper.class_ is not Document and any(key.column.table.name == "collections" for key in column.foreign_keys):
+                yield mapper.class_, getattr(mapper.class_, column.key)

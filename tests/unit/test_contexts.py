@@ -216,6 +216,8 @@ def test_a_fork_has_the_pins_of_the_turns_that_it_copies(database: Database, con
         (5, fork, at),
     ]
     assert '<pinned seq="5"' in packed(contexts, fork, 800).conversation.composed.text
+    grow(sessions, A, fork, 6, 12)
+    assert [each.turn.seq for each in pins.for_tenant(A).list(fork)] == [2, 5]
     pins.for_tenant(A).unpin(fork, 2)
     assert [each.turn.seq for each in pins.for_tenant(A).list(ours)] == [2, 5, 9]
     assert [each.turn.seq for each in pins.for_tenant(B).list(sessions.for_tenant(B).fork(theirs).id)] == [1]

@@ -15,7 +15,7 @@ from config.clock import system_clock
 from config.database import Database, HasTenant
 from config.errors import Forbidden, NotFound
 from config.vault import Vault
-from ingestion.erasing.reach import KEPT, LAST, REFERENCES, Table, Whose, reached, tables
+from ingestion.erasing.reach import KEPT, LAST, REFERENCES, Table, Whose, count, reached, tables
 from rag.embedding.cache import DiskVectorCache
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import ChatSession
@@ -51,6 +51,22 @@ def test_every_table_that_tells_of_a_session_or_a_subject_is_reached_or_says_why
             assert any(
                 columns[: columns.index("session_id")] in ([], ["tenant_id"]) for columns in first if "session_id" in columns
             ), name
+
+
+def test_rows_of_sessions_are_found_without_going_through_all_of_their_tenants(room: Room) -> None:
+    database, sent = room.world.database, list[tuple[str, object]]()
+    if database.is_postgresql:
+        return  # plans by what the tables hold
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *args: sent.append((args[2], args[3])))
+    with database.read(room.context(ASH)) as session:
+        count(session, Whose([f"ses_{number}" for number in range(100)]))
+        counts = [each for each in sent if "count(*)" in each[0]]
+        plans = [session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given).all() for text, given in counts]
+    tables_asked = [text.partition("FROM ")[2].split()[0] for text, _given in counts]
+    steps = {table: [row.detail for row in plan] for table, plan in zip(tables_asked, plans, strict=True)}
+    through = {table for table, plan in steps.items() if any("SCAN" in one or "(tenant_id=?)" in one for one in plan)}
+    assert {"sessions", "turns", "turn_vectors", "chunks", "documents"} <= steps.keys() - through
+    assert through <= {"jobs", "job_dependencies", "sketch_bands", "memory_sources"}  # they hold little, or for a while only
 
 
 def test_an_erased_subject_leaves_no_trace_anywhere_and_others_all_of_theirs(room: Room) -> None:

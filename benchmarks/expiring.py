@@ -38,9 +38,8 @@ class Expiring:
         for first in shown(range(0, count, AT_ONCE), "expiring", -(-count // AT_ONCE)):
             began = time.monotonic()
             made._add(range(first, min(first + AT_ONCE, count)), vector)
-            time.sleep(
-                time.monotonic() - began
-            )  # SQLite is not fair: without it the service's own writes wait for half a minute
+            # SQLite is not fair: without a rest the service's own writes wait for half a minute.
+            time.sleep(time.monotonic() - began)
         return made
 
     def _add(self, numbers: range, vector: bytes) -> None:

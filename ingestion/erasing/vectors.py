@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from sqlmodel import col, select
 
-from config.database import Database
+from config.database import ROWS_BY_KEY, Database
 from config.errors import ContentDamaged
 from ingestion.erasing.reach import REST
 from rag.embedding.service import EmbeddingService
@@ -42,10 +42,11 @@ class CachedTexts:
             self._forget(remembered[at : at + PAGE])
 
     def _forget_turns(self, session_ids: Sequence[str]) -> None:
-        said, after = sa.select(col(Turn.id), col(Turn.speaker), col(Turn.content)).order_by(col(Turn.id)).limit(PAGE), ""
+        said = sa.select(col(Turn.id), col(Turn.speaker), col(Turn.content)).where(col(Turn.session_id).in_(session_ids))
+        said, after = said.order_by(col(Turn.id)).limit(PAGE).execution_options(**ROWS_BY_KEY), ""
         while True:
             with self._database.read(self._scope) as session:
-                turns = session.execute(said.where(col(Turn.session_id).in_(session_ids), col(Turn.id) > after)).all()
+                turns = session.execute(said.where(col(Turn.id) > after)).all()
             self._forget([text for turn in turns if (text := indexed_text(turn.speaker, turn.content))])
             if len(turns) < PAGE:
                 return

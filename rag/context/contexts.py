@@ -111,9 +111,12 @@ class TenantContexts:
         answer = _asked(sources.documents, "documents", plan, question)
         recalled = _asked(sources.recalled, "recalled", plan, question) or Recalled()
         remembered = self._remembered(sources, plan, question, read.subject)
-        recaps = self._parts.recaps.of(self._scope, request.session_id, sources.llm_meter, charge_id=charge_id)
-        if again is not None:
-            recaps.made_by, recaps.keeps = again.recaps_by, False
+        recaps = self._parts.recaps.of(
+            *(self._scope, request.session_id, sources.llm_meter),
+            charge_id=charge_id,
+            keeps=again is None,
+            made_by=None if again is None else again.recaps_by,
+        )
         material = Material(
             request.session_id,
             read.turns,

@@ -41,9 +41,18 @@ class Recaps:
     clock: Clock
     llm: Rewriting | None = None  #: what they are written by, if there is a language model
 
-    def of(self, scope: Speaker, session_id: str, meter: Meter | None, *, charge_id: str) -> SessionRecaps:
+    def of(
+        self,
+        scope: Speaker,
+        session_id: str,
+        meter: Meter | None,
+        *,
+        charge_id: str,
+        keeps: bool = True,
+        made_by: int | None = None,
+    ) -> SessionRecaps:
         """Of a session that was found for this scope. `meter`: pays the language model, which is not asked without one."""
-        return SessionRecaps(self, scope, session_id, meter, charge_id)
+        return SessionRecaps(self, scope, session_id, meter, charge_id, keeps=keeps, made_by=made_by)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from rag.recall.recall import Found, Recall, RecallQuestion, TenantRecall, Where
 from rag.recall.resident import Held, Residents
 from rag.recall.turns import SaidTurn
 from rag.sessions.archives import restored
-from rag.sessions.finding import alive
+from rag.sessions.finding import BEHIND, alive
 from rag.sessions.tables import PIECE, ChatSession, Turn
 from rag.store.base import Vector
 from rag.types import Meter, Speaker
@@ -92,17 +92,7 @@ def _said(session: Session, given: Mapping[str, object]) -> Sequence[Turn]:
     return restored(session, session.scalars(_SAID, given))
 
 
-_SAID = (
-    select(Turn)
-    .where(
-        col(Turn.session_id) == sa.bindparam("session"),
-        col(Turn.seq) > sa.bindparam("after"),
-        col(Turn.seq) <= sa.bindparam("until"),
-    )
-    .order_by(col(Turn.seq))
-    .limit(2 * PIECE)
-    .execution_options(**ROWS_BY_KEY)
-)
+_SAID = BEHIND.limit(2 * PIECE).execution_options(**ROWS_BY_KEY)
 
 
 def _last_turns(session: Session, ids: Sequence[str], moment: int) -> dict[str, int]:

@@ -44,9 +44,9 @@ class Indexed(NamedTuple):
 _TURNS = (
     sa.select(col(Turn.id), col(Turn.seq), col(Turn.role), col(Turn.speaker), col(Turn.content), col(Turn.said_at))
     .where(
-        col(Turn.session_id) == sa.bindparam("session"),
+        col(Turn.session_id) == sa.bindparam("of"),
         col(Turn.seq) > sa.bindparam("after"),
-        col(Turn.seq) <= sa.bindparam("until"),
+        col(Turn.seq) <= sa.bindparam("through"),
     )
     .order_by(col(Turn.seq))
     .limit(PAGE)
@@ -55,10 +55,10 @@ _TURNS = (
 _VECTORS = (
     sa.select(col(TurnVector.turn_id), col(TurnVector.seq), col(TurnVector.vector))
     .where(
-        col(TurnVector.session_id) == sa.bindparam("session"),
+        col(TurnVector.session_id) == sa.bindparam("of"),
         col(TurnVector.space) == sa.bindparam("space"),
         col(TurnVector.seq) > sa.bindparam("after"),
-        col(TurnVector.seq) <= sa.bindparam("until"),
+        col(TurnVector.seq) <= sa.bindparam("through"),
     )
     .order_by(col(TurnVector.seq))
     .limit(PAGE)
@@ -66,7 +66,7 @@ _VECTORS = (
 )
 
 
-#: Reads turns of a `session` behind `after`, the first of them, as far as `until`; they have the columns of `_TURNS`.
+#: Reads turns `of` a session behind `after`, the first of them, as far as `through`; they have the columns of `_TURNS`.
 Read = Callable[[Session, Mapping[str, object]], Sequence[Any]]
 
 
@@ -94,7 +94,7 @@ def brought_up(
 
 def _add_turns(held: Held, session: Session, known: Known, read: Read) -> None:
     while held.seq < known.turns:
-        rows = read(session, {"session": known.id, "after": held.seq, "until": known.turns})
+        rows = read(session, {"of": known.id, "after": held.seq, "through": known.turns})
         if not rows:  # the session is being erased
             return
         held.thread.extend(item_of(row.id, row.role, row.speaker, row.content, row.said_at) for row in rows)
@@ -106,7 +106,7 @@ def _add_turns(held: Held, session: Session, known: Known, read: Read) -> None:
 def _add_vectors(held: Held, session: Session, known: Known, space: str) -> None:
     until = min(known.embedded_turns, held.seq)
     while held.embedded < until:
-        given = {"session": known.id, "after": held.embedded, "until": until, "space": space}
+        given = {"of": known.id, "after": held.embedded, "through": until, "space": space}
         rows = session.execute(_VECTORS, given).all()
         held.thread.give_all((row.turn_id, unpacked(row.vector)) for row in rows)
         if not rows and held.embedded == held.before:  # those that are there are of another model: ours will come

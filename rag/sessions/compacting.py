@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from rag.recall.tables import TurnVector
 from rag.sessions.appending import INSERT, RAW
 from rag.sessions.archives import THIN, pack
-from rag.sessions.finding import alive
+from rag.sessions.finding import BEHIND, alive
 from rag.sessions.parts import SessionParts
 from rag.sessions.sweeping import REST, SLICE_S, Owner
 from rag.sessions.tables import IS_COMPACTABLE, PIECE, ChatSession, Turn
@@ -50,7 +50,7 @@ class SessionCompactor:
     def _compact(self, owner: Owner, session_id: str, done: int) -> int:
         """One piece of those behind `done`. It is packed before anybody waits for the row: turns do not change, but by this."""
         with self._parts.database.read(owner) as session:
-            turns = session.scalars(_PIECE, {"of": session_id, "after": done, "through": done + PIECE}).all()
+            turns = session.scalars(BEHIND, {"of": session_id, "after": done, "through": done + PIECE}).all()
         if not turns:
             return 0
         archive = pack(turns)
@@ -85,15 +85,6 @@ _HELD = (
     select(ChatSession)
     .where(col(ChatSession.id) == sa.bindparam("of"), col(ChatSession.compacted_turns) == sa.bindparam("done"), *alive(_NOW))
     .with_for_update()
-)
-_PIECE = (
-    select(Turn)
-    .where(
-        col(Turn.session_id) == sa.bindparam("of"),
-        col(Turn.seq) > sa.bindparam("after"),
-        col(Turn.seq) <= sa.bindparam("through"),
-    )
-    .order_by(col(Turn.seq))
 )
 _FIRST, _LAST = sa.bindparam("first", type_=sa.Integer()), sa.bindparam("last", type_=sa.Integer())
 _FORGET_TURNS = sa.delete(Turn).where(col(Turn.session_id) == sa.bindparam("of"), col(Turn.seq).between(_FIRST, _LAST))

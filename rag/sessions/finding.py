@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.errors import NotFound
-from rag.sessions.tables import GONE, ChatSession
+from rag.sessions.tables import GONE, ChatSession, Turn
 from rag.types import Speaker
 
 Found = TypeVar("Found")
@@ -54,5 +54,15 @@ def reachable(statement: Statement) -> Statement:
     )
 
 
+#: Turns of a session behind one of them and through another, in their order. Whoever asks has found the session.
+BEHIND = (
+    select(Turn)
+    .where(
+        col(Turn.session_id) == sa.bindparam("of"),
+        col(Turn.seq) > sa.bindparam("after"),
+        col(Turn.seq) <= sa.bindparam("through"),
+    )
+    .order_by(col(Turn.seq))
+)
 _FOUND = reachable(select(ChatSession))
 _LOCKED = _FOUND.with_for_update().execution_options(populate_existing=True)

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from config.errors import NotFound
 from config.ids import new_id
 from rag.sessions.archives import restored
-from rag.sessions.finding import find
+from rag.sessions.finding import BEHIND, find
 from rag.sessions.parts import SessionParts
 from rag.sessions.tables import OPEN, ChatSession, Turn, TurnArchive
 from rag.types import Speaker
@@ -88,16 +88,7 @@ def _copied(turn: Turn, session_id: str) -> Turn:
     return Turn(**turn.model_dump() | {"id": new_id("trn"), "session_id": session_id, "idempotency_key": None})
 
 
-_PAGE = (
-    select(Turn)
-    .where(
-        col(Turn.session_id) == sa.bindparam("of"),
-        col(Turn.seq) > sa.bindparam("after"),
-        col(Turn.seq) <= sa.bindparam("through"),
-    )
-    .order_by(col(Turn.seq))
-    .limit(PAGE)
-)
+_PAGE = BEHIND.limit(PAGE)
 _ARCHIVES = (
     select(TurnArchive)
     .where(

@@ -193,13 +193,15 @@ READS_NO_OLD_TURNS = {
     "rag/recall/loading.py",  # of the window; of others that one moment let in, it would index nothing. `again` reads by itself
     "rag/recall/recall.py",  # of the window, by its statement
     "rag/context/turns.py",  # shows what it is given
+    "rag/sessions/finding.py",  # reads none itself
     "ingestion/conversations/turn_vectors.py",  # of those behind `embedded_turns`, which reaches as far as `compacted_turns`
     "api/schemas/sessions.py",  # shows what it is given
 }
 
 
 def test_whoever_reads_turns_asks_for_what_old_ones_said() -> None:
-    readers = _where(lambda node: "rag.sessions.tables.Turn" in _imported(node))
+    read = {"rag.sessions.tables.Turn", "rag.sessions.finding.BEHIND"}
+    readers = _where(lambda node: not read.isdisjoint(_imported(node)))
     restoring = {"rag/sessions/archives.py"} | _where(lambda node: "rag.sessions.archives" in _imported(node))
     assert readers - restoring == READS_NO_OLD_TURNS
 

@@ -325,6 +325,11 @@ def free_port() -> int:
             return port
 
 
+def wait_for_turns(client: Carrel, session: str) -> None:
+    """Until all that was said has its vector: what is recalled may be other turns then."""
+    wait_for(lambda: not client.sessions.recall(session, "x", mode="lexical").waiting, what="vectors of all turns")
+
+
 def wait_for(condition: Callable[[], T | None], *, what: str, timeout_s: float = 60.0) -> T:
     """Poll until the condition is truthy; fail saying what was waited for."""
     deadline = time.monotonic() + timeout_s

@@ -10,7 +10,7 @@ import pytest
 
 from carrel_client import Carrel, InvalidRequestError, NotFoundError, PermissionDeniedError
 from carrel_client.recall import Recalled
-from tests.support import Service, carrel, carrel_here, wait_for
+from tests.support import Service, carrel, carrel_here, wait_for_turns
 
 SAID = (
     ("user", "Ann", "I bought an oak shelf for the hall.", "2026-03-02T09:00:00Z"),
@@ -33,10 +33,6 @@ def _say(client: Carrel, subject: str, *more: str, tags: tuple[str, ...] = ()) -
     return session
 
 
-def _embedded(client: Carrel, session: str) -> None:
-    wait_for(lambda: not client.sessions.recall(session, "x", mode="lexical").waiting, what="vectors of all turns")
-
-
 def _contents(found: Recalled) -> list[str]:
     return [turn.content for turn in found.turns]
 
@@ -50,7 +46,7 @@ def test_turns_are_recalled_by_two_tenants(quick: Service) -> None:
         assert (green.session_id, green.seq, green.speaker, green.said_at) == (session, 3, "Ann", "2026-03-02T09:00:20.000Z")
         assert ([turn.seq for turn in green.before], [turn.seq for turn in green.after]) == ([2], [4])
         assert {"dated", "around", "before", "sitting"} <= {*(green.legs or {})}
-        _embedded(client, session)
+        wait_for_turns(client, session)
         later = client.sessions.recall(session, "The fern died.", explain=True)
         assert later.turns[0].content == "The fern died."
         assert (later.turns[0].legs or {})["pooled"] > 0
@@ -107,7 +103,7 @@ def test_a_turn_is_found_by_its_meaning_within_a_second_while_documents_are_brou
     for number in range(20):
         began = time.monotonic()
         client.sessions.say(session, "user", f"Note {number}: the fern is thirsty.")
-        _embedded(client, session)
+        wait_for_turns(client, session)
         seconds.append(time.monotonic() - began)
     assert not all(client.jobs.get(job).finished for job in jobs)  # it was busy all the time
     print(f"until it was found: {sorted(seconds)[10]:.2f} s, at most {max(seconds):.2f} s")
@@ -137,6 +133,6 @@ def test_turns_get_their_vectors_whenever_the_worker_is_killed(quick: Service) -
     for thread in talking:
         thread.join()
     for session in sessions:
-        _embedded(client, session)
+        wait_for_turns(client, session)
         found = client.sessions.recall(session, f"fern 7 of {session}", top_k=100, explain=True)
         assert all((turn.legs or {}).get("pooled") for turn in found.turns)

@@ -14,7 +14,7 @@ import pytest
 from carrel_client import BudgetExhaustedError, Carrel, InvalidRequestError, NotFoundError
 from rag.tokens import count_tokens
 from tests.llm import serving
-from tests.support import Service, carrel
+from tests.support import Service, carrel, wait_for_turns
 
 QUESTION = "And what does a late map cost?"
 
@@ -37,6 +37,7 @@ def talks(shared_service: Service) -> list[Talk]:
         client.sessions.append(
             session, [{"role": ("assistant", "user")[n % 2], "content": text} for n, text in enumerate(said)]
         )
+        wait_for_turns(client, session)
         made.append(Talk(name, session))
     return made
 

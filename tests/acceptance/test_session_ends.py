@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from carrel_client import BudgetExhaustedError, Carrel, NotFoundError
-from tests.support import Service
+from tests.support import Service, wait_for_turns
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def _talk(client: Carrel, subject: str) -> Talk:
     assert len(traces) == 2
     for name in traces:
         client.traces.get(name)
+    wait_for_turns(client, session)
     return Talk(client, subject, session, paper.document.id, memory, traces)
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def test_ids_of_a_later_millisecond_sort_later(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(time, "time_ns", lambda: next(moments))
     ids = [new_id("job") for _ in range(5)]
     assert ids == sorted(ids)
+
+
+def test_ids_of_one_millisecond_sort_as_they_were_made_whoever_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 1_773_144_000_000_000_000)
+    ids = [new_id("mem") for _ in range(5_000)]
+    assert ids == sorted(set(ids))
+    with ThreadPoolExecutor(4) as pool:
+        each = list(pool.map(lambda _: [new_id("mem") for _ in range(1_000)], range(4)))
+    assert all(made == sorted(made) and made[0] > ids[-1] for made in each)
+    assert len({one for made in each for one in made}) == 4_000
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fastapi import Depends, Query, Request
 
 from config.errors import InvalidInput
-from tenants.identity import Identity
+from tenants.identity.authenticator import Identity
 
 NONCE_BYTES = 12  # random: at 1,000 pages a second two are equal with a chance of 2⁻³³ after 50 days, and reveal two ids
 PAGING = ("after", "limit")  # what may differ between the pages of one list

@@ -30,7 +30,7 @@ from config.errors import CarrelError, IdempotencyInProgress, InvalidInput
 from config.ids import new_id
 from tenants.context import TenantContext
 from tenants.idempotency import Call, Claim, IdempotencyStore, Result
-from tenants.identity import Identity
+from tenants.identity.authenticator import Identity
 
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

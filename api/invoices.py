@@ -11,7 +11,7 @@ from typing import Any, Literal
 from config.money import micro_usd
 from tenants.counters import AMOUNTS
 from tenants.ledger.bounds import kind_of
-from tenants.usage import UsageRow
+from tenants.ledger.usage import UsageRow
 
 Format = Literal["csv", "json"]
 COLUMNS = ("day", "operation", "kind", "key", "collection", "charged", "cached", "deduplicated", "hits",

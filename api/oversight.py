@@ -9,8 +9,8 @@ from config.errors import NotFound
 from ingestion.statistics import StatisticsReader
 from rag.retrieval.question import Passage, Question
 from rag.retrieval.retriever import Retriever
-from tenants.audit import AuditLog, Event
-from tenants.audit_export import AuditExport
+from tenants.audit.export import AuditExport
+from tenants.audit.record import AuditLog, Event
 from tenants.registry import TenantRegistry
 from tenants.tables import Tenant
 

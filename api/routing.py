@@ -22,9 +22,9 @@ from api.middleware import event_of
 from api.problems import unexpected
 from api.wiring.api import ApiServices
 from config.errors import CarrelError, Forbidden, Unavailable
-from tenants.budget import TenantMeter
 from tenants.context import Principal, Scope, TenantContext
-from tenants.identity import Identity
+from tenants.identity.authenticator import Identity
+from tenants.ledger.budget import TenantMeter
 
 SCOPE_KEY, RETRIEVAL_KEY, DRY_RUN_KEY = "x-carrel-scope", "x-carrel-retrieval", "x-carrel-dry-run"
 STREAMED_KEY = "x-carrel-streamed"

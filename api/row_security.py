@@ -13,7 +13,7 @@ from sqlmodel import SQLModel
 
 from config.database import SYSTEM_ROLE, TENANT_ROLE, TENANT_SETTING, TenantOwned
 from config.errors import SetupError
-from tenants.keys import FIND_KEY
+from tenants.identity.keys import FIND_KEY
 
 ALL = "SELECT, INSERT, UPDATE, DELETE"
 #: Tables that are not `TenantOwned`: what the tenant's role may do, and the column that says whose a row is (None: nobody's).

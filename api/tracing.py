@@ -24,8 +24,8 @@ from rag.traces.regression import Report, useful_marks
 from rag.traces.replayed import Otherwise
 from rag.traces.replaying import Replayer
 from rag.traces.tables import Trace
-from tenants.budget import TenantMeter
 from tenants.context import TenantContext
+from tenants.ledger.budget import TenantMeter
 
 #: What the next trace would meet, too; any other refusal is of one trace, which is counted, and the others go on.
 STOPPING = (BudgetExhausted, RateLimited, Unavailable)

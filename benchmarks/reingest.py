@@ -25,8 +25,8 @@ from config.settings import Settings
 from ingestion.pipeline.batches import BATCH_CHUNKS
 from rag.embedding.service import EmbeddingService
 from rag.splitting.chunking import Chunker
-from tenants.budget import Ledger
 from tenants.context import TenantContext
+from tenants.ledger.budget import Ledger
 
 WARM_UP_CHUNKS = 64
 

@@ -24,8 +24,8 @@ from benchmarks.workload import SERVICE, ask, fill, tokenizer_of
 from carrel_client import Carrel
 from config.ids import new_id
 from config.settings import Settings
-from tenants.identity import Identity
-from tenants.rates import OperationClass
+from tenants.identity.authenticator import Identity
+from tenants.limits.rates import OperationClass
 
 LIMIT = 20  #: requests a second of each key
 BEYOND = 10  #: times that is what the flood sends

@@ -1,6 +1,6 @@
 """Named plans and their limits: those that are built in, and the operator's own from a file.
 
-Says nothing of tenants: who has which plan, and what is overridden for whom, is `tenants.plans`' to know.
+Says nothing of tenants: who has which plan, and what is overridden for whom, is `tenants.limits.plans`' to know.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from sqlmodel import col
 from config.commits import at_commit
 from config.database import ROWS_BY_KEY
 from rag.corpus import Document, DocumentVersion, VersionChunk
-from tenants.quotas import NOTHING, UNLIMITED, Counts, Quotas
+from tenants.limits.quotas import NOTHING, UNLIMITED, Counts, Quotas
 
 COUNTING = ("queued", "live")  # states of versions
 _NO_SYNC = {"synchronize_session": False}

@@ -20,7 +20,7 @@ from rag.corpus import Collection
 from rag.store.base import InvalidPoint, Placement, Space, VectorStore
 from rag.types import Scope
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED, Quotas
+from tenants.limits.quotas import UNLIMITED, Quotas
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from sqlmodel import SQLModel, col
 
 from config.clock import Clock, day
 from config.database import Database
-from tenants.audit_tables import AuditHour
+from tenants.audit.tables import AuditHour
 from tenants.tables import QuotaUse, Tenant, UsageDay
 
 Measure = Literal["requests", "queries", "denied", "failed", "tokens"]

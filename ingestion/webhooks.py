@@ -17,9 +17,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from config.errors import CarrelError
 from ingestion.fetch.poster import Poster
 from tenants.context import TenantContext
-from tenants.webhook_outbox import Due, Ready, SendLease, WebhookOutbox
-from tenants.webhook_rules import Outcome, body_of
-from tenants.webhooks import Webhooks
+from tenants.webhooks.endpoints import Webhooks
+from tenants.webhooks.outbox import Due, Ready, SendLease, WebhookOutbox
+from tenants.webhooks.rules import Outcome, body_of
 
 log = logging.getLogger(__name__)
 

@@ -47,7 +47,7 @@ _BY_NAMES = select(Collection).where(col(Collection.name).in_(sa.bindparam("name
 
 
 class CollectionRules(Protocol):
-    """What a tenant may have of collections, and how they may be. `tenants.quotas.Quotas` satisfies it."""
+    """What a tenant may have of collections, and how they may be. `tenants.limits.quotas.Quotas` satisfies it."""
 
     def require_rules(
         self, tenant_id: str, *, profile: str | None = None, keep_versions_days: int | None = None, dedicated: bool = False

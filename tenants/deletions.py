@@ -9,7 +9,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import NotFound
 from config.ids import new_id
-from tenants.quotas import close
+from tenants.limits.quotas import close
 from tenants.tables import Tenant, TenantDeletion
 
 

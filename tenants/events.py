@@ -16,7 +16,7 @@ from config.database import Database, HasTenant, add_last
 from config.errors import InvalidInput
 from config.ids import ID_LENGTH, new_id
 from tenants.tables import Event
-from tenants.webhook_tables import WebhookEndpoint
+from tenants.webhooks.tables import WebhookEndpoint
 
 PREFIX = re.compile(r"[a-z_]{1,32}(\.[a-z_]{0,32})?")
 DAY_MS = 24 * 3600 * 1000

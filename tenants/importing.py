@@ -10,7 +10,7 @@ from typing import Any
 
 from config.errors import CarrelError, InvalidInput, NotFound
 from config.plans import MAX_TOKENS
-from tenants.plans import Plans
+from tenants.limits.plans import Plans
 from tenants.registry import CHANGES, TenantRegistry
 from tenants.tables import Tenant
 

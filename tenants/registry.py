@@ -18,7 +18,7 @@ from config.errors import Conflict, InvalidInput, NotFound, storable
 from config.ids import new_id
 from tenants.context import Principal, PrincipalKind, TenantContext
 from tenants.events import emit
-from tenants.quotas import open_counts
+from tenants.limits.quotas import open_counts
 from tenants.tables import Tenant
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

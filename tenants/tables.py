@@ -89,13 +89,13 @@ class ApiKey(SQLModel, table=True):
     created_at: int = Field(sa_type=sa.BigInteger)
     expires_at: int | None = Field(default=None, sa_type=sa.BigInteger)
     revoked_at: int | None = Field(default=None, sa_type=sa.BigInteger)
-    last_used_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: written late: `tenants.last_used`
+    last_used_at: int | None = Field(default=None, sa_type=sa.BigInteger)  #: written late: `tenants.identity.keys`
     #: When it was last made to allow less. Who keeps what it allows looks here.
     changed_at: int = Field(default=0, sa_type=sa.BigInteger, index=True)
 
 
 class RateBucket(SQLModel, table=True):
-    """How far ahead of the clock a rate limit's bucket is, of all api processes together: `tenants.shared_rates`."""
+    """How far ahead of the clock a rate limit's bucket is, of all api processes together: `tenants.limits.shared_rates`."""
 
     __tablename__ = "rate_buckets"
 

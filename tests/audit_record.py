@@ -9,13 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from config.database import Database
-from tenants.audit import AuditLog, Event
-from tenants.audit_archive import CheckpointArchive
-from tenants.audit_chain import CheckpointSigner
-from tenants.audit_export import AuditExport
-from tenants.audit_sealer import Sealer
-from tenants.audit_tables import AuditCheckpoint, AuditEntry
-from tenants.audit_verifier import Report, Verifier
+from tenants.audit.archive import CheckpointArchive
+from tenants.audit.chain import CheckpointSigner
+from tenants.audit.export import AuditExport
+from tenants.audit.record import AuditLog, Event
+from tenants.audit.sealer import Sealer
+from tenants.audit.tables import AuditCheckpoint, AuditEntry
+from tenants.audit.verifier import Report, Verifier
 from tenants.context import Principal, PrincipalKind
 from tests.unit.conftest import SetClock
 

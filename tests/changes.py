@@ -17,7 +17,7 @@ from rag.evaluation.tables import QuestionSet
 from rag.memories.tables import MemoryVersion
 from rag.sessions.tables import ChatSession, Turn
 from tenants.tables import ApiKey, Tenant
-from tenants.webhook_tables import WebhookEndpoint
+from tenants.webhooks.tables import WebhookEndpoint
 
 Options = dict[str, Any]
 

@@ -46,9 +46,9 @@ from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
 from rag.splitting.chunkers import Chunkers
 from rag.store.base import Point, TenantVectors, VectorStore
-from tenants.budget import Ledger
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED
+from tenants.ledger.budget import Ledger
+from tenants.limits.quotas import UNLIMITED
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry, UsageDay
 from tests.support import FreeMeter

@@ -16,9 +16,9 @@ from api.cli.common import AsJson, operator, out, print_json, table
 from carrel_client import AdminAudit, Carrel
 from config.errors import SetupError
 from config.settings import Settings
-from tenants.audit_archive import CheckpointArchive
-from tenants.audit_chain import OPERATOR
-from tenants.audit_verifier import Report, Verifier
+from tenants.audit.archive import CheckpointArchive
+from tenants.audit.chain import OPERATOR
+from tenants.audit.verifier import Report, Verifier
 
 audit = typer.Typer(no_args_is_help=True, help="Show, export and verify the record of who did what.")
 

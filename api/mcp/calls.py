@@ -17,8 +17,8 @@ from api.wiring.api import ApiServices
 from config.errors import CarrelError, Forbidden
 from config.ids import new_id
 from rag.retrieval.question import MAX_COLLECTIONS
-from tenants.budget import TenantMeter
 from tenants.context import Scope, TenantContext
+from tenants.ledger.budget import TenantMeter
 
 #: What to do about a refusal that the caller can do something about, by its code.
 ADVICE = {

@@ -21,9 +21,9 @@ from api.middleware.limit_rate import LimitRate, RatesInForce
 from api.middleware.paths import ASKING, PUBLIC, STREAMED, class_of
 from api.middleware.request_id import Drain, RequestId
 from api.openai.errors import OpenAIErrors
-from tenants.audit import AuditLog
-from tenants.guesses import Guesses
-from tenants.identity import Identifier
+from tenants.audit.record import AuditLog
+from tenants.identity.authenticator import Identifier
+from tenants.identity.guesses import Guesses
 
 __all__ = ["ASKING", "PUBLIC", "STREAMED", "Gates", "class_of", "event_of", "stack"]
 

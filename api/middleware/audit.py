@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.middleware.paths import RETRIEVALS
 from config.errors import Unauthenticated
-from tenants.audit import AuditLog, Event
-from tenants.identity import Identity
+from tenants.audit.record import AuditLog, Event
+from tenants.identity.authenticator import Identity
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.middleware.paths import PUBLIC
 from api.problems import problem_response
 from config.errors import CarrelError, Unauthenticated
-from tenants.guesses import Guesses
-from tenants.identity import REFUSED, Identifier, Identity
+from tenants.identity.authenticator import REFUSED, Identifier, Identity
+from tenants.identity.guesses import Guesses
 
 NOWHERE = "unknown"  #: the address of a caller that has none, as on a Unix socket
 MAX_FORWARDED = 20  #: entries of the header that are looked at, from the right

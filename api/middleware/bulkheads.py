@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.middleware.paths import class_of
 from api.problems import problem_response
 from config.errors import Busy, CarrelError, Shedding
-from tenants.identity import Identity
-from tenants.rates import OperationClass
+from tenants.identity.authenticator import Identity
+from tenants.limits.rates import OperationClass
 
 Name = TypeVar("Name")
 SHARE_OF_ONE = 0.75  #: of a class's places that one tenant may have

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.middleware.paths import STREAMED, class_of
 from api.problems import problem_response
 from config.errors import RateLimited
-from tenants.identity import Identity
-from tenants.plans import Limits, LimitsInForce
-from tenants.rates import KEY_BURST_S, OperationClass, Rate, Rates
+from tenants.identity.authenticator import Identity
+from tenants.limits.plans import Limits, LimitsInForce
+from tenants.limits.rates import KEY_BURST_S, OperationClass, Rate, Rates
 
 BYTES_PER_TOKEN = 4  #: about; what is brought is not read yet when it is weighed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tenants.rates import OperationClass
+from tenants.limits.rates import OperationClass
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
 #: Bodies of any length, which their routes read line by line and bound themselves.

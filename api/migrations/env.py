@@ -15,15 +15,15 @@ import rag.memories.tables
 import rag.recall.tables
 import rag.sessions.tables
 import rag.traces.tables
-import tenants.audit_tables
+import tenants.audit.tables
 import tenants.tables
-import tenants.webhook_tables
+import tenants.webhooks.tables
 
 #: Importing them fills the metadata.
 TABLES = (
     *(ingestion.stores.tables, ingestion.jobs.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
-    *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
+    *(tenants.audit.tables, tenants.tables, tenants.webhooks.tables),
 )
 
 

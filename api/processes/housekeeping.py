@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from api.processes.heartbeat import Heartbeat
 from api.processes.repairs import RepairLoop
 from api.wiring.worker import WorkerServices
-from tenants.anomalies import AnomalyWatch
+from tenants.ledger.anomalies import AnomalyWatch
 
 log = logging.getLogger(__name__)
 

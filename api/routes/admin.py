@@ -11,8 +11,8 @@ from api.schemas.collections import PlacementIn, PlacementOut
 from api.schemas.documents import KeyIn, KeyOut, KeyRotateIn, NewKeyOut, Page, Text, TokenIn, TokenOut
 from config.clock import isoformat
 from tenants.context import Scope, TenantContext
-from tenants.keys import NewKey
-from tenants.tokens import Wish
+from tenants.identity.keys import NewKey
+from tenants.identity.tokens import Wish
 
 routes = router("Administration")
 

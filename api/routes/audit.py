@@ -15,7 +15,7 @@ from api.schemas.audit import AuditEntryOut, AuditFilter
 from api.schemas.documents import Page, Text
 from api.wiring.api import ApiServices
 from config.errors import Forbidden
-from tenants.audit import Wanted
+from tenants.audit.record import Wanted
 from tenants.context import Scope, TenantContext
 
 routes = router("Audit")

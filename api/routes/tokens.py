@@ -8,7 +8,7 @@ from api.routing import Services, Tenant, router, scope
 from api.schemas.documents import SubjectTokenIn, SubjectTokenOut
 from config.clock import isoformat
 from tenants.context import Scope
-from tenants.tokens import Wish
+from tenants.identity.tokens import Wish
 
 routes = router("Tokens")
 

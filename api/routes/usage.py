@@ -14,7 +14,7 @@ from api.schemas.usage import BudgetIn, BudgetOut, BudgetsOut, Group, Kind, Span
 from api.wiring.api import ApiServices
 from config.errors import Forbidden
 from tenants.context import Scope, TenantContext
-from tenants.usage import Range
+from tenants.ledger.usage import Range
 
 routes = router("Usage")
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}

@@ -24,7 +24,7 @@ from api.schemas.webhooks import (
 )
 from config.errors import Forbidden
 from tenants.context import Scope
-from tenants.webhooks import TenantWebhooks
+from tenants.webhooks.endpoints import TenantWebhooks
 
 routes = router("Webhooks")
 

@@ -17,8 +17,8 @@ from ingestion.statistics import Noisy, Statistics
 from rag.filters import parse
 from rag.retrieval.question import MAX_COLLECTIONS, Question
 from rag.types import MAX_QUESTION_CHARS
-from tenants.audit import Wanted
-from tenants.audit_tables import AuditEntry
+from tenants.audit.record import Wanted
+from tenants.audit.tables import AuditEntry
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MAX_TOP_K = 50  #: passages of each tenant in one answer

@@ -17,7 +17,7 @@ from ingestion.jobs.jobs import MAX_RETRIED
 from ingestion.jobs.rows import MAX_AFTER
 from rag.attributes import MAX_DECLARED
 from tenants.context import Scope
-from tenants.keys import MAX_OVERLAP_S
+from tenants.identity.keys import MAX_OVERLAP_S
 from tenants.tables import ApiKey
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from api.schemas.documents import Input, SubmittedOut, Text
 from config.clock import isoformat
 from ingestion.conversations.promotion import MAX_PROMOTED
 from ingestion.jobs.tables import Erasure
-from tenants.tokens import MAX_SUBJECT_CHARS
+from tenants.identity.tokens import MAX_SUBJECT_CHARS
 
 
 class ErasureIn(Input):

@@ -17,7 +17,7 @@ from config.plans import MAX_MICRO_USD, MAX_TOKENS
 from ingestion.conversations.attached import MAX_FILES
 from rag.sessions.tables import ChatSession, Turn
 from rag.sessions.values import MAX_BATCH, MAX_TURNS, Appended, NewSession, NewTurn
-from tenants.tokens import MAX_SUBJECT_CHARS
+from tenants.identity.tokens import MAX_SUBJECT_CHARS
 
 MAX_TTL_S = 10 * 366 * 24 * 3600
 MAX_CONTENT_CHARS = 100_000

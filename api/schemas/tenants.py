@@ -11,7 +11,7 @@ from api.schemas.documents import Input, Text
 from config.clock import isoformat
 from config.plans import MAX_PROFILES, MAX_TOKENS, Plan
 from tenants.importing import Imported
-from tenants.overrides import LimitShown, LimitsShown
+from tenants.limits.overrides import LimitShown, LimitsShown
 from tenants.tables import Tenant, TenantDeletion
 
 MAX_CSV_CHARS = 2_000_000

@@ -16,7 +16,7 @@ from rag.embedding.cache import CacheStats
 from tenants.counters import Amounts
 from tenants.ledger.bounds import Bound, limit_name
 from tenants.ledger.ladder import reached
-from tenants.usage import Budget, Usage, UsageRow
+from tenants.ledger.usage import Budget, Usage, UsageRow
 
 
 class UsageAmounts(BaseModel):

@@ -8,9 +8,9 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from api.schemas.documents import Input, Text
 from config.clock import isoformat
-from tenants.webhook_rules import MAX_COALESCE_S, MAX_GLOBS, MAX_OVERLAP_HOURS
-from tenants.webhook_tables import WebhookDelivery, WebhookEndpoint
-from tenants.webhooks import NewWebhook
+from tenants.webhooks.endpoints import NewWebhook
+from tenants.webhooks.rules import MAX_COALESCE_S, MAX_GLOBS, MAX_OVERLAP_HOURS
+from tenants.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 DeliveryState = Literal["pending", "delivered", "failed"]
 

@@ -55,19 +55,19 @@ from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.retriever import Retriever
 from rag.store.base import VectorStore
-from tenants.audit import AuditLog
-from tenants.audit_chain import PURPOSE, public_key
-from tenants.audit_export import AuditExport
+from tenants.audit.chain import PURPOSE, public_key
+from tenants.audit.export import AuditExport
+from tenants.audit.record import AuditLog
 from tenants.deletions import Deletions
 from tenants.events import EventLog
-from tenants.identity import Identifier
+from tenants.identity.authenticator import Identifier
+from tenants.identity.keys import KeyRing
+from tenants.identity.tokens import TokenSigner
 from tenants.importing import TenantImport
-from tenants.keys import KeyRing
 from tenants.ledger.policy import BudgetPolicy
-from tenants.overrides import Overrides
-from tenants.tokens import TokenSigner
-from tenants.usage import UsageReader
-from tenants.webhooks import Webhooks
+from tenants.ledger.usage import UsageReader
+from tenants.limits.overrides import Overrides
+from tenants.webhooks.endpoints import Webhooks
 
 if TYPE_CHECKING:
     from ingestion.pipeline.reading import Reading

@@ -28,14 +28,14 @@ from rag.rerank.base import Reranker
 from rag.rerank.stage import Reranking
 from rag.store.base import VectorStore
 from rag.store.remote import EngineClient
-from tenants.budget import Ledger
 from tenants.idempotency import IdempotencyStore
-from tenants.keys import make_secret
-from tenants.plans import LimitsInForce, Plans
-from tenants.quotas import Quotas
+from tenants.identity.keys import make_secret
+from tenants.ledger.budget import Ledger
+from tenants.limits.plans import LimitsInForce, Plans
+from tenants.limits.quotas import Quotas
 from tenants.registry import TenantRegistry
 from tenants.secrets import Secrets
-from tenants.webhooks import Webhooks
+from tenants.webhooks.endpoints import Webhooks
 
 #: How long the engine is waited for while it restarts, and for an answer.
 REQUEST_PATIENCE = {"patience_s": 5.0, "timeout_s": 5.0}

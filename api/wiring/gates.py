@@ -11,13 +11,13 @@ from api.middleware.limit_rate import RatesInForce
 from api.processes.upkeep import Task, Upkeep
 from api.wiring.core import Core
 from config.errors import SetupError
-from tenants.guesses import Guesses
-from tenants.identity import Identifier
-from tenants.keys import KeyRing
-from tenants.oidc import OidcUsers
-from tenants.rates import OperationClass, Rates
-from tenants.shared_rates import EXCHANGE_S, RateExchange
-from tenants.tokens import TokenSigner
+from tenants.identity.authenticator import Identifier
+from tenants.identity.guesses import Guesses
+from tenants.identity.keys import KeyRing
+from tenants.identity.oidc import OidcUsers
+from tenants.identity.tokens import TokenSigner
+from tenants.limits.rates import OperationClass, Rates
+from tenants.limits.shared_rates import EXCHANGE_S, RateExchange
 
 LIMITS_FRESH_MS = 60_000  #: of what changes without telling; the identifier's looks tell of the rest within a second
 NOTE_USED_S = 60.0

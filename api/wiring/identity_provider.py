@@ -18,8 +18,8 @@ from ingestion.fetch.addresses import PORTS, UrlPolicy
 from ingestion.fetch.body import Body
 from ingestion.fetch.connections import Connections
 from tenants.context import Scope
-from tenants.oidc import OidcRules, OidcUsers
-from tenants.oidc_keys import SigningKeys
+from tenants.identity.oidc import OidcRules, OidcUsers
+from tenants.identity.oidc_keys import SigningKeys
 
 SECONDS = 4.0  #: for the discovery document and the keys: a request waits for them
 MAX_BYTES = 256 * 1024

@@ -52,11 +52,11 @@ from rag.splitting.chunkers import Chunkers
 from rag.store.base import VectorStore
 from rag.traces.erasing import Sweeper
 from rag.traces.old_vectors import OldVectors
-from tenants.audit_archive import CheckpointArchive
-from tenants.audit_chain import PURPOSE, CheckpointSigner
-from tenants.audit_sealer import Sealer
+from tenants.audit.archive import CheckpointArchive
+from tenants.audit.chain import PURPOSE, CheckpointSigner
+from tenants.audit.sealer import Sealer
 from tenants.events import EventLog
-from tenants.webhook_outbox import WebhookOutbox
+from tenants.webhooks.outbox import WebhookOutbox
 
 #: Beyond a receiver's time: looking its name up, writing down what came of it, and a pause of the machine's.
 SEND_LEASE_S = 30

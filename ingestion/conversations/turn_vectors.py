@@ -32,9 +32,9 @@ from rag.sessions.finding import alive
 from rag.sessions.spending import SessionMeter
 from rag.sessions.tables import IS_BEHIND, ChatSession, Turn
 from rag.types import BookedMeter, Meter
-from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.counters import insert_missing
+from tenants.ledger.budget import Ledger
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from rag.traces.erasing import fence
 from tenants.context import TenantContext
 from tenants.events import emit
 from tenants.idempotency import IdempotencyStore
-from tenants.quotas import UNLIMITED
+from tenants.limits.quotas import UNLIMITED
 
 SLICE_S = 2.0  # that a request works itself: nearly every subject is gone from all tables by then
 

@@ -18,7 +18,7 @@ from ingestion.intake.documents import Given, Submitted, TenantDocuments, by_ext
 from ingestion.intake.submission import Checked, Submission
 from rag.collections import DEFAULT
 from tenants.context import TenantContext
-from tenants.quotas import Counts
+from tenants.limits.quotas import Counts
 
 Outcome = Submitted | CarrelError
 #: Writes something of what was taken in, in its transaction.

@@ -24,9 +24,9 @@ from ingestion.jobs.tables import Job
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.lexical.counting import count_version
-from tenants.budget import Ledger
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED, Quotas
+from tenants.ledger.budget import Ledger
+from tenants.limits.quotas import UNLIMITED, Quotas
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from rag.collections import DEFAULT, learn_attributes
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.profiles import NamedProfile
 from tenants.context import TenantContext
-from tenants.quotas import Counts
+from tenants.limits.quotas import Counts
 
 _HIDDEN = "A document of this name has labels that the key does not hold."
 

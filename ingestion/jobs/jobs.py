@@ -25,7 +25,7 @@ from ingestion.jobs.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.sessions.tables import ChatSession
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED, Quotas
+from tenants.limits.quotas import UNLIMITED, Quotas
 
 MAX_RETRIED = 100  # by one call
 

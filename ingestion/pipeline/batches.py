@@ -24,7 +24,7 @@ from rag.filters import ordered
 from rag.lexical.encoder import encode_chunk
 from rag.splitting.chunking import embedded_text
 from rag.store.base import TenantVectors, Vector, VectorStore
-from tenants.budget import Ledger, TenantMeter
+from tenants.ledger.budget import Ledger, TenantMeter
 
 BATCH_CHUNKS = 64  # one step, one hold and one upsert
 _NO_SYNC = {"synchronize_session": False}

@@ -21,8 +21,8 @@ from ingestion.intake.preconditions import ANYTHING, Precondition
 from ingestion.intake.submission import Submission
 from rag.corpus import Chunk
 from rag.embedding.service import EmbeddingService, Estimate
-from tenants.budget import Ledger
 from tenants.context import TenantContext
+from tenants.ledger.budget import Ledger
 
 if TYPE_CHECKING:  # the splitter and its tokenizer take memory, which an idle process is spared
     from ingestion.pipeline.reading import Preview, Reading

@@ -14,7 +14,7 @@ from ingestion.fetch.fetcher import Fetched, Fetcher
 from ingestion.intake.submission import digest_of
 from ingestion.jobs.leases import DocumentGone, JobCancelled, Lease, Work, work
 from rag.corpus import DocumentVersion
-from tenants.quotas import Quotas
+from tenants.limits.quotas import Quotas
 
 
 class Fetching:

@@ -35,9 +35,9 @@ from rag.embedding.service import EmbeddingService
 from rag.lexical.counting import count_version
 from rag.splitting.chunkers import Chunkers
 from rag.store.base import VectorStore
-from tenants.budget import Ledger
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED, Counts, Quotas
+from tenants.ledger.budget import Ledger
+from tenants.limits.quotas import UNLIMITED, Counts, Quotas
 
 _WITHOUT_POINTS = (
     select(sa.func.count())

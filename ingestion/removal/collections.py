@@ -13,7 +13,7 @@ from ingestion.jobs.tables import Job, JobDependency
 from rag.collections import Collections
 from rag.corpus import Collection, Document
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED
+from tenants.limits.quotas import UNLIMITED
 
 _NO_SYNC = {"synchronize_session": False}
 

@@ -15,7 +15,7 @@ from ingestion.stores.tables import StoredFile
 from rag.corpus import Collection, Document
 from rag.sessions.tables import GONE, ChatSession
 from tenants.context import TenantContext
-from tenants.quotas import Counts, open_counts, set_counts, used_of
+from tenants.limits.quotas import Counts, open_counts, set_counts, used_of
 from tenants.tables import QuotaUse
 
 

@@ -17,7 +17,7 @@ from ingestion.stores.parts import DAY_MS, StoreParts, live_files, require_whole
 from ingestion.stores.settling import Settling
 from ingestion.stores.tables import REMOVING, StoredFile, StoreFile
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED, Counts
+from tenants.limits.quotas import UNLIMITED, Counts
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 MAX_NAME_CHARS = 512

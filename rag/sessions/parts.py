@@ -13,7 +13,7 @@ from rag.sessions.tables import ChatSession, SessionTag
 
 
 class SessionRules(Protocol):
-    """How many sessions a tenant may have. `tenants.quotas.Quotas` satisfies it."""
+    """How many sessions a tenant may have. `tenants.limits.quotas.Quotas` satisfies it."""
 
     def count_sessions(self, session: Session, tenant_id: str, more: int) -> None:
         """Count them when the session commits, which then may raise QuotaExceeded."""

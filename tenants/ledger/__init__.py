@@ -1,1 +1,1 @@
-"""The parts of the ledger in `tenants.budget`: its windows, and what is told of them."""
+"""The ledger of tokens and money: reserved before they are spent, counted by window and by day, shown and forecast."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from config.money import PICO_IN_MICRO
-from tenants.plans import Limits
+from tenants.limits.plans import Limits
 
 EMBEDDING, LLM = "embedding", "llm"
 KINDS = (EMBEDDING, LLM)

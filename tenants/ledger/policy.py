@@ -12,8 +12,8 @@ from config.database import Database
 from config.errors import InvalidInput, NotFound
 from tenants.events import emit
 from tenants.ledger.bounds import KINDS, SPANS, limit_name
-from tenants.overrides import write_override
-from tenants.plans import LimitsInForce, check_override
+from tenants.limits.overrides import write_override
+from tenants.limits.plans import LimitsInForce, check_override
 from tenants.tables import LimitOverride, Tenant
 
 UNITS = ("tokens", "micro_usd")

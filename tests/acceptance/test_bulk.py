@@ -17,7 +17,7 @@ from sqlmodel import select
 from carrel_client import AsyncCarrel, BulkResult, BulkStoppedError, Carrel
 from carrel_client import bulk as client_bulk
 from config.database import Database
-from tenants.audit_tables import AuditEntry
+from tenants.audit.tables import AuditEntry
 from tests.bulk import line, posted, raw_stream
 from tests.support import Service, wait_for
 

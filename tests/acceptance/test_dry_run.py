@@ -11,7 +11,7 @@ import pytest
 from carrel_client import Carrel, Estimate, InvalidRequestError, NotFoundError, PermissionDeniedError
 from config.clock import system_clock
 from config.database import Database
-from tenants.audit import AuditLog
+from tenants.audit.record import AuditLog
 from tests.support import Service, carrel
 
 ROOMS = [f"Room {number} of the east wing holds maps of river {number}. " * 14 for number in range(40)]

@@ -15,7 +15,7 @@ from sqlmodel import col, select
 
 from config.clock import system_clock
 from config.database import Database
-from tenants.audit import AuditLog
+from tenants.audit.record import AuditLog
 from tenants.tables import IdempotencyRecord, LedgerEntry
 from tests.changes import CHANGES, Change, post
 from tests.support import Service

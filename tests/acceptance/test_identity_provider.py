@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from carrel_client import APIError, Carrel, NotFoundError, PermissionDeniedError
-from tenants.oidc import user_id_of
+from tenants.identity.oidc import user_id_of
 from tests.identity_provider import AUDIENCE, Provider, identity_provider, pair
 from tests.support import PATIENCE, Service, carrel, running_service, wait_for
 

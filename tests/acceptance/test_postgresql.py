@@ -17,7 +17,7 @@ from carrel_client import APIError, Carrel
 from config.clock import system_clock
 from config.database import Database
 from ingestion.jobs.tables import Job
-from tenants.audit import AuditLog
+from tenants.audit.record import AuditLog
 from tenants.registry import TenantRegistry
 from tests.postgresql import server
 from tests.support import FakeScope, Service, carrel, environment, start_service, wait_for

@@ -11,7 +11,7 @@ import pytest
 from carrel_client import InvalidRequestError, NotFoundError
 from config.clock import system_clock
 from config.database import Database
-from tenants.audit import AuditLog
+from tenants.audit.record import AuditLog
 from tests.support import Service, carrel, carrel_process, environment, running_service
 
 TEXT = "\n\n".join(f"Rule {number}: a book may be kept for {number} weeks, and maps stay here." for number in range(30))

@@ -44,7 +44,7 @@ VENDORS = {
     "pptx": {"ingestion/readers/pptx.py"},
     "openpyxl": {"ingestion/readers/xlsx.py"},
     "markdownify": {"ingestion/readers/html.py"},
-    "jwt": {"tenants/tokens.py", "tenants/oidc.py", "tenants/oidc_keys.py"},
+    "jwt": {"tenants/identity/tokens.py", "tenants/identity/oidc.py", "tenants/identity/oidc_keys.py"},
     "limits": {"api/middleware/audit.py"},
     "alembic": {"api/schema.py", "api/migrations/env.py"},
     "uvicorn": {"api/processes/api.py"},
@@ -71,24 +71,24 @@ WITHOUT_A_TENANT = {
     "ingestion/queue/taking.py",  # names the tenants of jobs that a former version enqueued
     "tenants/registry.py",
     "tenants/secrets.py",  # finding what a former master key sealed; each is changed in a session of its tenant
-    "tenants/keys.py",
-    "tenants/changes.py",  # of keys and tenants, whoever's they are
-    "tenants/shared_rates.py",  # buckets of keys and tenants, told from process to process
+    "tenants/identity/keys.py",
+    "tenants/identity/changes.py",  # of keys and tenants, whoever's they are
+    "tenants/limits/shared_rates.py",  # buckets of keys and tenants, told from process to process
     "tenants/idempotency.py",  # operators' requests, and deleting what is a day old
     "ingestion/statistics.py",  # sums over all tenants
-    "tenants/audit.py",  # operators' requests
-    "tenants/audit_sealer.py",  # chains whatever was appended, whose ever it is
+    "tenants/audit/record.py",  # operators' requests
+    "tenants/audit/sealer.py",  # chains whatever was appended, whose ever it is
     "tenants/events.py",  # old events are purged whoever they belong to
-    "tenants/webhook_outbox.py",  # finding endpoints that wait, and purging; each is served in a session of its tenant
-    "tenants/overrides.py",  # the operator's, as the registry is
+    "tenants/webhooks/outbox.py",  # finding endpoints that wait, and purging; each is served in a session of its tenant
+    "tenants/limits/overrides.py",  # the operator's, as the registry is
     "tenants/deletions.py",
     "ingestion/stores/upkeep.py",  # which tenants have something to be finished; each is served in sessions of its own
     "ingestion/removal/tenants.py",  # of a tenant that is being deleted: all tables, also those that are no tenant's own
     "ingestion/erasing/removal.py",  # which sessions are over; each is removed in sessions of its tenant
     "ingestion/conversations/turn_vectors.py",  # which tenants have turns that wait for a vector
-    "tenants/anomalies.py",  # which tenants used anything; each is looked at in a session of its own
+    "tenants/ledger/anomalies.py",  # which tenants used anything; each is looked at in a session of its own
     "tenants/ledger/policy.py",  # what the operator sets for a tenant
-    "tenants/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
+    "tenants/ledger/budget.py",  # finding holds whose lease ran out; each is ended in a session of its tenant
     "rag/collections.py",  # spaces belong to nobody
     "rag/memories/removal.py",  # finding what is to be forgotten, whoever's it is; each tenant's goes in a session of its own
     "rag/traces/erasing.py",  # which tenants have traces; each one's are swept in a session of its own

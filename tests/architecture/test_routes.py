@@ -31,14 +31,14 @@ from config.clock import system_clock
 from config.database import Database
 from config.plans import BUILT_IN, UNLIMITED
 from config.settings import Settings
-from tenants.audit import AuditLog
-from tenants.audit_tables import AuditEntry
+from tenants.audit.record import AuditLog
+from tenants.audit.tables import AuditEntry
 from tenants.context import TENANT_SCOPES, Scope
-from tenants.keys import KeyRing, make_secret
-from tenants.plans import LimitsInForce, Plans
-from tenants.rates import OperationClass
+from tenants.identity.keys import KeyRing, make_secret
+from tenants.identity.tokens import TokenSigner
+from tenants.limits.plans import LimitsInForce, Plans
+from tenants.limits.rates import OperationClass
 from tenants.registry import TenantRegistry
-from tenants.tokens import TokenSigner
 from tests.changes import CHANGES
 from tests.tables import make_tables
 

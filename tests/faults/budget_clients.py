@@ -17,7 +17,7 @@ from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
 from rag.embedding.service import EmbeddingService
-from tenants.budget import Ledger
+from tenants.ledger.budget import Ledger
 from tenants.registry import TenantRegistry
 
 

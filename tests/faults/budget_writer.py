@@ -18,7 +18,7 @@ from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
 from rag.embedding.service import EmbeddingService
-from tenants.budget import Ledger
+from tenants.ledger.budget import Ledger
 from tenants.registry import TenantRegistry
 
 LEASE_S = 1

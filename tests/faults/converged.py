@@ -34,7 +34,7 @@ from rag.lexical.statistics import total
 from rag.store.base import Space
 from rag.store.remote import EngineClient
 from tenants.context import TenantContext
-from tenants.quotas import Counts, used_of
+from tenants.limits.quotas import Counts, used_of
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, Event, LedgerEntry
 from tests.support import wait_for

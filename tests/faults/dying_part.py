@@ -17,7 +17,7 @@ import ingestion.pipeline.pipeline
 import ingestion.pipeline.reading
 import ingestion.removal.collector
 import rag.store.remote
-import tenants.budget
+import tenants.ledger.budget
 from api.processes.engine import run_engine
 from api.processes.lifecycle import Lifecycle, end_with_parent
 from api.processes.plans import EnginePlan
@@ -39,9 +39,9 @@ WORKER = {
     "taken up": Point(ingestion.pipeline.pipeline.Pipeline, "take_up"),
     "read": Point(ingestion.pipeline.reading.Reading, "_parse"),
     "chunks written": Point(ingestion.pipeline.reading.Reading, "_write_chunks"),
-    "held": Point(tenants.budget.TenantMeter, "hold"),
-    "embedded, not settled": Point(tenants.budget.TenantMeter, "settle", after=False),
-    "settled, not indexed": Point(tenants.budget.TenantMeter, "settle"),
+    "held": Point(tenants.ledger.budget.TenantMeter, "hold"),
+    "embedded, not settled": Point(tenants.ledger.budget.TenantMeter, "settle", after=False),
+    "settled, not indexed": Point(tenants.ledger.budget.TenantMeter, "settle"),
     "indexed, not counted": Point(rag.store.remote.EngineVectors, "upsert"),
     "counted, not committed": Point(ingestion.pipeline.pipeline.Pipeline, "_count"),
     "switched, not committed": Point(ingestion.pipeline.pipeline.Pipeline, "_switch"),

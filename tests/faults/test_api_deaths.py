@@ -14,7 +14,7 @@ import pytest
 from sqlmodel import col, select
 
 from config.database import Database
-from tenants.audit_tables import AuditEntry, AuditIntent
+from tenants.audit.tables import AuditEntry, AuditIntent
 from tests.changes import CHANGES, Change, Options, post
 from tests.faults.dying_api import POINTS
 from tests.support import environment

@@ -22,9 +22,9 @@ from config.errors import BudgetExhausted
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.service import EmbeddingService
-from tenants.budget import Ledger
 from tenants.context import TenantContext
 from tenants.events import EventLog
+from tenants.ledger.budget import Ledger
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry, UsageDay
 from tests.faults.budget_clients import CountingRuntime

@@ -17,7 +17,7 @@ from carrel_client import Carrel, NotFoundError
 from rag.corpus import Chunk, Document, DocumentVersion
 from rag.recall.tables import TurnVector
 from rag.sessions.tables import ChatSession, Turn
-from tenants.quotas import used_of
+from tenants.limits.quotas import used_of
 from tenants.tables import Event
 from tests.faults.converged import Inside, inside
 from tests.support import Service, running_service, wait_for

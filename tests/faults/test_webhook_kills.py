@@ -23,7 +23,7 @@ from tenants.events import EventLog, emit
 from tenants.registry import TenantRegistry
 from tenants.secrets import Secrets
 from tenants.tables import Event
-from tenants.webhooks import NewWebhook, Webhooks
+from tenants.webhooks.endpoints import NewWebhook, Webhooks
 from tests.receivers import Answers, Message, receiver
 from tests.support import wait_for
 from tests.tables import make_tables

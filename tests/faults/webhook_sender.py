@@ -17,8 +17,8 @@ from ingestion.fetch.poster import Poster
 from ingestion.webhooks import WebhookSender
 from tenants.registry import TenantRegistry
 from tenants.secrets import Secrets
-from tenants.webhook_outbox import WebhookOutbox
-from tenants.webhooks import Webhooks
+from tenants.webhooks.endpoints import Webhooks
+from tenants.webhooks.outbox import WebhookOutbox
 
 LEASE_S = 1.0  # what a killed one held is free again within the test
 

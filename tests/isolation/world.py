@@ -35,9 +35,9 @@ from rag.lexical.counting import TermStatistics
 from rag.sessions.sessions import Sessions
 from rag.sessions.values import NewSession
 from tenants.context import TENANT_SCOPES
-from tenants.keys import key_id_of, make_secret
+from tenants.identity.keys import key_id_of, make_secret
+from tenants.identity.tokens import TokenSigner, Wish
 from tenants.tables import ApiKey
-from tenants.tokens import TokenSigner, Wish
 from tests.identity_provider import AUDIENCE, Provider, identity_provider
 from tests.isolation.declarations import (
     BY_COLLECTION,

@@ -51,9 +51,9 @@ from rag.retrieval.question import Question
 from rag.retrieval.retriever import Retriever
 from rag.splitting.chunkers import Chunkers
 from rag.splitting.chunking import Chunker
-from tenants.budget import Ledger
 from tenants.context import TenantContext
-from tenants.quotas import UNLIMITED
+from tenants.ledger.budget import Ledger
+from tenants.limits.quotas import UNLIMITED
 from tenants.registry import TenantRegistry
 from tests.postgresql import database_url
 from tests.support import served_engine

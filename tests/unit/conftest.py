@@ -18,9 +18,9 @@ import rag.memories.tables
 import rag.recall.tables
 import rag.sessions.tables
 import rag.traces.tables
-import tenants.audit_tables
+import tenants.audit.tables
 import tenants.tables
-import tenants.webhook_tables
+import tenants.webhooks.tables
 from config.database import Database
 from ingestion.queue.durable import DurableQueue, migrate_queue_tables
 from tenants.tables import Tenant
@@ -30,7 +30,7 @@ from tests.tables import make_tables
 TABLES = (
     *(ingestion.stores.tables, ingestion.jobs.tables, rag.context.tables, rag.corpus, rag.evaluation.tables),
     *(rag.memories.tables, rag.recall.tables, rag.sessions.tables, rag.traces.tables),
-    *(tenants.audit_tables, tenants.tables, tenants.webhook_tables),
+    *(tenants.audit.tables, tenants.tables, tenants.webhooks.tables),
 )
 NOON = 1_773_144_000_000  # 2026-03-10T12:00:00Z
 

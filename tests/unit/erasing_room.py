@@ -35,7 +35,7 @@ from rag.traces.left import Left, TracePolicy
 from rag.traces.recorder import Tracer
 from tenants.context import TenantContext
 from tenants.idempotency import Call, Claim, IdempotencyStore, Result
-from tenants.quotas import UNLIMITED
+from tenants.limits.quotas import UNLIMITED
 from tests.support import FreeMeter
 from tests.world import TENANTS, World
 

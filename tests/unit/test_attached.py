@@ -35,7 +35,7 @@ from rag.sessions.tables import CLOSED, ERASED, ChatSession
 from rag.sessions.values import NewSession, NewTurn
 from rag.store.memory import MemoryStore
 from tenants.context import TenantContext
-from tenants.quotas import used_of
+from tenants.limits.quotas import used_of
 from tenants.tables import LedgerEntry
 from tests.support import FreeMeter
 from tests.world import TENANTS, World

@@ -14,11 +14,11 @@ from sqlalchemy import event as sql
 from sqlmodel import select
 
 from config.database import Database
-from tenants import audit
-from tenants.audit import Wanted
-from tenants.audit_archive import CheckpointArchive
-from tenants.audit_sealer import DAY_MS, UNANSWERED_MS, Sealer
-from tenants.audit_tables import AuditHour, AuditIntent
+from tenants.audit import record as audit
+from tenants.audit.archive import CheckpointArchive
+from tenants.audit.record import Wanted
+from tenants.audit.sealer import DAY_MS, UNANSWERED_MS, Sealer
+from tenants.audit.tables import AuditHour, AuditIntent
 from tests.audit_record import CHECKPOINTS, ENTRIES, SIGNER, Record, event
 from tests.postgresql import server
 from tests.support import FakeScope
@@ -91,7 +91,7 @@ import os, signal, sys
 from config.clock import system_clock
 from config.database import Database
 from tests.audit_record import event
-from tenants.audit import AuditLog
+from tenants.audit.record import AuditLog
 log = AuditLog(Database(sys.argv[1]), system_clock)
 log.begin(event("a", 7, action="POST /v1/collections"))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -169,7 +169,7 @@ def test_a_purge_that_died_halfway_is_finished_by_the_next(
 ) -> None:
     record.fill("a", 600)
     clock.now += 31 * DAY_MS
-    monkeypatch.setattr("tenants.audit_sealer.PURGE_PAGES", 1)
+    monkeypatch.setattr("tenants.audit.sealer.PURGE_PAGES", 1)
     assert record.sealer.purge() == 250
     report = record.verified()
     assert report.sound, report.findings

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from config.database import Database
 from config.ids import new_id
-from tenants.audit_archive import CheckpointArchive
-from tenants.audit_chain import FIELDS, link
+from tenants.audit.archive import CheckpointArchive
+from tenants.audit.chain import FIELDS, link
 from tests.audit_record import CHECKPOINTS, ENTRIES, OTHER, SIGNER, Record, event, verify
 from tests.unit.conftest import SetClock
 

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from api.middleware import Audit
-from tenants.audit import AuditLog, Event
+from tenants.audit.record import AuditLog, Event
 from tenants.context import Principal, PrincipalKind
 
 WHO = Principal(PrincipalKind.KEY, "key_x", frozenset())

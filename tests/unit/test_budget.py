@@ -18,12 +18,12 @@ from sqlmodel import select
 from config.database import Database
 from config.errors import BudgetExhausted, Unavailable
 from config.money import MAX_PRICE
-from tenants.budget import HELD, RELEASED, SETTLED, STARTED, UNSETTLED, Ledger, TenantMeter
 from tenants.ledger.bounds import ceilings_of, kind_of
-from tenants.plans import Limits
+from tenants.ledger.budget import HELD, RELEASED, SETTLED, STARTED, UNSETTLED, Ledger, TenantMeter
+from tenants.ledger.usage import UsageReader
+from tenants.limits.plans import Limits
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, Event, LedgerEntry, Tenant, UsageDay
-from tenants.usage import UsageReader
 from tests.postgresql import database_url
 from tests.support import FakeScope
 from tests.tables import make_tables

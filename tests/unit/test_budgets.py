@@ -15,16 +15,16 @@ from api.invoices import COLUMNS, Invoice
 from config.database import Database
 from config.errors import BudgetExhausted, InvalidInput, NotFound
 from config.plans import BUILT_IN, UNLIMITED
-from tenants import usage
-from tenants.anomalies import LEAST_TOKENS, AnomalyWatch, threshold
-from tenants.budget import Ledger
 from tenants.events import EventLog
-from tenants.forecast import HOUR_MS, start_of
+from tenants.ledger import usage
+from tenants.ledger.anomalies import LEAST_TOKENS, AnomalyWatch, threshold
+from tenants.ledger.budget import Ledger
+from tenants.ledger.forecast import HOUR_MS, start_of
 from tenants.ledger.policy import BudgetPolicy
-from tenants.plans import LimitsInForce, Plans
+from tenants.ledger.usage import Range, UsageReader
+from tenants.limits.plans import LimitsInForce, Plans
 from tenants.registry import TenantRegistry
 from tenants.tables import LimitOverride, UsageDay
-from tenants.usage import Range, UsageReader
 from tests.support import FakeScope
 from tests.unit.conftest import SetClock
 

@@ -10,7 +10,7 @@ import pytest
 
 from api.middleware.bulkheads import Bulkheads
 from config.errors import Busy, CarrelError, Shedding
-from tenants.rates import OperationClass
+from tenants.limits.rates import OperationClass
 
 QUERY, INGEST, READ, ADMIN = OperationClass.QUERY, OperationClass.INGEST, OperationClass.READ, OperationClass.ADMIN
 

@@ -26,7 +26,7 @@ from rag.sessions.tables import PIECE, ChatSession, TurnArchive
 from rag.sessions.values import NewSession, NewTurn
 from rag.store.memory import MemoryStore
 from tenants.idempotency import IdempotencyStore
-from tenants.quotas import UNLIMITED
+from tenants.limits.quotas import UNLIMITED
 from tests.unit.erasing_room import ASH, ELM, Room
 from tests.world import World
 

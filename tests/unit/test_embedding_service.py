@@ -17,10 +17,10 @@ from rag.embedding.cache import DiskVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
 from rag.embedding.service import EmbeddingService
-from tenants.budget import Ledger, TenantMeter
+from tenants.ledger.budget import Ledger, TenantMeter
+from tenants.ledger.usage import Usage, UsageReader
 from tenants.registry import TenantRegistry
 from tenants.tables import LedgerEntry
-from tenants.usage import Usage, UsageReader
 from tests.support import FakeScope
 from tests.unit.conftest import SetClock
 

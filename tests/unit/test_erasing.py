@@ -21,7 +21,7 @@ from rag.sessions.sessions import Sessions
 from rag.sessions.tables import ChatSession
 from rag.store.memory import MemoryStore
 from tenants.idempotency import IdempotencyStore
-from tenants.quotas import used_of
+from tenants.limits.quotas import used_of
 from tests.unit.erasing_room import ASH, ELM, Room
 from tests.world import World
 

@@ -29,7 +29,7 @@ from rag.embedding.service import EmbeddingService, Estimate
 from rag.profiles import Profiles
 from rag.splitting.chunkers import Chunkers
 from rag.store.memory import MemoryStore
-from tenants.usage import UsageReader
+from tenants.ledger.usage import UsageReader
 from tests.support import FakeScope, FreeMeter, children
 from tests.world import InProcessReader, World, text_of
 

@@ -13,10 +13,10 @@ from sqlmodel import col, select
 from config.database import Database
 from config.errors import BudgetExhausted, Conflict, InvalidInput
 from tenants import events
-from tenants.budget import Ledger
 from tenants.context import Scope
 from tenants.events import DAY_MS, EventLog, TenantEvents, emit, emit_once
-from tenants.keys import KeyRing
+from tenants.identity.keys import KeyRing
+from tenants.ledger.budget import Ledger
 from tenants.registry import TenantRegistry
 from tenants.tables import Event
 from tests.support import FakeScope

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from config.errors import RateLimited
-from tenants.guesses import LONGEST_S, MAX_ADDRESSES, WINDOW_S, Guesses
+from tenants.identity.guesses import LONGEST_S, MAX_ADDRESSES, WINDOW_S, Guesses
 
 
 class Clock:

@@ -30,11 +30,11 @@ from config.errors import (
     RateLimited,
 )
 from config.vault import Vault
-from tenants.audit import AuditLog
-from tenants.budget import Ledger
+from tenants.audit.record import AuditLog
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tenants.idempotency import IdempotencyStore
-from tenants.identity import Identity
+from tenants.identity.authenticator import Identity
+from tenants.ledger.budget import Ledger
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, Tenant
 from tests.unit.conftest import SetClock

@@ -14,9 +14,9 @@ import pytest
 from config.database import Database
 from config.errors import InvalidInput, Unauthenticated
 from tenants.context import TENANT_SCOPES, PrincipalKind, Scope
-from tenants.identity import Identifier, Identity
-from tenants.keys import KeyRing, make_secret
-from tenants.tokens import ALGORITHM, AUDIENCE, MAX_LIFETIME_S, TokenSigner, Wish
+from tenants.identity.authenticator import Identifier, Identity
+from tenants.identity.keys import KeyRing, make_secret
+from tenants.identity.tokens import ALGORITHM, AUDIENCE, MAX_LIFETIME_S, TokenSigner, Wish
 from tests.unit.conftest import SetClock
 
 SIGNING_KEY = secrets.token_bytes(32)

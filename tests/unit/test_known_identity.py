@@ -15,13 +15,13 @@ from sqlmodel import col
 
 from config.database import Database
 from config.errors import Forbidden, InvalidInput, Unauthenticated
-from tenants.changes import LOOK_BACK_MS, TRUST_S, Changes
 from tenants.context import TENANT_SCOPES, Scope
-from tenants.identity import Identifier, Identity
-from tenants.keys import KeyRing, make_secret
+from tenants.identity.authenticator import Identifier, Identity
+from tenants.identity.changes import LOOK_BACK_MS, TRUST_S, Changes
+from tenants.identity.keys import KeyRing, make_secret
+from tenants.identity.tokens import MAX_CHARS, TokenSigner, Wish
 from tenants.standing import ACTIVE, Standing
 from tenants.tables import ApiKey, Tenant
-from tenants.tokens import MAX_CHARS, TokenSigner, Wish
 from tests.unit.conftest import SetClock
 
 SIGNING_KEY = secrets.token_bytes(32)
@@ -99,7 +99,7 @@ def test_a_known_key_runs_no_statement_and_one_look_a_second_serves_all(world: W
 
 def test_what_another_process_revokes_is_refused_within_a_second(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = world.process(), world.process()
-    monkeypatch.setattr("tenants.changes._OF_THIS_PROCESS", {here.identifier._changes})
+    monkeypatch.setattr("tenants.identity.changes._OF_THIS_PROCESS", {here.identifier._changes})
     new, other = (here.keys.create("a", name="k", scopes=[Scope.QUERY]) for _ in range(2))
     token, _ = here.tokens.issue_for(_context(there.identifier.identify(new.secret)), Wish([Scope.QUERY], 900, "ann"))
     assert not _refused(lambda: there.identifier.identify(token))
@@ -159,7 +159,7 @@ def test_a_change_that_commits_late_or_by_a_slow_clock_is_seen(world: World) -> 
 
 
 def test_more_changes_than_are_told_apart_forget_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenants.changes.MOST", 0)
+    monkeypatch.setattr("tenants.identity.changes.MOST", 0)
     here = world.process()
     key = here.keys.create("a", name="k", scopes=[Scope.QUERY]).secret
     here.identifier.identify(key)
@@ -356,7 +356,7 @@ def test_tokens_outside_the_rules_are_not_made(world: World, wish: Wish, field: 
 
 
 def test_memory_of_keys_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tenants.identity.MAX_KEPT", 3)
+    monkeypatch.setattr("tenants.identity.authenticator.MAX_KEPT", 3)
     here = world.process()
     made = [here.keys.create("a", name="k", scopes=[Scope.QUERY]).secret for _ in range(5)]
     assert [not _refused(lambda key=key: here.identifier.identify(key)) for key in made] == [True] * 5  # type: ignore[misc]

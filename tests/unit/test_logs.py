@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from config.database import Database
 from config.logs import JsonLines, configure_logging, job_id, request_id
 from config.redaction import REDACTED, redact_field, redact_text
-from tenants.keys import make_secret
+from tenants.identity.keys import make_secret
 from tenants.tables import TenantSecret
 from tests.support import FakeScope
 

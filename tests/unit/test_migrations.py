@@ -31,7 +31,7 @@ from rag.sessions.tables import PIECE, ChatSession, Turn
 from rag.sessions.values import NewSession, NewTurn
 from rag.traces.erasing import KNOWN_MS
 from rag.traces.old_vectors import OldVectors
-from tenants.budget import Ledger
+from tenants.ledger.budget import Ledger
 from tenants.tables import BudgetWindow, LedgerEntry, Tenant, UsageDay
 from tests.postgresql import KINDS, database_url
 from tests.support import FakeScope

@@ -14,10 +14,10 @@ from config.database import Database
 from config.errors import BudgetExhausted, LeaseLost
 from config.money import MAX_PRICE, micro_usd
 from config.settings import MAX_TOKENS
-from tenants.budget import RELEASED, SETTLED, UNSETTLED, Ledger
+from tenants.ledger.budget import RELEASED, SETTLED, UNSETTLED, Ledger
+from tenants.ledger.usage import Usage, UsageReader
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow, LedgerEntry, UsageDay
-from tenants.usage import Usage, UsageReader
 from tests.support import FakeScope
 from tests.unit.conftest import SetClock
 

@@ -25,16 +25,16 @@ from api.wiring.identity_provider import build_users
 from config.database import Database
 from config.errors import SetupError, Unauthenticated, Unavailable
 from config.settings import Settings
-from tenants.changes import TRUST_S, Changes
 from tenants.context import PrincipalKind, Scope, TenantContext
-from tenants.identity import Identifier, Identity
-from tenants.keys import KeyRing
-from tenants.oidc import LEEWAY_S, MAX_CHARS, OidcUsers, user_id_of
-from tenants.oidc_keys import AGAIN_S, MAX_KEYS, SigningKeys
+from tenants.identity.authenticator import Identifier, Identity
+from tenants.identity.changes import TRUST_S, Changes
+from tenants.identity.keys import KeyRing
+from tenants.identity.oidc import LEEWAY_S, MAX_CHARS, OidcUsers, user_id_of
+from tenants.identity.oidc_keys import AGAIN_S, MAX_KEYS, SigningKeys
+from tenants.identity.tokens import TokenSigner, Wish
 from tenants.registry import TenantRegistry
 from tenants.standing import ACTIVE, Standing
 from tenants.tables import Tenant
-from tenants.tokens import TokenSigner, Wish
 from tests.identity_provider import AUDIENCE, Pair, Provider, identity_provider, joined, pair, rsa_key, segments
 from tests.sites import page, redirect
 from tests.unit.conftest import SetClock

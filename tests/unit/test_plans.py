@@ -12,7 +12,7 @@ import pytest
 from config.database import Database
 from config.errors import InvalidInput, NotFound, SetupError
 from config.plans import BUILT_IN, MAX_PLANS, Plan, load_plans
-from tenants.plans import LIMITS, Limits, LimitsInForce, Plans, check_override
+from tenants.limits.plans import LIMITS, Limits, LimitsInForce, Plans, check_override
 from tenants.tables import LimitOverride, Tenant
 from tests.unit.conftest import NOON, SetClock
 

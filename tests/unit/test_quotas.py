@@ -31,8 +31,8 @@ from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion, VersionChunk
 from rag.profiles import Profiles
 from rag.store.memory import MemoryStore
-from tenants.plans import LimitsInForce, Plans
-from tenants.quotas import Counts, Quotas, close, used_of
+from tenants.limits.plans import LimitsInForce, Plans
+from tenants.limits.quotas import Counts, Quotas, close, used_of
 from tenants.tables import LimitOverride, QuotaUse, Tenant
 from tests.world import TENANTS, World, text_of
 

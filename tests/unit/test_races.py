@@ -27,7 +27,7 @@ from rag.profiles import Profiles
 from rag.store.conditions import NUMBER_SLOTS
 from rag.store.memory import MemoryStore
 from tenants.events import EventLog, emit
-from tenants.keys import KeyRing, make_secret
+from tenants.identity.keys import KeyRing, make_secret
 from tenants.tables import ApiKey
 from tests.postgresql import server
 from tests.support import FakeScope

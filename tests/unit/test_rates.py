@@ -9,8 +9,8 @@ from sqlalchemy.exc import OperationalError
 
 from config.database import Database
 from config.errors import RateLimited
-from tenants.rates import MOST_DEBT_S, SWEPT_ABOVE, Rate, Rates
-from tenants.shared_rates import FORGET_MS, RateExchange
+from tenants.limits.rates import MOST_DEBT_S, SWEPT_ABOVE, Rate, Rates
+from tenants.limits.shared_rates import FORGET_MS, RateExchange
 from tests.unit.conftest import SetClock
 
 

@@ -26,7 +26,7 @@ from rag.recall.thread import Thread
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import ERASED, ChatSession
 from rag.sessions.values import NewSession, NewTurn
-from tenants.budget import Ledger
+from tenants.ledger.budget import Ledger
 from tenants.registry import TenantRegistry
 from tenants.tables import LedgerEntry, Tenant
 from tests.support import FakeScope, FreeMeter

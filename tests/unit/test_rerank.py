@@ -25,7 +25,7 @@ from rag.rerank.remote import RemoteReranker
 from rag.rerank.stage import Reranking
 from rag.retrieval.question import Answer, Question
 from rag.store.memory import MemoryStore
-from tenants.usage import UsageReader
+from tenants.ledger.usage import UsageReader
 from tests.world import TENANTS, World, text_of
 
 pytestmark = pytest.mark.xdist_group("torch")  # whose import takes seconds

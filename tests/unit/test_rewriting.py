@@ -27,8 +27,8 @@ from rag.llm.wording import MAX_REWRITE_CHARS, NotUnderstood, texts_of
 from rag.result_cache import ResultCache
 from rag.retrieval.question import MAX_PHRASINGS, Answer, Question
 from rag.store.memory import MemoryStore
+from tenants.ledger.usage import UsageReader
 from tenants.tables import LimitOverride
-from tenants.usage import UsageReader
 from tests.llm import USED, WRONG, Llm, serving
 from tests.support import FreeMeter
 from tests.world import TENANTS, World

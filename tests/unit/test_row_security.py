@@ -19,9 +19,9 @@ from config.clock import system_clock
 from config.database import SYSTEM_ROLE, TENANT_ROLE, TENANT_SETTING, Database
 from config.errors import SetupError
 from ingestion.queue.durable import DurableQueue
-from tenants.audit import AuditLog
+from tenants.audit.record import AuditLog
 from tenants.context import Scope
-from tenants.keys import FIND_KEY, KeyRing
+from tenants.identity.keys import FIND_KEY, KeyRing
 from tenants.registry import TenantRegistry
 from tenants.tables import BudgetWindow
 from tests.postgresql import server

@@ -17,7 +17,7 @@ from rag.sessions.sweeping import SessionSweeper
 from rag.sessions.tables import EXPIRED, ChatSession, Turn
 from rag.sessions.values import NewSession, NewTurn
 from tenants.events import EventLog
-from tenants.quotas import UNLIMITED, used_of
+from tenants.limits.quotas import UNLIMITED, used_of
 from tests.support import FakeScope
 from tests.unit.conftest import SetClock
 from tests.unit.test_sessions import telling

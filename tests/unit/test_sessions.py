@@ -21,8 +21,8 @@ from rag.sessions.spending import SessionMeter
 from rag.sessions.tables import ChatSession
 from rag.sessions.values import NewSession, NewTurn
 from tenants.events import EventLog, emit
-from tenants.plans import LimitsInForce, Plans
-from tenants.quotas import Quotas, used_of
+from tenants.limits.plans import LimitsInForce, Plans
+from tenants.limits.quotas import Quotas, used_of
 from tests.support import BookedFreeMeter, FakeScope
 from tests.unit.conftest import NOON, SetClock
 

@@ -22,9 +22,9 @@ from rag.embedding.flights import Flights
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Embedding, Matrix, PartlyEmbedded
 from rag.embedding.service import EmbeddingService
-from tenants.budget import Ledger, TenantMeter
+from tenants.ledger.budget import Ledger, TenantMeter
+from tenants.ledger.usage import UsageReader
 from tenants.registry import TenantRegistry
-from tenants.usage import UsageReader
 from tests.support import FakeScope, FreeMeter
 
 A, B = FakeScope("a", b"salt of a"), FakeScope("b", b"salt of b")

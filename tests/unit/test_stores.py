@@ -38,7 +38,7 @@ from ingestion.stores.upkeep import StoreUpkeep
 from rag.corpus import Collection, Document
 from rag.retrieval.question import Question
 from rag.store.memory import MemoryStore
-from tenants.quotas import used_of
+from tenants.limits.quotas import used_of
 from tests.support import FreeMeter
 from tests.unit.conftest import SetClock
 from tests.world import TENANTS, World

@@ -23,15 +23,15 @@ from rag.corpus import Collection, Document
 from rag.store.memory import MemoryStore
 from tenants.context import Scope
 from tenants.deletions import Deletions
-from tenants.identity import Identifier
+from tenants.identity.authenticator import Identifier
+from tenants.identity.keys import KeyRing
+from tenants.identity.tokens import TokenSigner, Wish
 from tenants.importing import MAX_LINES, TenantImport
-from tenants.keys import KeyRing
-from tenants.overrides import Overrides
-from tenants.plans import LIMITS, LimitsInForce, Plans
+from tenants.limits.overrides import Overrides
+from tenants.limits.plans import LIMITS, LimitsInForce, Plans
 from tenants.registry import MAX_DETAILS, TenantRegistry
 from tenants.standing import ACTIVE, Standing
 from tenants.tables import Event, Tenant, TenantDeletion
-from tenants.tokens import TokenSigner, Wish
 from tests.unit.conftest import NOON, SetClock
 from tests.world import TENANTS, World
 

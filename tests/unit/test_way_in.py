@@ -21,14 +21,14 @@ from config.database import Database
 from config.errors import CarrelError, Forbidden, TenantSuspended
 from config.plans import Plan
 from config.settings import Settings
-from tenants.audit import AuditLog
-from tenants.audit import Event as Entry
+from tenants.audit.record import AuditLog
+from tenants.audit.record import Event as Entry
 from tenants.context import Principal, PrincipalKind, Scope
-from tenants.identity import Identity
-from tenants.keys import KeyRing, make_secret
-from tenants.plans import LimitsInForce, Plans
+from tenants.identity.authenticator import Identity
+from tenants.identity.keys import KeyRing, make_secret
+from tenants.identity.tokens import TokenSigner, Wish
+from tenants.limits.plans import LimitsInForce, Plans
 from tenants.standing import ACTIVE, Standing
-from tenants.tokens import TokenSigner, Wish
 from tests.unit.conftest import SetClock
 
 HERE = "192.0.2.1"

@@ -15,8 +15,8 @@ from standardwebhooks import WebhookVerificationError as OtherError
 from carrel_client import Event, WebhookVerificationError
 from carrel_client.webhooks import TOLERANCE_S, verify
 from config.errors import InvalidInput
-from tenants.webhook_rules import GIVE_UP_MS, JITTER, MAX_PAUSE_S, SCHEDULE_S, check, gives_up, next_try, pause_ms, wants
-from tenants.webhook_signing import MAX_FORMER, SigningSecret, dumped, loaded, new_secret, rotated, signed_headers
+from tenants.webhooks.rules import GIVE_UP_MS, JITTER, MAX_PAUSE_S, SCHEDULE_S, check, gives_up, next_try, pause_ms, wants
+from tenants.webhooks.signing import MAX_FORMER, SigningSecret, dumped, loaded, new_secret, rotated, signed_headers
 from tests.unit.conftest import NOON
 
 #: Published with the specification's libraries.

@@ -15,11 +15,12 @@ from carrel_client.webhooks import verify
 from config.database import Database
 from config.errors import Conflict, InvalidInput, NotFound, UrlRefused
 from ingestion import webhooks as sender
-from tenants import webhook_outbox, webhooks
 from tenants.events import DAY_MS, EventLog
 from tenants.tables import TenantSecret
-from tenants.webhook_rules import JITTER, MAX_ENDPOINTS, SCHEDULE_S, Outcome
-from tenants.webhook_tables import WebhookDelivery, WebhookEndpoint
+from tenants.webhooks import endpoints as webhooks
+from tenants.webhooks import outbox as webhook_outbox
+from tenants.webhooks.rules import JITTER, MAX_ENDPOINTS, SCHEDULE_S, Outcome
+from tenants.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from tests.postgresql import ON_SQLITE
 from tests.receivers import Message, in_turn, receiver
 from tests.support import wait_for

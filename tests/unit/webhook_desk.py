@@ -14,8 +14,8 @@ from ingestion.webhooks import WebhookSender
 from tenants.context import Principal, PrincipalKind, TenantContext
 from tenants.events import emit
 from tenants.secrets import Secrets
-from tenants.webhook_outbox import WebhookOutbox
-from tenants.webhooks import NewWebhook, TenantWebhooks, Webhooks
+from tenants.webhooks.endpoints import NewWebhook, TenantWebhooks, Webhooks
+from tenants.webhooks.outbox import WebhookOutbox
 from tests.unit.conftest import SetClock
 
 EVERY_PORT = range(1, 65536)

@@ -21,10 +21,10 @@ from tenants.context import TenantContext
 from tenants.events import emit
 from tenants.secrets import Secrets
 from tenants.tables import Event
-from tenants.webhook_outbox import disable, send_again
-from tenants.webhook_rules import BY_REQUEST, MAX_ENDPOINTS, MAX_OVERLAP_HOURS, TEST, check
-from tenants.webhook_signing import SigningSecret, dumped, loaded, new_secret, rotated, signed_headers
-from tenants.webhook_tables import WebhookDelivery, WebhookEndpoint
+from tenants.webhooks.outbox import disable, send_again
+from tenants.webhooks.rules import BY_REQUEST, MAX_ENDPOINTS, MAX_OVERLAP_HOURS, TEST, check
+from tenants.webhooks.signing import SigningSecret, dumped, loaded, new_secret, rotated, signed_headers
+from tenants.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 HOUR_MS = 3600 * 1000
 DELETED_ROWS = 1_000  # deliveries in one transaction

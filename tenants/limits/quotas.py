@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from config.commits import at_commit
 from config.errors import NotInPlan, QuotaExceeded, Unauthenticated
 from tenants.counters import insert_missing
-from tenants.plans import Limits, LimitsInForce
+from tenants.limits.plans import Limits, LimitsInForce
 from tenants.tables import QuotaUse, Tenant
 
 NO_LIMIT = 2**62

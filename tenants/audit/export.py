@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 
 from config.clock import isoformat
-from tenants.audit import AuditLog
-from tenants.audit_chain import FIELDS, Checkpoint, chain_of
-from tenants.audit_tables import AuditCheckpoint, AuditEntry
+from tenants.audit.chain import FIELDS, Checkpoint, chain_of
+from tenants.audit.record import AuditLog
+from tenants.audit.tables import AuditCheckpoint, AuditEntry
 
 PAGE = 500
 LINES_BYTES = 64 * 1024  #: collected before they are handed on

@@ -27,7 +27,7 @@ from tenants.ledger.bounds import Ceilings, ceilings_of, kind_of
 from tenants.ledger.entries import HELD, OPEN, PAID, PARTS, RELEASED, SETTLED, STARTED, UNSETTLED, close, expired
 from tenants.ledger.ladder import Ladder, is_strained
 from tenants.ledger.windows import Change, Refused, Window
-from tenants.plans import Limits, LimitsInForce, Plans
+from tenants.limits.plans import Limits, LimitsInForce, Plans
 from tenants.tables import LedgerEntry
 
 __all__ = ["HELD", "RELEASED", "SETTLED", "STARTED", "UNSETTLED", "Ledger", "TenantMeter"]

@@ -16,11 +16,11 @@ from config.database import Database, HasTenant
 from config.errors import InvalidInput
 from config.plans import BUILT_IN, UNLIMITED
 from tenants.counters import AMOUNTS, Amounts
-from tenants.forecast import HOUR_MS, Forecast, forecast, start_of
 from tenants.ledger import windows
 from tenants.ledger.bounds import EMBEDDING, KINDS, ceilings_of, kind_of
+from tenants.ledger.forecast import HOUR_MS, Forecast, forecast, start_of
 from tenants.ledger.windows import Window
-from tenants.plans import LimitsInForce, Plans
+from tenants.limits.plans import LimitsInForce, Plans
 from tenants.tables import UsageDay
 
 GROUPS = ("day", "operation", "key", "collection")

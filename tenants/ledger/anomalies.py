@@ -12,9 +12,9 @@ from sqlmodel import col, select
 from config.clock import Clock, day
 from config.database import Database
 from tenants.events import emit_once
-from tenants.forecast import HOUR_MS
 from tenants.ledger.bounds import KINDS, kind_of
 from tenants.ledger.entries import Owner
+from tenants.ledger.forecast import HOUR_MS
 from tenants.tables import UsageDay
 
 HISTORY_DAYS, LEAST_DAYS = 28, 7  # that are compared with; fewer say nothing

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tenants.audit_chain import Checkpoint, genesis, link
+from tenants.audit.chain import Checkpoint, genesis, link
 
 MAX_FINDINGS = 1_000  #: that are listed; beyond it they are counted
 

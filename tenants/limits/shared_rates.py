@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from config.clock import Clock
 from config.database import Database, once_more
-from tenants.rates import Rates
+from tenants.limits.rates import Rates
 from tenants.tables import RateBucket
 
 EXCHANGE_S = 0.5

@@ -16,10 +16,10 @@ from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
-from tenants.audit_archive import CheckpointArchive
-from tenants.audit_chain import FIELDS, Checkpoint, CheckpointSigner, chain_of, genesis, link
-from tenants.audit_export import checkpoint_of
-from tenants.audit_tables import AuditCheckpoint, AuditEntry, AuditHour, AuditIntent
+from tenants.audit.archive import CheckpointArchive
+from tenants.audit.chain import FIELDS, Checkpoint, CheckpointSigner, chain_of, genesis, link
+from tenants.audit.export import checkpoint_of
+from tenants.audit.tables import AuditCheckpoint, AuditEntry, AuditHour, AuditIntent
 from tenants.counters import insert_missing
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tenants.audit_chain import Checkpoint
+from tenants.audit.chain import Checkpoint
 
 TAIL_BYTES = 8_192  #: in which the last line lies: a checkpoint has 600 bytes
 

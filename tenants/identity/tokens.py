@@ -1,6 +1,6 @@
 """Short-lived signed tokens: for the end users of an application, and for what the operator does on a tenant's behalf.
 
-A token is verified without the database, and says what it allows of what the key behind it allows: `tenants.identity` lets
+A token is verified without the database, and says what it allows of what the key behind it allows: the authenticator lets
 nobody in whose key is gone.
 """
 

@@ -1,5 +1,5 @@
 """The append-only record of who did what. Entries hold ids, never text; nothing here updates one, and none waits for another:
-their place in the chain is given later, by `tenants.audit_sealer`.
+their place in the chain is given later, by `tenants.audit.sealer`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from config.clock import Clock
 from config.database import Database
 from config.ids import new_id
 from config.kept import execute
-from tenants.audit_tables import AuditEntry, AuditIntent
+from tenants.audit.tables import AuditEntry, AuditIntent
 from tenants.context import Principal
 from tenants.counters import table_of
 

@@ -16,9 +16,9 @@ import jwt
 from config.clock import Clock
 from config.errors import NotFound, storable
 from tenants.context import TENANT_SCOPES, Principal, PrincipalKind, Scope
-from tenants.oidc_keys import SigningKeys
+from tenants.identity.oidc_keys import SigningKeys
+from tenants.identity.tokens import MAX_BOUND_CHARS, MAX_BOUNDS, MAX_SUBJECT_CHARS
 from tenants.registry import TenantRegistry
-from tenants.tokens import MAX_BOUND_CHARS, MAX_BOUNDS, MAX_SUBJECT_CHARS
 
 MAX_CHARS = 16_384  #: of a token
 LEEWAY_S = 30  #: that the provider's clock and this one may differ

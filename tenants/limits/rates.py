@@ -100,7 +100,7 @@ class Rates:
         if self._keeps_spent:
             self._spent[rate.bucket] = self._spent.get(rate.bucket, 0.0) + seconds
 
-    # --- exchange with other processes: `tenants.shared_rates`
+    # --- exchange with other processes: `tenants.limits.shared_rates`
 
     def take_spent(self) -> dict[str, float]:
         """Seconds that were taken from each bucket since this was last asked; from the first time on they are kept."""

@@ -1,7 +1,7 @@
 """A bearer credential becomes a principal, and for tenants a context. The one place where requests get either.
 
 What the database says of a key and its tenant is kept in memory, so that a request runs no SQL here. It is trusted for
-`tenants.changes.TRUST_S` after a look at what changed, of which there is one for all requests of that time; without such a
+`changes.TRUST_S` after a look at what changed, of which there is one for all requests of that time; without such a
 look the database is asked, and where that does not answer nobody is let in.
 """
 
@@ -18,13 +18,13 @@ from sqlmodel import col, select
 from config.clock import Clock, system_clock
 from config.database import Database
 from config.errors import Unauthenticated
-from tenants.changes import Changes
 from tenants.context import Principal, PrincipalKind, Scope, TenantContext
-from tenants.keys import KeyRing, is_genuine, key_id_of
-from tenants.oidc import OidcUsers
+from tenants.identity.changes import Changes
+from tenants.identity.keys import KeyRing, is_genuine, key_id_of
+from tenants.identity.oidc import OidcUsers
+from tenants.identity.tokens import Claims, TokenSigner, within
 from tenants.standing import ACTIVE, Standing, standing_of
 from tenants.tables import ApiKey, Tenant
-from tenants.tokens import Claims, TokenSigner, within
 
 MAX_KEPT = 10_000  #: keys; 2 kB each
 REFUSED = "Send a valid key as `Authorization: Bearer <key>`."

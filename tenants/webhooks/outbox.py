@@ -22,8 +22,8 @@ from config.ids import new_id
 from tenants.context import TenantContext
 from tenants.events import DAY_MS, emit
 from tenants.tables import Event
-from tenants.webhook_rules import FAILING, GONE, TEST, Outcome, gives_up, next_try, pause_ms, wants
-from tenants.webhook_tables import WebhookDelivery, WebhookEndpoint
+from tenants.webhooks.rules import FAILING, GONE, TEST, Outcome, gives_up, next_try, pause_ms, wants
+from tenants.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 PAGE = 200  # events that become deliveries in one transaction
 MAX_PENDING = 1_000  # deliveries of an endpoint; what follows stays in the outbox until there is room

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from config.clock import isoformat
 from config.errors import InvalidInput, storable
-from tenants.webhook_tables import WebhookDelivery
+from tenants.webhooks.tables import WebhookDelivery
 
 MAX_ENDPOINTS = 16  # of a tenant
 MAX_GLOBS, MAX_DESCRIPTION_CHARS = 32, 200

@@ -14,8 +14,8 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput
 from tenants.events import emit
-from tenants.plans import LIMITS, LimitsInForce, check_override, require_limit
-from tenants.quotas import COUNTED, used_of
+from tenants.limits.plans import LIMITS, LimitsInForce, check_override, require_limit
+from tenants.limits.quotas import COUNTED, used_of
 from tenants.registry import changeable
 from tenants.tables import LimitOverride, Tenant
 

@@ -199,13 +199,13 @@ def test_context_and_text_cannot_trade_places() -> None:
 
 @pytest.mark.parametrize("unit", ["\u4e2d", "a.", "> ", "[a]: b\n", "word ", "# H\n\ntext\n\n"])
 def test_a_long_text_without_places_to_cut_is_split_in_linear_time_and_loses_nothing(chunker: Chunker, unit: str) -> None:
-    """Quadratic before: 87 s for 320,000 characters of Chinese. Twice the text may take three times as long, not four."""
+    """Quadratic before: 87 s for 320,000 characters of Chinese. Four times the text may take nine times as long."""
     seconds = {}
-    for length in (60_000, 120_000):
+    for length in (30_000, 120_000):
         text = unit * (length // len(unit))
         pieces = list(chunker.split(text, MARKDOWN, title=""))
         seconds[length] = cpu_seconds(lambda text=text: [*chunker.split(text, MARKDOWN, title="")])  # type: ignore[misc]
         assert all(text[piece.start : piece.end] == piece.text for piece in pieces)
         covered = "".join("".join(piece.text.split()) for piece in pieces)
         assert covered == "".join(text.split())
-    assert seconds[120_000] < 3 * seconds[60_000] + 0.5
+    assert seconds[120_000] < 9 * seconds[30_000] + 0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import time
 from pathlib import Path
 
 import pytest
@@ -97,23 +96,22 @@ def test_a_list_is_numbered_from_where_it_says() -> None:
 
 @pytest.mark.parametrize("part", ["<li>x", "<tr><td>x<td>y", "<li><b>x</b>"])
 def test_a_page_is_read_in_linear_time(part: str) -> None:
-    """Twice the page may take three times as long, not four."""
+    """Four times the page may take nine times as long, not sixteen."""
     seconds = []
-    for count in (3_000, 6_000):
+    for count in (1_500, 6_000):
         page = f"<ol>{part * count}" if "li" in part else f"<table>{part * count}"
         assert _read(page).text.count("x") == count
         seconds.append(cpu_seconds(lambda page=page: _read(page)))  # type: ignore[misc]
-    assert seconds[1] < 3 * seconds[0] + 0.1
+    assert seconds[1] < 9 * seconds[0] + 0.1
 
 
 def test_nested_marks_are_looked_through_once() -> None:
     seconds = []
     for mark in ("", "aria-hidden=true class=cookie-banner"):
         page = f"<div {mark}>" * 200 + "<b>x</b>" * 4_000 + "x" * 6_000 + "<p>y"
-        began = time.process_time()
         assert _read(page).text.endswith("y")
-        seconds.append(time.process_time() - began)
-    assert seconds[1] < 2 * seconds[0] + 0.1
+        seconds.append(cpu_seconds(lambda page=page: _read(page)))  # type: ignore[misc]
+    assert seconds[1] < 5 * seconds[0] + 0.1
 
 
 def test_what_is_below_an_element_is_not_looked_through_once_for_each_above_it() -> None:
@@ -121,7 +119,7 @@ def test_what_is_below_an_element_is_not_looked_through_once_for_each_above_it()
     for depth in (40, 400):
         page = "<div>" * depth + "<b>x</b>" * 4_000
         seconds.append(cpu_seconds(lambda page=page: _read(page)))  # type: ignore[misc]
-    assert seconds[1] < 3 * seconds[0] + 0.1
+    assert seconds[1] < 5 * seconds[0] + 0.1
 
 
 def test_a_page_is_read_to_the_depth_that_is_promised() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from rag.store.memory import MemoryStore
 from tenants.context import Scope
 from tenants.deletions import Deletions
 from tenants.identity.authenticator import Identifier
-from tenants.identity.keys import KeyRing
+from tenants.identity.keys import KeyRing, key_id_of
 from tenants.identity.tokens import TokenSigner, Wish
 from tenants.importing import MAX_LINES, TenantImport
+from tenants.ledger.policy import BudgetPolicy
 from tenants.limits.overrides import Overrides
-from tenants.limits.plans import LIMITS, LimitsInForce, Plans
+from tenants.limits.plans import LIMITS, MONTHLY, LimitsInForce, Plans
 from tenants.registry import MAX_DETAILS, TenantRegistry
 from tenants.standing import ACTIVE, Standing
 from tenants.tables import Event, Tenant, TenantDeletion
@@ -133,6 +134,34 @@ def test_an_override_holds_at_once_for_its_tenant_until_it_expires(
         overrides.remove("a", name)
 
 
+def test_monthly_tokens_that_would_never_hold_are_refused(
+    database: Database, clock: SetClock, registry: TenantRegistry
+) -> None:
+    limits = LimitsInForce(database, clock, PLANS)
+    overrides = Overrides(database, clock, limits)
+
+    def set_to(tokens: int | None) -> int | None:
+        registry.update("a", {"monthly_tokens": tokens})
+        limits.forget("a")
+        return limits.of("a").embedding_tokens_month
+
+    overrides.put("a", MONTHLY, 7, until=NOON + 50, reason="for a while")
+    assert set_to(5) == 7
+    clock.now += 50
+    assert limits.of("a").embedding_tokens_month == 5, "an override that ends leaves it standing"
+    for until in (None, clock.now + 50):  # for good, and under one that ends
+        overrides.put("a", MONTHLY, 9 if until is None else 8, until=until, reason="")
+        for tokens in (6, None):
+            with pytest.raises(Conflict) as refused:
+                set_to(tokens)
+            assert refused.value.field == "monthly_tokens"
+    registry.update("a", {"plan": "starter", "monthly_tokens": 5})  # what is so already
+    assert registry.update("b", {"monthly_tokens": 6}).monthly_tokens == 6
+    assert set_to(9) == 8, "it is what holds then"
+    overrides.remove("a", MONTHLY)
+    assert set_to(6) == 6
+
+
 # --- import
 
 
@@ -160,6 +189,8 @@ def test_a_table_makes_tenants_line_by_line_and_sent_again_changes_nothing(regis
     assert (updated.status, updated.tenant_id) == ("updated", oak.id)
     assert registry.get("oak").details == {"crm": "4711", "region": "north"}
     assert registry.get("b").changed_at == 0
+    wrong = importing.run("name,monthly_tokens\n" + "".join(f"oak,{'0' * 20}{'9' * more}\n" for more in (1, 21, 5_000)))
+    assert [one.status for one in wrong] == ["refused"] * 3
     [created] = importing.run("name\nlarch\n")
     assert created.status == "created"
     assert registry.get("larch").monthly_tokens == 9
@@ -292,7 +323,15 @@ def test_a_tenant_that_is_being_deleted_is_let_in_nowhere(world: World) -> None:
             identifier.identify(credential)
     with pytest.raises(CarrelError):
         world.bring(ASH, "late", "oak pine")
-    for change in (lambda: world.registry.suspend(ash, reads=True), lambda: world.registry.update(ash, {"plan": None})):
+    budgets = BudgetPolicy(world.database, system_clock, LimitsInForce(world.database, system_clock, PLANS))
+    changes: list[Callable[[], object]] = [
+        lambda: world.registry.suspend(ash, reads=True),
+        lambda: world.registry.update(ash, {"plan": None}),
+        lambda: keys.create(ash, name="y", scopes=[Scope.QUERY]),
+        lambda: keys.rotate(key_id_of(key), overlap_s=0),
+        lambda: budgets.change(ash, "llm", "day", {"tokens": 1}),
+    ]
+    for change in changes:
         with pytest.raises(Conflict):
             change()
     world.bring(ELM, "mine", "oak pine")

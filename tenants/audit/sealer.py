@@ -48,6 +48,7 @@ class Sealer:
         self._database, self._clock, self._signer = database, clock, signer
         self._archive, self._keep_days = archive, keep_days
         self._archived = False  # whether what an earlier process left was looked after
+        self._through = ""  # the last chain that had its turn, if not all had
 
     def run_once(self) -> int:
         """Seal what waits; return how many entries. Beyond BATCHES of a chain the rest waits for the next run."""
@@ -63,10 +64,15 @@ class Sealer:
         return sealed
 
     def _waiting(self) -> list[str | None]:
-        """Chains with entries that are not sealed."""
-        statement = sa.select(_ENTRIES.c.tenant_id).where(_ENTRIES.c.position.is_(None)).distinct().limit(CHAINS)
+        """Chains with entries that are not sealed: the operators', and behind those that had their turn some tenants'."""
+        owner = _ENTRIES.c.tenant_id
+        unsealed = sa.select(owner).where(_ENTRIES.c.position.is_(None))
+        following = unsealed.where(owner > self._through).distinct().order_by(owner).limit(CHAINS)
         with self._database.system_read() as session:
-            return [*session.execute(statement).scalars()]
+            operators = session.execute(unsealed.where(owner.is_(None)).limit(1)).scalars().all()
+            found = [*session.execute(following).scalars()]
+        self._through = found[-1] if len(found) == CHAINS else ""
+        return [*operators, *found]
 
     def _seal(self, tenant_id: str | None) -> int:
         chain, own = chain_of(tenant_id), col(AuditEntry.tenant_id) == tenant_id

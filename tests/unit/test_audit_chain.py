@@ -48,6 +48,15 @@ def test_what_is_not_sealed_yet_is_named_as_such(record: Record) -> None:
     assert (report.entries, report.unsealed, report.through) == (3, 1, 3)
 
 
+def test_chains_that_always_have_something_hold_up_no_other(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenants.audit.sealer.CHAINS", 1)
+    for number in range(4):
+        for tenant_id in ("a", "b", None):
+            record.log.append(event(tenant_id, number))
+        record.sealer.run_once()
+    assert [len(record.rows(tenant_id)) >= 2 for tenant_id in ("a", "b", None)] == [True] * 3
+
+
 # --- tampering. Each returns the positions that may be named, the first of which must be.
 
 Tampering = Callable[[Record, int, int], tuple[set[int], set[str]]]

@@ -43,7 +43,11 @@ def test_ids_of_one_millisecond_sort_as_they_were_made_whoever_asked(monkeypatch
 
 @pytest.mark.parametrize(
     ("unix_ms", "shown"),
-    [(0, "1970-01-01T00:00:00.000Z"), (1_773_144_000_007, "2026-03-10T12:00:00.007Z"), (999, "1970-01-01T00:00:00.999Z")],
+    [
+        *((0, "1970-01-01T00:00:00.000Z"), (1_773_144_000_007, "2026-03-10T12:00:00.007Z"), (999, "1970-01-01T00:00:00.999Z")),
+        *((253_402_300_799_999, "9999-12-31T23:59:59.999Z"), (253_402_343_999_000, "9999-12-31T23:59:59.999Z")),
+        *((-62_135_647_200_000, "0001-01-01T00:00:00.000Z"), (2**63 - 1, "9999-12-31T23:59:59.999Z")),
+    ],
 )
 def test_times_are_shown_in_utc_with_milliseconds(unix_ms: int, shown: str) -> None:
     assert isoformat(unix_ms) == shown

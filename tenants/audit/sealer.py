@@ -21,6 +21,7 @@ from tenants.audit.chain import FIELDS, Checkpoint, CheckpointSigner, chain_of, 
 from tenants.audit.export import checkpoint_of
 from tenants.audit.tables import AuditCheckpoint, AuditEntry, AuditHour, AuditIntent
 from tenants.counters import insert_missing
+from tenants.tables import Tenant
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +196,8 @@ def _row(checkpoint: Checkpoint, tenant_id: str | None) -> AuditCheckpoint:
 
 
 def _count(session: Session, rows: Sequence[AuditEntry]) -> None:
-    """Add the entries to the sums of their hours, in the transaction that seals them: each counts once."""
+    """Add the entries to the sums of their hours, in the transaction that seals them: each counts once. Of a tenant that was
+    deleted there are none any more."""
     sums: dict[tuple[str, int], Counter[str]] = {}
     for row in rows:
         if row.tenant_id is not None:
@@ -204,7 +206,10 @@ def _count(session: Session, rows: Sequence[AuditEntry]) -> None:
             counted["queries"] += row.action in QUERIES
             counted["denied"] += row.decision == "denied"
             counted["failed"] += row.status >= 500 or row.status == 0
+    there = {*session.scalars(select(col(Tenant.id)).where(col(Tenant.id).in_({tenant_id for tenant_id, _ in sums})))}
     for (tenant_id, hour), amounts in sums.items():
+        if tenant_id not in there:
+            continue
         key = {"tenant_id": tenant_id, "hour": hour}
         insert_missing(session, AuditHour, key | dict.fromkeys(("requests", "queries", "denied", "failed"), 0))
         more = {name: _HOURS.c[name] + amount for name, amount in amounts.items()}

@@ -33,6 +33,7 @@ from tenants.limits.plans import LIMITS, MONTHLY, LimitsInForce, Plans
 from tenants.registry import MAX_DETAILS, TenantRegistry
 from tenants.standing import ACTIVE, Standing
 from tenants.tables import Event, Tenant, TenantDeletion
+from tests.audit_record import Record
 from tests.unit.conftest import NOON, SetClock
 from tests.world import TENANTS, World
 
@@ -309,6 +310,25 @@ def test_of_a_deleted_tenant_nothing_is_left_in_any_table_and_of_another_everyth
         audit = sa.select(sa.func.count()).select_from(SQLModel.metadata.tables["audit_entries"])
         assert session.connection().scalar(audit) == 2
     world.registry.create(ASH, monthly_tokens=None)  # the name is free
+
+
+def test_a_deleted_tenants_record_is_verifiable_until_it_ends_by_age(world: World, clock: SetClock) -> None:
+    ash, elm = (world.contexts[name].tenant_id for name in TENANTS)
+    record = Record(world.database, clock)
+    for owner in (ash, elm):
+        record.fill(owner, 2)
+    deletion = Deletions(world.database, clock).request(ash)
+    _done(world, deletion)
+    assert Deletions(world.database, clock).of(ash) == Deletions(world.database, clock).get(deletion.id)
+    assert Deletions(world.database, clock).of(elm) is None
+    record.fill(ash, 1, first=2)  # of a request that was under way
+    for owner, entries in ((ash, 3), (elm, 2)):
+        report = record.verified(owner)
+        assert (report.findings, report.entries, report.through) == ([], entries, entries)
+    assert _left(world, ash) == {}, "no sums by hour either"
+    clock.now += 40 * 24 * 3_600_000
+    assert record.sealer.purge() == 5
+    assert [record.rows(owner) for owner in (ash, elm)] == [[], []]
 
 
 def test_a_tenant_that_is_being_deleted_is_let_in_nowhere(world: World) -> None:

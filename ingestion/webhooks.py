@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from config.errors import CarrelError
+from config.errors import CarrelError, NotFound
 from ingestion.fetch.poster import Poster
 from tenants.context import TenantContext
 from tenants.webhooks.endpoints import Webhooks
@@ -27,7 +27,7 @@ SLICE, SLICE_S = 20, 10.0  # deliveries of an endpoint before others have a turn
 LOOK_EVERY_S = 1.0
 LOOK_AT = 200  # endpoints that are asked for at once: more than a tenant has, so that one whose share is used hides nobody
 
-#: The context in which the worker acts for a tenant, by its id and for whom.
+#: The context in which the worker acts for a tenant, by its id and for whom. Raises NotFound.
 ContextOf = Callable[[str, str], TenantContext]
 
 
@@ -82,7 +82,10 @@ class WebhookSender:
                 break
             if shares[ready.tenant_id] >= self._share:
                 continue
-            context = self._context_of(ready.tenant_id, ready.endpoint_id)
+            try:
+                context = self._context_of(ready.tenant_id, ready.endpoint_id)
+            except NotFound:  # deleted a moment ago: it must not keep the others waiting
+                continue
             lease = self.outbox.claim(context, ready.endpoint_id)
             if lease is not None:
                 self._running[self._pool.submit(self._serve, lease)] = ready

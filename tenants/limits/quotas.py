@@ -134,6 +134,11 @@ def used_of(session: Session, tenant_id: str, *, held: bool = False) -> Counts:
     return NOTHING if row is None else Counts(*row)
 
 
+def hold(session: Session, tenant_id: str) -> None:
+    """Until the transaction ends nobody else holds the tenant's row: of what no plan counts, no two pass a bound together."""
+    used_of(session, tenant_id, held=True)
+
+
 def set_counts(session: Session, tenant_id: str, counts: Counts) -> None:
     """What a recount found, by whoever holds the row."""
     given = {f"is_{name}": getattr(counts, name) for name in COUNTED}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlmodel import select
@@ -15,7 +16,9 @@ from carrel_client.webhooks import verify
 from config.database import Database
 from config.errors import Conflict, InvalidInput, NotFound, UrlRefused
 from ingestion import webhooks as sender
+from tenants.context import TenantContext
 from tenants.events import DAY_MS, EventLog
+from tenants.limits.quotas import open_counts
 from tenants.tables import TenantSecret
 from tenants.webhooks import endpoints as webhooks
 from tenants.webhooks import outbox as webhook_outbox
@@ -421,11 +424,40 @@ def test_what_is_changed_holds_from_the_next_message_on(desk: Desk) -> None:
         assert len(second.messages) == 1
 
 
-@ON_SQLITE
-def test_a_tenant_has_a_bounded_number(desk: Desk) -> None:
-    for _ in range(MAX_ENDPOINTS):
+def test_a_tenant_has_a_bounded_number_by_however_many_at_once(desk: Desk) -> None:
+    with desk.database.system_write() as session:
+        for tenant in "ab":
+            open_counts(session, tenant)
+    for _ in range(MAX_ENDPOINTS - 2):
         desk.hook("a", NOWHERE)
-    with pytest.raises(InvalidInput):
-        desk.hook("a", NOWHERE)
+    start = threading.Barrier(6)
+
+    def another(_number: int) -> bool:
+        start.wait(20)
+        try:
+            desk.hook("a", NOWHERE)
+        except InvalidInput:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        made = [*pool.map(another, range(6))]
+    assert sum(made) == 2
     desk.hook("b", NOWHERE)
     assert len(desk.of("a").list(after=None, limit=100)) == MAX_ENDPOINTS
+
+
+def test_a_tenant_that_is_gone_keeps_no_other_waiting(desk: Desk) -> None:
+    def found(tenant_id: str, whom: str) -> TenantContext:
+        if tenant_id == "a":
+            raise NotFound("There is no such tenant.")
+        return context_of(tenant_id, whom)
+
+    desk.sender._context_of = found
+    with receiver() as orphaned, receiver() as well:
+        desk.hook("a", orphaned.url)
+        desk.hook("b", well.url)
+        desk.say("a", "document.live")
+        desk.say("b", "document.live")
+        desk.sender.run_once()
+        assert (well.types, orphaned.types) == (["document.live"], [])

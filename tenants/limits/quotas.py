@@ -135,8 +135,11 @@ def used_of(session: Session, tenant_id: str, *, held: bool = False) -> Counts:
 
 
 def hold(session: Session, tenant_id: str) -> None:
-    """Until the transaction ends nobody else holds the tenant's row: of what no plan counts, no two pass a bound together."""
-    used_of(session, tenant_id, held=True)
+    """Until the transaction ends nobody else holds the tenant's row: of what no plan counts, no two pass a bound together, and
+    nothing is added to a tenant that is being deleted."""
+    _make(session, tenant_id)
+    if session.scalar(_CLOSED, {"tenant": tenant_id}) is not False:
+        raise _gone()
 
 
 def set_counts(session: Session, tenant_id: str, counts: Counts) -> None:
@@ -203,5 +206,6 @@ _CHANGE = (
 _SET = sa.update(QuotaUse).where(_MINE).values({name: _big(f"is_{name}") for name in COUNTED})
 _CLOSE = sa.update(QuotaUse).where(_MINE).values(closed=True)
 _USED = select(*(_column(name) for name in COUNTED)).where(_MINE)
+_CLOSED = select(col(QuotaUse.closed)).where(_MINE).with_for_update()
 _USED_HELD = _USED.with_for_update()
 _EXISTS = select(col(Tenant.id)).where(col(Tenant.id) == sa.bindparam("tenant"), col(Tenant.deleted_at).is_(None))

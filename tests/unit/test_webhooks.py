@@ -14,11 +14,11 @@ from standardwebhooks import Webhook
 from api.schemas.jobs import EventOut
 from carrel_client.webhooks import verify
 from config.database import Database
-from config.errors import Conflict, InvalidInput, NotFound, UrlRefused
+from config.errors import Conflict, InvalidInput, NotFound, Unauthenticated, UrlRefused
 from ingestion import webhooks as sender
 from tenants.context import TenantContext
+from tenants.deletions import Deletions
 from tenants.events import DAY_MS, EventLog
-from tenants.limits.quotas import open_counts
 from tenants.tables import TenantSecret
 from tenants.webhooks import endpoints as webhooks
 from tenants.webhooks import outbox as webhook_outbox
@@ -425,9 +425,6 @@ def test_what_is_changed_holds_from_the_next_message_on(desk: Desk) -> None:
 
 
 def test_a_tenant_has_a_bounded_number_by_however_many_at_once(desk: Desk) -> None:
-    with desk.database.system_write() as session:
-        for tenant in "ab":
-            open_counts(session, tenant)
     for _ in range(MAX_ENDPOINTS - 2):
         desk.hook("a", NOWHERE)
     start = threading.Barrier(6)
@@ -445,6 +442,14 @@ def test_a_tenant_has_a_bounded_number_by_however_many_at_once(desk: Desk) -> No
     assert sum(made) == 2
     desk.hook("b", NOWHERE)
     assert len(desk.of("a").list(after=None, limit=100)) == MAX_ENDPOINTS
+
+
+def test_a_tenant_that_is_being_deleted_makes_none(desk: Desk) -> None:
+    Deletions(desk.database, desk.clock).request("a")
+    with pytest.raises(Unauthenticated):
+        desk.hook("a", NOWHERE)
+    desk.hook("b", NOWHERE)
+    assert desk.of("a").list(after=None, limit=100) == []
 
 
 def test_a_tenant_that_is_gone_keeps_no_other_waiting(desk: Desk) -> None:

@@ -273,8 +273,10 @@ def test_an_export_can_begin_in_the_middle(record: Record) -> None:
     report = record.verified(from_position=15)
     assert report.sound, report.findings
     assert (report.after, report.entries, report.through) == (10, 20, 30)
+    behind = record.verified(from_position=2**70)
+    assert (behind.findings, behind.after, behind.entries) == ([], 30, 0)
 
 
 def test_more_findings_than_are_listed_are_counted() -> None:
-    report = verify(["nonsense"] * 1_500)
+    report = verify([*["nonsense"] * 1_499, "[" * 100_000])
     assert (len(report.findings), report.more_findings) == (1_000, 501)

@@ -20,6 +20,7 @@ from sqlmodel import SQLModel, col, select
 
 from config.clock import Clock
 from config.database import Database
+from config.errors import Unavailable
 from ingestion.blobs import BlobStore
 from ingestion.counting import follow
 from ingestion.jobs.tables import Job
@@ -68,7 +69,12 @@ class TenantRemoval:
             deletions = session.scalars(running.limit(PAGE)).all()
         until = time.monotonic() + SLICE_S
         for deletion in deletions:
-            self._go_on(deletion, until)
+            try:
+                self._go_on(deletion, until)
+            except Unavailable:
+                raise  # a part that all of them need
+            except Exception:
+                log.exception("a tenant's deletion failed; it is tried again", extra={"deletion": deletion.id})
 
     def _go_on(self, deletion: TenantDeletion, until: float) -> None:
         context = self._registry.context_of_job(deletion.tenant_id, deletion.id)

@@ -19,7 +19,7 @@ from ingestion.jobs.jobs import Jobs
 from ingestion.removal import tenants as tenant_removal
 from ingestion.removal.tenants import KEPT, TenantRemoval, owned_tables
 from ingestion.repair.quotas import check_quotas
-from rag.corpus import Collection, Document
+from rag.corpus import Collection, Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tenants.context import Scope
 from tenants.deletions import Deletions
@@ -432,6 +432,25 @@ def _run_until_its(world: World, number: int, patch: pytest.MonkeyPatch) -> bool
         except Killed:
             return True
     return False
+
+
+def test_a_deletion_that_fails_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.fill()
+    deletions = Deletions(world.database, system_clock)
+    first, second = (deletions.request(world.contexts[name].tenant_id) for name in TENANTS)
+    world.run_jobs()
+    delete, of_first = world.blobs.delete_owned, {version.id for version in world.all(ASH, DocumentVersion)}
+
+    def broken(owner: str) -> None:
+        if owner in of_first:
+            raise PermissionError(owner)
+        delete(owner)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(world.blobs, "delete_owned", broken)
+        _done(world, second)
+        assert deletions.get(first.id).state == "running"
+    _done(world, first)
 
 
 def test_a_deletion_that_waits_leaves_the_others_counts_alone(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import stat
 import time
@@ -63,6 +64,18 @@ def test_a_shown_time_means_the_same_moment(unix_ms: int) -> None:
 
 def test_the_systems_clock_counts_milliseconds() -> None:
     assert abs(system_clock() - time.time() * 1000) < 5_000
+
+
+def test_a_secret_file_and_its_name_are_on_the_disk_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "kept" / "key", []
+
+    def sync(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").resolve(), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert secret_file(path, lambda: "x") == "x"
+    assert [there for _, there in synced] == [False, True]
+    assert synced[1][0] == path.parent
 
 
 def test_a_secret_file_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:

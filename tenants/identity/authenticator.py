@@ -173,6 +173,8 @@ class Identifier:
     # --- what is kept
 
     def _forget(self, changed: set[str] | None) -> None:
+        if changed == set():  # nearly always
+            return
         with self._lock:
             self._forgotten += 1
             for key_id, kept in [*self._kept.items()]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from config.errors import CarrelError, NotFound
+from config.vault import CannotOpen
 from ingestion.fetch.poster import Poster
 from tenants.context import TenantContext
 from tenants.webhooks.endpoints import Webhooks
@@ -110,9 +111,13 @@ class WebhookSender:
 
     def _try(self, lease: SendLease, due: Due) -> Outcome:
         body = body_of(due.delivery)
-        signed = self._webhooks.for_tenant(lease.context).signed(lease.endpoint_id, message_id=due.delivery.event_id, body=body)
+        webhooks = self._webhooks.for_tenant(lease.context)
         try:
+            signed = webhooks.signed(lease.endpoint_id, message_id=due.delivery.event_id, body=body)
             answer = self._poster.post(due.url, body, signed)
+        except CannotOpen:  # a failure like others, so that one day it is given up and its events are let go
+            log.exception("the secret of a webhook cannot be opened", extra={"webhook": lease.endpoint_id})
+            return Outcome(error="The service cannot open the webhook's secret.")
         except CarrelError as error:
             return Outcome(error=error.detail)
         if 200 <= answer.status < 300:

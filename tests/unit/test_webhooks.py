@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlmodel import select
+import sqlalchemy as sa
+from sqlmodel import col, select
 from standardwebhooks import Webhook
 
 from api.schemas.jobs import EventOut
@@ -390,6 +391,25 @@ def test_secrets_are_sealed_and_both_sign_while_they_overlap(desk: Desk) -> None
             sealed = [row.sealed for row in session.scalars(select(TenantSecret))]
         assert len(sealed) == 1
         assert not any(each.secret.encode() in sealed[0] for each in (made, renewed))
+
+
+@ON_SQLITE
+def test_a_secret_that_cannot_be_opened_is_a_failure_that_is_given_up_one_day(desk: Desk) -> None:
+    with receiver() as there:
+        sealed, other = desk.hook("a", there.url), desk.hook("b", there.url)
+        with desk.database.system_write() as session:
+            session.execute(sa.update(TenantSecret).where(col(TenantSecret.tenant_id) == "a").values(sealed=b"x" * 99))
+        for tenant in "ab":
+            desk.say(tenant, "document.live")
+        desk.later(0)
+        assert (desk.states("a", sealed), desk.states("b", other)) == (["pending"], ["delivered"])
+        [delivery] = desk.of("a").deliveries(sealed.row.id, limit=10)
+        assert (delivery.attempts, delivery.last_error) == (1, "The service cannot open the webhook's secret.")
+        for _ in range(10):
+            desk.say("a", "document.live")
+            desk.later(24 * 3600)
+        assert desk.of("a").get(sealed.row.id).disabled_reason == "failing"
+        assert len(there.messages) == 1
 
 
 def test_what_is_deleted_is_gone_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

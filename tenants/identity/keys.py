@@ -21,12 +21,13 @@ from config.errors import Conflict, InvalidInput, NotFound, storable
 from config.ids import new_id
 from tenants.context import TENANT_SCOPES, Scope
 from tenants.events import emit
+from tenants.identity.tokens import MAX_BOUNDS, check_bounds
 from tenants.registry import changeable
 from tenants.tables import ApiKey
 
 FIND_KEY = "carrel_find_key"  #: PostgreSQL's function that looks a key up before its tenant is known
 SECRET_BYTES = 32  # 256 random bits: guessing is hopeless, and a plain hash is enough to store
-MAX_NAME_CHARS, MAX_BOUNDS, MAX_BOUND_CHARS = 100, 100, 100
+MAX_NAME_CHARS = 100
 MAX_OVERLAP_S = 30 * 24 * 3600
 NOTED_AT_ONCE = 500  #: keys whose last use one transaction writes
 
@@ -256,8 +257,4 @@ def _check(
         raise InvalidInput(f"Scopes are some of {', '.join(allowed)}.", field="scopes")
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise InvalidInput(f"A key's name is 1 to {MAX_NAME_CHARS} characters.", field="name", limit=MAX_NAME_CHARS)
-    for field, values in (("collections", collections), ("labels", labels)):
-        if values is not None and len(values) > MAX_BOUNDS:
-            raise InvalidInput(f"At most {MAX_BOUNDS} {field}.", field=field, limit=MAX_BOUNDS)
-        if any(not 1 <= len(value) <= MAX_BOUND_CHARS for value in values or ()):
-            raise InvalidInput(f"Each of `{field}` is 1 to {MAX_BOUND_CHARS} characters.", field=field, limit=MAX_BOUND_CHARS)
+    check_bounds(collections, labels)

@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from config.errors import CarrelError
+from config.errors import CarrelError, NotFound
+from config.vault import CannotOpen
 from ingestion.fetch.poster import Poster
 from tenants.context import TenantContext
 from tenants.webhooks.endpoints import Webhooks
@@ -27,7 +28,7 @@ SLICE, SLICE_S = 20, 10.0  # deliveries of an endpoint before others have a turn
 LOOK_EVERY_S = 1.0
 LOOK_AT = 200  # endpoints that are asked for at once: more than a tenant has, so that one whose share is used hides nobody
 
-#: The context in which the worker acts for a tenant, by its id and for whom.
+#: The context in which the worker acts for a tenant, by its id and for whom. Raises NotFound.
 ContextOf = Callable[[str, str], TenantContext]
 
 
@@ -82,7 +83,10 @@ class WebhookSender:
                 break
             if shares[ready.tenant_id] >= self._share:
                 continue
-            context = self._context_of(ready.tenant_id, ready.endpoint_id)
+            try:
+                context = self._context_of(ready.tenant_id, ready.endpoint_id)
+            except NotFound:  # deleted a moment ago: it must not keep the others waiting
+                continue
             lease = self.outbox.claim(context, ready.endpoint_id)
             if lease is not None:
                 self._running[self._pool.submit(self._serve, lease)] = ready
@@ -107,9 +111,13 @@ class WebhookSender:
 
     def _try(self, lease: SendLease, due: Due) -> Outcome:
         body = body_of(due.delivery)
-        signed = self._webhooks.for_tenant(lease.context).signed(lease.endpoint_id, message_id=due.delivery.event_id, body=body)
+        webhooks = self._webhooks.for_tenant(lease.context)
         try:
+            signed = webhooks.signed(lease.endpoint_id, message_id=due.delivery.event_id, body=body)
             answer = self._poster.post(due.url, body, signed)
+        except CannotOpen:  # a failure like others, so that one day it is given up and its events are let go
+            log.exception("the secret of a webhook cannot be opened", extra={"webhook": lease.endpoint_id})
+            return Outcome(error="The service cannot open the webhook's secret.")
         except CarrelError as error:
             return Outcome(error=error.detail)
         if 200 <= answer.status < 300:

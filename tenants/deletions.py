@@ -39,6 +39,10 @@ class Deletions:
             raise NotFound("There is no such deletion.")
         return row
 
+    def of(self, tenant_id: str) -> TenantDeletion | None:
+        with self._database.system_read() as session:
+            return _of(session, tenant_id)
+
     def list(self, *, after: str | None, limit: int) -> list[TenantDeletion]:
         statement = select(TenantDeletion).order_by(col(TenantDeletion.id)).limit(limit)
         if after is not None:

@@ -20,6 +20,10 @@ from tenants.webhooks.tables import WebhookEndpoint
 
 PREFIX = re.compile(r"[a-z_]{1,32}(\.[a-z_]{0,32})?")
 DAY_MS = 24 * 3600 * 1000
+#: What `emit_once` says, of a day or a month. That it was said is known by the event itself: it is kept for as long as it could
+#: be said again.
+ONCE = ("budget.warned", "budget.exhausted", "usage.unusual")
+ONCE_KEPT_DAYS = 32
 PURGE_ROWS, PURGE_PAGES = 1_000, 1_000  # in one transaction, and in one call
 
 
@@ -30,7 +34,8 @@ def emit(session: Session, clock: Clock, tenant_id: str, event: str, subject: st
 
 
 def emit_once(database: Database, clock: Clock, scope: HasTenant, event: str, subject: str, **data: object) -> None:
-    """In a transaction of its own: one event of this type about this subject, however often and by whomever it is said."""
+    """In a transaction of its own: one event of this type, of ONCE, about this subject, however often and by whomever it is
+    said."""
     said = hashlib.sha256(f"{scope.tenant_id} {event} {subject}".encode()).hexdigest()
     name = f"evt_{said[:ID_LENGTH]}"
     with database.read(scope) as session:
@@ -51,11 +56,13 @@ class EventLog:
 
     def purge(self, older_than_days: int) -> int:
         """Delete old events of all tenants but those that a webhook still needs, in short transactions; return how many."""
-        before, purged = self._clock() - older_than_days * DAY_MS, 0
+        now, purged = self._clock(), 0
+        before = now - older_than_days * DAY_MS
+        free = _FREE.where(sa.or_(col(Event.type).not_in(ONCE), col(Event.at) < now - ONCE_KEPT_DAYS * DAY_MS))
         for _ in range(PURGE_PAGES):
             with self._database.system_write() as session:
                 # In the order of their numbers, which is that of their times but for writers that overtook one another.
-                oldest = session.execute(_FREE.order_by(col(Event.seq)).limit(PURGE_ROWS)).all()
+                oldest = session.execute(free.order_by(col(Event.seq)).limit(PURGE_ROWS)).all()
                 old = [seq for seq, at in oldest if at < before]
                 session.execute(sa.delete(Event).where(col(Event.seq).in_(old)), execution_options=_NO_SYNC)
             purged += len(old)

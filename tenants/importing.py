@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from tenants.tables import Tenant
 
 MAX_LINES = 1_000  # of one table
 METADATA = "metadata."  # columns of this prefix are metadata keys
+TOKENS = re.compile(r"[0-9]{1,20}")
 COLUMNS = ("name", "plan", "monthly_tokens")
 
 
@@ -93,7 +95,7 @@ def _given(row: Mapping[str, str]) -> dict[str, Any]:
     if plan := row.get("plan"):
         given["plan"] = plan
     if tokens := row.get("monthly_tokens"):
-        if tokens != "unlimited" and not (tokens.isascii() and tokens.isdigit() and int(tokens[:20]) <= MAX_TOKENS):
+        if tokens != "unlimited" and not (TOKENS.fullmatch(tokens) and int(tokens) <= MAX_TOKENS):
             raise InvalidInput(f"Tokens are 0 to {MAX_TOKENS}, or `unlimited`.", field="monthly_tokens", limit=MAX_TOKENS)
         given["monthly_tokens"] = None if tokens == "unlimited" else int(tokens)
     details = {key.removeprefix(METADATA): value for key, value in row.items() if key.startswith(METADATA) and value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,9 @@ from config.errors import Conflict, InvalidInput, NotFound, storable
 from config.ids import new_id
 from tenants.context import Principal, PrincipalKind, TenantContext
 from tenants.events import emit
+from tenants.limits.plans import MONTHLY
 from tenants.limits.quotas import open_counts
-from tenants.tables import Tenant
+from tenants.tables import LimitOverride, Tenant
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 MAX_DETAILS, MAX_DETAIL_CHARS = 16, 500  # of a tenant's metadata
@@ -100,6 +102,8 @@ class TenantRegistry:
             tenant = changeable(session, tenant_id)
             old = {name: getattr(tenant, name) for name in given}
             if old != given:
+                if given.get("monthly_tokens", tenant.monthly_tokens) != tenant.monthly_tokens:
+                    _require_effect(session, tenant_id, given["monthly_tokens"])
                 tenant.sqlmodel_update({**given, "changed_at": self._clock()})
                 session.add(tenant)
                 told = {name: getattr(tenant, name) for name in ("monthly_tokens", "plan")}
@@ -146,6 +150,15 @@ def changeable(session: Session, tenant_id: str) -> Tenant:
     if tenant.deleted_at is not None:
         raise Conflict("The tenant is being deleted.", field="tenant")
     return tenant
+
+
+def _require_effect(session: Session, tenant_id: str, monthly_tokens: int | None) -> None:
+    """Raise Conflict if an override without an end says otherwise: it stands over the tenant's monthly tokens."""
+    row = session.get(LimitOverride, (tenant_id, MONTHLY))
+    said = None if row is None else row.value if row.until is None else row.afterwards
+    if said is not None and json.loads(said) != monthly_tokens:
+        detail = f"An override of `{MONTHLY}` without an end says {said} and would stand over this: change or remove that."
+        raise Conflict(detail, field="monthly_tokens")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> dict[str, str]:

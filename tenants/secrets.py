@@ -20,6 +20,7 @@ from config.database import Database
 from config.errors import Conflict, InvalidInput, NotFound, TooLarge, storable
 from config.vault import CannotOpen, Vault
 from tenants.context import TenantContext
+from tenants.limits.quotas import hold
 from tenants.tables import TenantSecret
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._:-]{0,99}")
@@ -105,6 +106,7 @@ class TenantSecrets:
         now = self._parts.clock()
         row = session.scalars(_named(name).with_for_update()).first()
         if row is None:
+            hold(session, self._context.tenant_id)
             kept = session.scalars(sa.select(sa.func.count()).select_from(TenantSecret)).one()
             if kept >= MAX_SECRETS:
                 raise InvalidInput(f"A tenant keeps at most {MAX_SECRETS} secrets.", field="name", limit=MAX_SECRETS)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from api.cli.common import AsJson, operator, out, print_json, table
-from carrel_client import AdminAudit, Carrel
+from carrel_client import AdminAudit, Carrel, NotFoundError
 from config.errors import SetupError
 from config.settings import Settings
 from tenants.audit.archive import CheckpointArchive
@@ -22,7 +22,9 @@ from tenants.audit.verifier import Report, Verifier
 
 audit = typer.Typer(no_args_is_help=True, help="Show, export and verify the record of who did what.")
 
-OfTenant = Annotated[str | None, typer.Option("--tenant", "-t", help="Tenant, by name or id; as an operator.")]
+OfTenant = Annotated[
+    str | None, typer.Option("--tenant", "-t", help="Tenant, by name or id, a deleted one by its id; as an operator.")
+]
 OfOperators = Annotated[bool, typer.Option("--operators", help="The record of operators themselves.")]
 COLUMNS = ["at", "decision", "status", "principal", "action", "target", "position"]
 
@@ -145,12 +147,22 @@ def _of_service(
         yield _verified(client.audit.export(), keys, folder)
         return
     if tenant is not None:
-        yield _of_chain(client.admin.audit, client.admin.tenants.get(tenant).id, keys, folder)
+        yield _of_chain(client.admin.audit, _id_of(client, tenant), keys, folder)
         return
     yield _of_chain(client.admin.audit, None, keys, folder)
     if not operators:
         for each in client.admin.tenants.list():
             yield _of_chain(client.admin.audit, each.id, keys, folder)
+        for deletion in client.admin.tenants.deletions():
+            if deletion.state == "done":
+                yield _of_chain(client.admin.audit, deletion.tenant_id, keys, folder)
+
+
+def _id_of(client: Carrel, tenant: str) -> str:
+    try:
+        return client.admin.tenants.get(tenant).id
+    except NotFoundError:
+        return tenant  # of one that was deleted, which is named by its id
 
 
 def _of_chain(audit: AdminAudit, tenant_id: str | None, keys: list[str] | None, folder: Path | None) -> Report:

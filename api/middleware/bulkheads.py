@@ -108,7 +108,8 @@ class Bulkheads:
         if shed is None:
             raise refusal
         self._forget(shed)
-        shed.turn.set_exception(refusal)
+        if not shed.turn.done():  # as in `leave`
+            shed.turn.set_exception(refusal)
 
     def _lower_than(self, kind: OperationClass) -> Iterator[_Waiting]:
         """Who waits in a lower class, the lowest first; of the tenant with most the last."""

@@ -40,12 +40,12 @@ class Child:
     deaths: int = field(default=0)
 
     def start(self) -> None:
+        self.started = time.monotonic()
         command = command_of(*self.arguments, "--supervised")
         # Its own session: Ctrl-C reaches the supervisor only, which then stops the children in order.
         self.process = subprocess.Popen(  # noqa: S603  our own command line
             command, stdin=subprocess.PIPE, pass_fds=self.descriptors, start_new_session=True
         )
-        self.started = time.monotonic()
 
     def died(self) -> int | None:
         return None if self.process is None else self.process.poll()
@@ -142,7 +142,7 @@ class Supervisor:
             return status
         if child.restart_at == 0.0:
             child.deaths = 1 if now - child.started > STEADY_S else child.deaths + 1
-            pause = 0.0 if child.deaths == 1 else min(PAUSE_S * 2**child.deaths, MAX_PAUSE_S)
+            pause = 0.0 if child.deaths == 1 else min(PAUSE_S * 2 ** min(child.deaths, 10), MAX_PAUSE_S)
             child.restart_at = now + pause
             log.error(
                 "child died",
@@ -150,7 +150,10 @@ class Supervisor:
             )
         if now >= child.restart_at:
             child.restart_at = 0.0
-            child.start()
+            try:
+                child.start()
+            except OSError:  # no memory or no process left; the others go on, and the next look counts one death more
+                log.exception("child could not be started; it is tried again", extra={"child": child.name})
         return None
 
     def _ready(self) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from sqlalchemy.exc import SQLAlchemyError
-
 log = logging.getLogger(__name__)
 
 
@@ -51,5 +49,5 @@ class Upkeep:
     def _try(self, task: Task) -> None:
         try:
             task.work()
-        except SQLAlchemyError:
+        except Exception:
             log.exception("upkeep failed; it is tried again", extra={"task": task.name})

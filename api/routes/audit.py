@@ -28,7 +28,9 @@ class Lines(StreamingResponse):
 FromPosition = Annotated[
     int, Query(ge=1, description="Begin at the checkpoint that covers this position; 1 is all that is kept.")
 ]
-OfTenant = Annotated[Text | None, Query(description="A tenant, by name or id; left out, the record of operators.")]
+OfTenant = Annotated[
+    Text | None, Query(description="A tenant, by name or id, a deleted one by its id; left out, the record of operators.")
+]
 _LINES: dict[int | str, dict[str, Any]] = {
     200: {"description": "A header, entries with checkpoints among them, and an end; one a line.", "content": {MEDIA_TYPE: {}}}
 }
@@ -88,7 +90,10 @@ def _whole(tenant: TenantContext) -> TenantContext:
 
 
 async def _named(services: ApiServices, tenant: str | None) -> str | None:
-    return None if tenant is None else (await in_thread(services.core.registry.get, tenant)).id
+    if tenant is None:
+        return None
+    deletion = await in_thread(services.tenancy.deletions.of, tenant)  # by its id: its record is the operator's now
+    return deletion.tenant_id if deletion is not None else (await in_thread(services.core.registry.get, tenant)).id
 
 
 async def _page(

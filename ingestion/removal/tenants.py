@@ -3,8 +3,9 @@
     counted → hidden (no document is in any answer) → emptied (points, blobs, vectors in the cache; documents' rows)
     → once no job of the tenant is at work: every other row → the tenant itself, and the receipt
 
-How far it is follows from what is still there. So it may die at any instant, and be done by two at once. Audit entries stay:
-they are the operator's proof, and hold ids, never content.
+How far it is follows from what is still there. So it may die at any instant, and be done by two at once. Audit entries stay,
+with the checkpoints by which they are verified and end with their age: they are the operator's proof, and hold ids, never
+content.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlmodel import SQLModel, col, select
 
 from config.clock import Clock
 from config.database import Database
+from config.errors import Unavailable
 from ingestion.blobs import BlobStore
 from ingestion.counting import follow
 from ingestion.jobs.tables import Job
@@ -38,7 +40,7 @@ SLICE_S = 3.0  # of one call: others are looked after in between
 #: Requests that were let in before the deletion was asked for end in this time, or find nothing to write to.
 GRACE_MS = 5_000
 #: What stays, with who reads it then.
-KEPT = {"audit_entries": "the operator", "tenant_deletions": "the operator"}
+KEPT = dict.fromkeys(("audit_entries", "audit_checkpoints", "tenant_deletions"), "the operator")
 _NO_SYNC = {"synchronize_session": False}
 
 
@@ -67,7 +69,12 @@ class TenantRemoval:
             deletions = session.scalars(running.limit(PAGE)).all()
         until = time.monotonic() + SLICE_S
         for deletion in deletions:
-            self._go_on(deletion, until)
+            try:
+                self._go_on(deletion, until)
+            except Unavailable:
+                raise  # a part that all of them need
+            except Exception:
+                log.exception("a tenant's deletion failed; it is tried again", extra={"deletion": deletion.id})
 
     def _go_on(self, deletion: TenantDeletion, until: float) -> None:
         context = self._registry.context_of_job(deletion.tenant_id, deletion.id)

@@ -57,10 +57,6 @@ class Checkpoint:
     key: str
     signature: str = ""
 
-    @property
-    def is_cut(self) -> bool:
-        return self.first == 0
-
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Checkpoint:
         """Raise ValueError for what is none."""

@@ -19,6 +19,7 @@ from tenants.audit.record import AuditLog
 from tenants.audit.tables import AuditCheckpoint, AuditEntry
 
 PAGE = 500
+LAST_POSITION = 2**63 - 1  #: that databases can write
 LINES_BYTES = 64 * 1024  #: collected before they are handed on
 Record = Mapping[str, Any]
 
@@ -55,6 +56,7 @@ class AuditExport:
 
     def _anchor(self, tenant_id: str | None, from_position: int) -> Checkpoint | None:
         """What stands for the entries before: the newest checkpoint that ends before the position, or the cut."""
+        from_position = min(from_position, LAST_POSITION)
         statement = select(AuditCheckpoint).where(col(AuditCheckpoint.chain) == chain_of(tenant_id))
         before = statement.where(sa.or_(col(AuditCheckpoint.first) == 0, col(AuditCheckpoint.last) < from_position))
         if from_position <= 1:

@@ -21,6 +21,7 @@ from tenants.audit.chain import FIELDS, Checkpoint, CheckpointSigner, chain_of, 
 from tenants.audit.export import checkpoint_of
 from tenants.audit.tables import AuditCheckpoint, AuditEntry, AuditHour, AuditIntent
 from tenants.counters import insert_missing
+from tenants.tables import Tenant
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Sealer:
         self._database, self._clock, self._signer = database, clock, signer
         self._archive, self._keep_days = archive, keep_days
         self._archived = False  # whether what an earlier process left was looked after
+        self._through = ""  # the last chain that had its turn, if not all had
 
     def run_once(self) -> int:
         """Seal what waits; return how many entries. Beyond BATCHES of a chain the rest waits for the next run."""
@@ -63,10 +65,15 @@ class Sealer:
         return sealed
 
     def _waiting(self) -> list[str | None]:
-        """Chains with entries that are not sealed."""
-        statement = sa.select(_ENTRIES.c.tenant_id).where(_ENTRIES.c.position.is_(None)).distinct().limit(CHAINS)
+        """Chains with entries that are not sealed: the operators', and behind those that had their turn some tenants'."""
+        owner = _ENTRIES.c.tenant_id
+        unsealed = sa.select(owner).where(_ENTRIES.c.position.is_(None))
+        following = unsealed.where(owner > self._through).distinct().order_by(owner).limit(CHAINS)
         with self._database.system_read() as session:
-            return [*session.execute(statement).scalars()]
+            operators = session.execute(unsealed.where(owner.is_(None)).limit(1)).scalars().all()
+            found = [*session.execute(following).scalars()]
+        self._through = found[-1] if len(found) == CHAINS else ""
+        return [*operators, *found]
 
     def _seal(self, tenant_id: str | None) -> int:
         chain, own = chain_of(tenant_id), col(AuditEntry.tenant_id) == tenant_id
@@ -189,7 +196,8 @@ def _row(checkpoint: Checkpoint, tenant_id: str | None) -> AuditCheckpoint:
 
 
 def _count(session: Session, rows: Sequence[AuditEntry]) -> None:
-    """Add the entries to the sums of their hours, in the transaction that seals them: each counts once."""
+    """Add the entries to the sums of their hours, in the transaction that seals them: each counts once. Of a tenant that was
+    deleted there are none any more."""
     sums: dict[tuple[str, int], Counter[str]] = {}
     for row in rows:
         if row.tenant_id is not None:
@@ -198,7 +206,10 @@ def _count(session: Session, rows: Sequence[AuditEntry]) -> None:
             counted["queries"] += row.action in QUERIES
             counted["denied"] += row.decision == "denied"
             counted["failed"] += row.status >= 500 or row.status == 0
+    there = {*session.scalars(select(col(Tenant.id)).where(col(Tenant.id).in_({tenant_id for tenant_id, _ in sums})))}
     for (tenant_id, hour), amounts in sums.items():
+        if tenant_id not in there:
+            continue
         key = {"tenant_id": tenant_id, "hour": hour}
         insert_missing(session, AuditHour, key | dict.fromkeys(("requests", "queries", "denied", "failed"), 0))
         more = {name: _HOURS.c[name] + amount for name, amount in amounts.items()}

@@ -68,7 +68,7 @@ class Verifier:
                 raise ValueError("a line before the first or after the last")
             self._begun = True
             self._reads[record["kind"]](record)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._find("malformed", self._position, self._position, "A line is none of an export.")
 
     def finish(self) -> Report:

@@ -83,7 +83,8 @@ class Identifier:
         self._forgotten, self._lock = 0, threading.Lock()
         self._used: dict[str, int] = {}
         self._changes = Changes(database, clock, self._forget)
-        self.on_change: Callable[[str], None] = lambda _: None  #: told the id of each key and tenant that changed
+        #: Told the id of each key and tenant that changed; None: anything may have.
+        self.on_change: Callable[[str | None], None] = lambda _: None
 
     def identify(self, credential: str, address: str | None = None) -> Identity:
         """Raise Unauthenticated alike for what is missing, wrong, revoked, expired or not to be used from the address."""
@@ -172,18 +173,17 @@ class Identifier:
     # --- what is kept
 
     def _forget(self, changed: set[str] | None) -> None:
+        if changed == set():  # nearly always
+            return
         with self._lock:
             self._forgotten += 1
-            if changed is None:
-                self._kept, self._named = {}, {}
-                return
             for key_id, kept in [*self._kept.items()]:
-                if key_id in changed or _tenant_id(kept.identity) in changed:
+                if changed is None or key_id in changed or _tenant_id(kept.identity) in changed:
                     del self._kept[key_id]
             for name, identity in [*self._named.items()]:
-                if _tenant_id(identity) in changed:
+                if changed is None or _tenant_id(identity) in changed:
                     del self._named[name]
-        for one in changed:
+        for one in (None,) if changed is None else changed:
             self.on_change(one)
 
     def _look_up(self, key_id: str, secret: str | None) -> _Kept | None:

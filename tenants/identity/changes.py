@@ -1,8 +1,8 @@
 """Which keys and tenants changed of late: one cheap statement that lets a process trust what it keeps of them for a moment.
 
-Both tables have an indexed `changed_at`. A look reads what it says of the last minutes and compares it with what the last
-look read, so that neither a transaction that committed late nor a clock that runs behind hides a change. What this process
-changes itself it looks at with the next request.
+Both tables have an indexed `changed_at`. A look reads what it says of the time since the last look and of some minutes
+before that, and compares it with what the last look read, so that neither a transaction that committed late nor a clock that
+runs behind hides a change, however long nobody asked. What this process changes itself it looks at with the next request.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Changes:
     ) -> None:
         self._database, self._clock, self._forget, self._monotonic = database, clock, forget, monotonic
         self._seen: set[tuple[str, int]] = set()
+        self._looked_at = clock()  # before it nothing was kept
         self._trusted_until = 0.0
         self._looking = threading.Lock()
         _OF_THIS_PROCESS.add(self)
@@ -61,12 +62,12 @@ class Changes:
         with self._looking:
             if self.trusted_for() > 0:
                 return
-            began = self._monotonic()
+            began, now = self._monotonic(), self._clock()
             with self._database.system_read() as session:
-                rows = session.execute(_RECENT, {"since": self._clock() - LOOK_BACK_MS}).all()
+                rows = session.execute(_RECENT, {"since": min(now, self._looked_at) - LOOK_BACK_MS}).all()
             recent = {(key, at) for key, at in rows}
             self._forget(None if len(rows) > MOST else {key for key, _ in recent - self._seen})
-            self._seen, self._trusted_until = recent, began + TRUST_S
+            self._seen, self._looked_at, self._trusted_until = recent, now, began + TRUST_S
 
 
 _OF_THIS_PROCESS: WeakSet[Changes] = WeakSet()

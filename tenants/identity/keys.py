@@ -21,11 +21,13 @@ from config.errors import Conflict, InvalidInput, NotFound, storable
 from config.ids import new_id
 from tenants.context import TENANT_SCOPES, Scope
 from tenants.events import emit
+from tenants.identity.tokens import MAX_BOUNDS, check_bounds
+from tenants.registry import changeable
 from tenants.tables import ApiKey
 
 FIND_KEY = "carrel_find_key"  #: PostgreSQL's function that looks a key up before its tenant is known
 SECRET_BYTES = 32  # 256 random bits: guessing is hopeless, and a plain hash is enough to store
-MAX_NAME_CHARS, MAX_BOUNDS, MAX_BOUND_CHARS = 100, 100, 100
+MAX_NAME_CHARS = 100
 MAX_OVERLAP_S = 30 * 24 * 3600
 NOTED_AT_ONCE = 500  #: keys whose last use one transaction writes
 
@@ -56,7 +58,7 @@ class KeyRing:
     ) -> NewKey:
         """`tenant_id` None makes an operator key. `secret` is given only for the first operator key, from its file.
 
-        `record` writes something of the new key in its transaction, last.
+        `record` writes something of the new key in its transaction, last. Raise Conflict for a tenant that is being deleted.
         """
         _check(tenant_id, name, scopes, collections, labels)
         now = self._clock()
@@ -79,6 +81,8 @@ class KeyRing:
         )
         new = NewKey(row, secret)
         with self._database.system_write() as session:
+            if tenant_id is not None:
+                changeable(session, tenant_id)
             session.add(row)
             self._emit(session, "created", row)
             if record is not None:
@@ -121,7 +125,7 @@ class KeyRing:
         """A new key with the same terms; the old one is valid for the overlap, or until it expires anyway.
 
         A key that was made to expire gets a successor with the same span of life. Raise Conflict for a key that is revoked,
-        expired or rotated already, and for the operator's, which comes from its file.
+        expired, rotated already or of a tenant that is being deleted, and for the operator's, which comes from its file.
         """
         with self._database.system_write() as session:
             old, now = _require(session.get(ApiKey, key_id, with_for_update=True), None), self._clock()
@@ -137,8 +141,8 @@ class KeyRing:
         return new
 
     def note_used(self, used: Mapping[str, int]) -> None:
-        """When each key was last used, by id."""
-        rows = [{"key": key_id, "at": at} for key_id, at in used.items()]
+        """When each key was last used, by id. In one order everywhere, so that no two processes wait in a circle."""
+        rows = [{"key": key_id, "at": at} for key_id, at in sorted(used.items())]
         for start in range(0, len(rows), NOTED_AT_ONCE):
             with self._database.system_write() as session:
                 session.execute(_USED, rows[start : start + NOTED_AT_ONCE])
@@ -199,6 +203,7 @@ def _check_rotation(session: Session, old: ApiKey, now: int, overlap_s: int) -> 
         raise InvalidInput(f"0 to {MAX_OVERLAP_S} seconds.", field="overlap_seconds", limit=MAX_OVERLAP_S)
     if old.tenant_id is None:
         raise Conflict("The operator's key comes from its file: remove that and start the service again.")
+    changeable(session, old.tenant_id)
     if not is_alive(old, now):
         raise Conflict("The key is revoked or expired: make another one.")
     if session.scalar(sa.select(sa.exists().where(col(ApiKey.replaces) == old.id, col(ApiKey.tenant_id) == old.tenant_id))):
@@ -252,8 +257,4 @@ def _check(
         raise InvalidInput(f"Scopes are some of {', '.join(allowed)}.", field="scopes")
     if not 1 <= len(name) <= MAX_NAME_CHARS:
         raise InvalidInput(f"A key's name is 1 to {MAX_NAME_CHARS} characters.", field="name", limit=MAX_NAME_CHARS)
-    for field, values in (("collections", collections), ("labels", labels)):
-        if values is not None and len(values) > MAX_BOUNDS:
-            raise InvalidInput(f"At most {MAX_BOUNDS} {field}.", field=field, limit=MAX_BOUNDS)
-        if any(not 1 <= len(value) <= MAX_BOUND_CHARS for value in values or ()):
-            raise InvalidInput(f"Each of `{field}` is 1 to {MAX_BOUND_CHARS} characters.", field=field, limit=MAX_BOUND_CHARS)
+    check_bounds(collections, labels)

@@ -141,7 +141,12 @@ def _check(wish: Wish) -> None:
         raise InvalidInput(f"Scopes are some of {', '.join(TENANT_SCOPES)}.", field="scopes")
     if wish.subject is not None and not (1 <= len(wish.subject) <= MAX_SUBJECT_CHARS and storable(wish.subject)):
         raise InvalidInput(f"A subject is 1 to {MAX_SUBJECT_CHARS} characters.", field="subject", limit=MAX_SUBJECT_CHARS)
-    for field, values in (("collections", wish.collections), ("labels", wish.labels)):
+    check_bounds(wish.collections, wish.labels)
+
+
+def check_bounds(collections: Sequence[str] | None, labels: Sequence[str] | None) -> None:
+    """Of a key or a token. Raise InvalidInput."""
+    for field, values in (("collections", collections), ("labels", labels)):
         if values is not None and len(values) > MAX_BOUNDS:
             raise InvalidInput(f"At most {MAX_BOUNDS} {field}.", field=field, limit=MAX_BOUNDS)
         if any(not 1 <= len(value) <= MAX_BOUND_CHARS for value in values or ()):

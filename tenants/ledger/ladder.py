@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from config.clock import Clock
 from config.database import Database, HasTenant
@@ -11,6 +14,8 @@ from config.money import micro_usd
 from tenants.events import emit_once
 from tenants.ledger.bounds import STEPS, STRAINED, Bound
 from tenants.ledger.windows import Refused, Window
+
+log = logging.getLogger(__name__)
 
 MAX_TOLD = 20_000  # windows that a process remembers the step of; 0.3 kB each
 
@@ -47,6 +52,13 @@ class Ladder:
         self._told: dict[tuple[str, str], int] = {}
 
     def tell(self, scope: HasTenant, windows: Iterable[Window]) -> None:
+        """Never an error of who charged: that is on record, and would be paid for nothing."""
+        try:
+            self._tell(scope, windows)
+        except SQLAlchemyError:
+            log.exception("a warning of a budget could not be written; whoever charges next tries again")
+
+    def _tell(self, scope: HasTenant, windows: Iterable[Window]) -> None:
         for window in windows:
             now, before = reached(window), self._told.get((scope.tenant_id, window.name), 0)
             if now.step <= before:

@@ -9,15 +9,16 @@ from sqlmodel import select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import InvalidInput, NotFound
+from config.errors import InvalidInput
 from tenants.events import emit
 from tenants.ledger.bounds import KINDS, SPANS, limit_name
 from tenants.limits.overrides import write_override
-from tenants.limits.plans import LimitsInForce, check_override
+from tenants.limits.plans import MONTHLY, LimitsInForce, check_override
+from tenants.registry import changeable
 from tenants.tables import LimitOverride, Tenant
 
 UNITS = ("tokens", "micro_usd")
-SOFT, MONTHLY = "soft_budgets", "embedding_tokens_month"
+SOFT = "soft_budgets"
 
 
 class BudgetPolicy:
@@ -37,7 +38,7 @@ class BudgetPolicy:
     ) -> None:
         """`values` by unit, None for no limit. With `until` (Unix ms) they hold to then, and what was set before holds again.
 
-        Raises InvalidInput, or NotFound for no tenant.
+        Raises InvalidInput, NotFound for no tenant, or Conflict for one that is being deleted.
         """
         now = self._clock()
         if kind not in KINDS or span not in SPANS:
@@ -45,9 +46,7 @@ class BudgetPolicy:
         if until is not None and (until <= now or soft is not None):
             raise InvalidInput("An override has an end that is to come, and changes no more than amounts.", field="until")
         with self._database.system_write() as session:
-            tenant = session.get(Tenant, tenant_id, with_for_update=True)
-            if tenant is None:
-                raise NotFound("There is no such tenant.")
+            tenant = changeable(session, tenant_id)
             old = self._limits.plans.limits_of(session, tenant_id, now)
             for unit, value in values.items():
                 name = limit_name(kind, unit, span)
@@ -62,7 +61,7 @@ class BudgetPolicy:
                 mine = {limit_name(kind, unit, span) for unit in UNITS}
                 names = {*old.soft_budgets} | mine if soft else {*old.soft_budgets} - mine
                 write_override(session, tenant.id, SOFT, sorted(names), now=now, until=None, reason=reason)
-            tenant.changed_at = max(now, tenant.changed_at)
+            tenant.changed_at = now
             session.add(tenant)
         self._limits.forget(tenant_id)
 

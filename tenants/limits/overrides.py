@@ -14,13 +14,12 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput
 from tenants.events import emit
-from tenants.limits.plans import LIMITS, LimitsInForce, check_override, require_limit
+from tenants.limits.plans import LIMITS, MONTHLY, LimitsInForce, check_override, require_limit
 from tenants.limits.quotas import COUNTED, used_of
 from tenants.registry import changeable
 from tenants.tables import LimitOverride, Tenant
 
 MAX_REASON_CHARS = 500
-MONTHLY = "embedding_tokens_month"
 _NO_SYNC = {"synchronize_session": False}
 
 

@@ -23,6 +23,7 @@ from config.errors import InvalidInput, NotFound
 from config.plans import Plan, TraceContents, wrong_in
 from tenants.tables import LimitOverride, Tenant
 
+MONTHLY = "embedding_tokens_month"  #: the limit that a tenant's monthly tokens are
 FRESH_MS = 1000
 MAX_KEPT = 10_000  # tenants whose limits a process keeps; 1 kB each
 
@@ -88,7 +89,7 @@ class Plans:
         rows = session.execute(_OVERRIDES, {"of": tenant_id}).all()
         overrides = _values(rows, now)
         if found.monthly_tokens is not None:  # set before there were plans, and by whoever thinks of nothing but the month
-            overrides = {"embedding_tokens_month": found.monthly_tokens} | overrides
+            overrides = {MONTHLY: found.monthly_tokens} | overrides
         ends = [row.until for row in rows if row.until is not None and row.until > now]
         return InForce(self.resolve(found.plan, overrides), min(ends, default=None))
 
@@ -128,20 +129,21 @@ class LimitsInForce:
     def __init__(self, database: Database, clock: Clock, plans: Plans, *, fresh_ms: int = FRESH_MS) -> None:
         self.plans, self._database, self._clock, self.fresh_ms = plans, database, clock, fresh_ms
         self._kept: dict[str, tuple[int, Limits]] = {}  #: until when
-        self._lock = threading.Lock()
+        self._forgotten, self._lock = 0, threading.Lock()
 
     def of(self, tenant_id: str, session: Session | None = None) -> Limits:
         """Raise NotFound for no tenant. `session`: one that is open already, so that none is opened beside it."""
         if (known := self.kept(tenant_id)) is not None:
             return known
-        now = self._clock()
+        now, before = self._clock(), self._forgotten
         with nullcontext(session) if session else self._database.read(_Of(tenant_id)) as asked:
             found = self.plans.in_force(asked, tenant_id, now)
         until = now + self.fresh_ms
         with self._lock:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[tenant_id] = (until if found.until is None else min(until, found.until), found.limits)
+            if before == self._forgotten:  # else they may be from before a change that was told of meanwhile
+                self._kept[tenant_id] = (until if found.until is None else min(until, found.until), found.limits)
         return found.limits
 
     def kept(self, tenant_id: str) -> Limits | None:
@@ -150,8 +152,14 @@ class LimitsInForce:
         # a clock that went back must not keep it longer
         return kept[1] if kept is not None and now < kept[0] <= now + self.fresh_ms else None
 
-    def forget(self, tenant_id: str) -> None:
-        self._kept.pop(tenant_id, None)
+    def forget(self, tenant_id: str | None) -> None:
+        """None: of every tenant."""
+        with self._lock:
+            self._forgotten += 1
+            if tenant_id is None:
+                self._kept.clear()
+            else:
+                self._kept.pop(tenant_id, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,8 +110,11 @@ class _Change:
         if _changed(self._session, change):
             return
         _make(self._session, self.tenant_id)
+        used = used_of(
+            self._session, self.tenant_id, held=True
+        )  # what is told must be what refuses: others give back meanwhile
         if not _changed(self._session, change):
-            raise _refusal(used_of(self._session, self.tenant_id), self.counts, limits) or _gone()
+            raise _refusal(used, self.counts, limits) or _gone()
 
 
 def close(session: Session, tenant_id: str) -> None:
@@ -125,9 +128,18 @@ def open_counts(session: Session, tenant_id: str) -> None:
     insert_missing(session, QuotaUse, _empty(tenant_id))
 
 
-def used_of(session: Session, tenant_id: str) -> Counts:
-    row = session.execute(_USED, {"tenant": tenant_id}).first()
+def used_of(session: Session, tenant_id: str, *, held: bool = False) -> Counts:
+    """`held` until the transaction ends."""
+    row = session.execute(_USED_HELD if held else _USED, {"tenant": tenant_id}).first()
     return NOTHING if row is None else Counts(*row)
+
+
+def hold(session: Session, tenant_id: str) -> None:
+    """Until the transaction ends nobody else holds the tenant's row: of what no plan counts, no two pass a bound together, and
+    nothing is added to a tenant that is being deleted."""
+    _make(session, tenant_id)
+    if session.scalar(_CLOSED, {"tenant": tenant_id}) is not False:
+        raise _gone()
 
 
 def set_counts(session: Session, tenant_id: str, counts: Counts) -> None:
@@ -194,4 +206,6 @@ _CHANGE = (
 _SET = sa.update(QuotaUse).where(_MINE).values({name: _big(f"is_{name}") for name in COUNTED})
 _CLOSE = sa.update(QuotaUse).where(_MINE).values(closed=True)
 _USED = select(*(_column(name) for name in COUNTED)).where(_MINE)
+_CLOSED = select(col(QuotaUse.closed)).where(_MINE).with_for_update()
+_USED_HELD = _USED.with_for_update()
 _EXISTS = select(col(Tenant.id)).where(col(Tenant.id) == sa.bindparam("tenant"), col(Tenant.deleted_at).is_(None))

@@ -15,10 +15,11 @@ from sqlmodel import col
 
 from config.clock import Clock
 from config.database import Database, once_more
-from tenants.limits.rates import Rates
+from tenants.limits.rates import MOST_DEBT_S, Rates
 from tenants.tables import RateBucket
 
 EXCHANGE_S = 0.5
+MOST_DEBT_MS = round(MOST_DEBT_S * 1000)
 FORGET_MS = 60_000  #: after it was whole, a bucket's row is deleted
 
 
@@ -46,7 +47,9 @@ class RateExchange:
             for bucket in sorted(spent):  # in one order everywhere, so that nobody waits in a circle
                 row = session.get(RateBucket, bucket, with_for_update=True)
                 row = row or RateBucket(id=bucket, ahead_until=now)
-                row.ahead_until = max(row.ahead_until, now) + round(spent[bucket] * 1000)
+                # Of a clock that went back no more stays than a debt can be.
+                ahead_ms = min(max(row.ahead_until - now, 0), MOST_DEBT_MS) + round(spent[bucket] * 1000)
+                row.ahead_until = now + min(ahead_ms, MOST_DEBT_MS)
                 session.add(row)
                 ahead[bucket] = (row.ahead_until - now) / 1000
             if now >= self._forget_at:

@@ -19,6 +19,7 @@ from config.errors import Conflict, InvalidInput, NotFound
 from config.ids import new_id
 from tenants.context import TenantContext
 from tenants.events import emit
+from tenants.limits.quotas import hold
 from tenants.secrets import Secrets
 from tenants.tables import Event
 from tenants.webhooks.outbox import disable, send_again
@@ -67,6 +68,7 @@ class TenantWebhooks:
         self._check_url(url)
         tenant_id, now, secret = self._context.tenant_id, self._clock(), new_secret()
         with self._database.write(self._context) as session:
+            hold(session, tenant_id)
             if (session.scalar(select(sa.func.count()).select_from(WebhookEndpoint)) or 0) >= MAX_ENDPOINTS:
                 raise InvalidInput(f"A tenant has at most {MAX_ENDPOINTS} webhooks.", limit=MAX_ENDPOINTS)
             row = WebhookEndpoint(

@@ -129,8 +129,13 @@ def test_a_deleted_tenant_is_gone_and_its_receipt_says_so(quick: Service) -> Non
     receipt = _cli(quick, "tenant", "delete", name, "--yes", "--wait")
     assert (receipt["state"], set(receipt["after"].values())) == ("done", {0})
     assert receipt["before"]["documents"] == 5
-    with quick.admin as admin, pytest.raises(NotFoundError):
-        admin.admin.tenants.get(name)
+    with quick.admin as admin:
+        assert len([*admin.admin.audit.list(receipt["tenant_id"])]) >= 5
+        for ask in (admin.admin.tenants.get, lambda name: [*admin.admin.audit.list(name)]):
+            with pytest.raises(NotFoundError):
+                ask(name)
+    [verified] = _cli(quick, "audit", "verify", "--tenant", receipt["tenant_id"])
+    assert (verified["chain"], verified["sound"], verified["entries"] >= 5) == (receipt["tenant_id"], True, True)
     assert len([*neighbour.documents.list()]) == 5
 
 

@@ -48,6 +48,15 @@ def test_what_is_not_sealed_yet_is_named_as_such(record: Record) -> None:
     assert (report.entries, report.unsealed, report.through) == (3, 1, 3)
 
 
+def test_chains_that_always_have_something_hold_up_no_other(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenants.audit.sealer.CHAINS", 1)
+    for number in range(4):
+        for tenant_id in ("a", "b", None):
+            record.log.append(event(tenant_id, number))
+        record.sealer.run_once()
+    assert [len(record.rows(tenant_id)) >= 2 for tenant_id in ("a", "b", None)] == [True] * 3
+
+
 # --- tampering. Each returns the positions that may be named, the first of which must be.
 
 Tampering = Callable[[Record, int, int], tuple[set[int], set[str]]]
@@ -264,8 +273,10 @@ def test_an_export_can_begin_in_the_middle(record: Record) -> None:
     report = record.verified(from_position=15)
     assert report.sound, report.findings
     assert (report.after, report.entries, report.through) == (10, 20, 30)
+    behind = record.verified(from_position=2**70)
+    assert (behind.findings, behind.after, behind.entries) == ([], 30, 0)
 
 
 def test_more_findings_than_are_listed_are_counted() -> None:
-    report = verify(["nonsense"] * 1_500)
+    report = verify([*["nonsense"] * 1_499, "[" * 100_000])
     assert (len(report.findings), report.more_findings) == (1_000, 501)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 from sqlmodel import col, select
 
 from api.invoices import COLUMNS, Invoice
@@ -114,6 +115,25 @@ def test_a_soft_limit_tells_and_refuses_nothing(ledger: Ledger, change: Change) 
     change("a", "embedding", "month", {}, soft=False)
     with pytest.raises(BudgetExhausted):
         meter.debit("d5", 1)
+
+
+def test_what_cannot_be_told_fails_no_charge_and_is_told_with_the_next(
+    ledger: Ledger, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tenant in "ab":
+        change(tenant, "embedding", "month", {"tokens": 100})
+
+    def locked(*_: object, **__: object) -> None:
+        raise OperationalError("", {}, Exception("database is locked"))
+
+    with monkeypatch.context() as busy:
+        busy.setattr("tenants.ledger.ladder.emit_once", locked)
+        ledger.for_tenant(A, "query").debit("q1", 60)
+    assert (ledger.for_tenant(A, "query").remaining(), _told(ledger, "budget.warned")) == (40, [])
+    for scope in (A, B):
+        ledger.for_tenant(scope, "query").debit("q2", 1)
+    assert _told(ledger, "budget.warned") == ["embedding:2026-03:50"]
+    assert _told(ledger, "budget.warned", B) == []
 
 
 def test_each_step_of_the_ladder_is_told_once(ledger: Ledger, change: Change, limits: LimitsInForce) -> None:

@@ -116,6 +116,20 @@ def test_when_all_room_is_taken_the_lowest_class_is_let_go_first() -> None:
     run(scenario())
 
 
+def test_who_went_away_a_moment_ago_makes_room_like_who_waits() -> None:
+    async def scenario() -> None:
+        gate = bulkheads(places=1, room=1)
+        await begun(gate, (QUERY, "z"), (INGEST, "z"))
+        [gone] = await begun(gate, (INGEST, "a"))
+        gone.cancel()  # as when its time runs out: it does not know before the loop's next round
+        asyncio.get_running_loop().call_later(0.01, gate.leave, QUERY, "z")
+        await gate.enter(QUERY, "b")
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+    run(scenario())
+
+
 def test_one_tenant_cannot_fill_the_room() -> None:
     async def scenario() -> None:
         gate = bulkheads(places=1, room=8)

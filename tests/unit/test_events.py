@@ -189,6 +189,22 @@ def test_keys_are_told_of_when_made_and_when_revoked(database: Database, clock: 
         assert len([*session.scalars(select(Event))]) == 2
 
 
+def test_what_is_said_once_is_kept_for_as_long_as_it_could_be_said_again(
+    database: Database, clock: SetClock, log: EventLog
+) -> None:
+    _say(database, clock, A, "one")
+    for scope in (A, B):
+        for said in events.ONCE:
+            emit_once(database, clock, scope, said, "embedding:2026-03")
+    clock.now += 31 * DAY_MS
+    assert log.purge(1) == 1
+    for said in events.ONCE:
+        emit_once(database, clock, A, said, "embedding:2026-03")
+    assert _types(log.for_tenant(A)) == _types(log.for_tenant(B)) == [*events.ONCE]
+    clock.now += 2 * DAY_MS
+    assert log.purge(1) == 6
+
+
 def test_old_events_are_purged_page_by_page(
     database: Database, clock: SetClock, log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

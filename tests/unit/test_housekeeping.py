@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 
 from api.processes.housekeeping import Chore, Housekeeping, take_over
 from api.processes.locks import hold_slot
+from api.processes.upkeep import Task, Upkeep
 from api.wiring.worker import WorkerServices
 from config.database import Database
 from ingestion.jobs.instances import SILENT_MS, Instances
@@ -30,6 +32,25 @@ def test_a_chore_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture) 
     house.tick()
     assert done == ["fails", "often", "seldom", "fails", "often"]
     assert [vars(record)["chore"] for record in caplog.records] == ["fails", "fails"]
+
+
+def test_a_task_of_an_api_process_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    done, often = [], threading.Event()
+
+    def fails() -> None:
+        done.append("fails")
+        raise RuntimeError("broken")
+
+    def works() -> None:
+        done.append("works")
+        if done.count("works") >= 2:
+            often.set()
+
+    with Upkeep([Task("fails", fails, 0.0), Task("works", works, 0.001)]):
+        assert often.wait(20)
+    assert done.count("fails") >= 2
+    assert done[-2:] == ["fails", "works"], "all once more at the end"
+    assert {vars(record)["task"] for record in caplog.records} == {"fails"}
 
 
 def test_only_who_leads_does_them(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from sqlmodel import select
 
 from config.database import Database
 from config.errors import IdempotencyInProgress, IdempotencyKeyReused
+from config.settings_limits import LimitSettings
 from config.vault import CannotOpen, Vault
 from tenants import idempotency
 from tenants.idempotency import KEEP_S, LEASE_S, Call, Claim, IdempotencyStore, Result
@@ -181,6 +182,8 @@ def test_of_many_at_once_one_claims(store: IdempotencyStore, clock: SetClock, la
 def test_results_are_kept_for_a_day_and_deleted_in_bounded_pages(
     store: IdempotencyStore, database: Database, clock: SetClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hour = 3600 * LimitSettings().requests_per_second
+    assert hour <= idempotency.PURGE_ROWS * idempotency.PURGE_PAGES, "as many as one key can make until the next call"
     monkeypatch.setattr(idempotency, "PURGE_ROWS", 3)
     monkeypatch.setattr(idempotency, "PURGE_PAGES", 2)
     for number in range(8):

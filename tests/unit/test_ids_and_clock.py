@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 import stat
 import time
@@ -43,7 +44,11 @@ def test_ids_of_one_millisecond_sort_as_they_were_made_whoever_asked(monkeypatch
 
 @pytest.mark.parametrize(
     ("unix_ms", "shown"),
-    [(0, "1970-01-01T00:00:00.000Z"), (1_773_144_000_007, "2026-03-10T12:00:00.007Z"), (999, "1970-01-01T00:00:00.999Z")],
+    [
+        *((0, "1970-01-01T00:00:00.000Z"), (1_773_144_000_007, "2026-03-10T12:00:00.007Z"), (999, "1970-01-01T00:00:00.999Z")),
+        *((253_402_300_799_999, "9999-12-31T23:59:59.999Z"), (253_402_343_999_000, "9999-12-31T23:59:59.999Z")),
+        *((-62_135_647_200_000, "0001-01-01T00:00:00.000Z"), (2**63 - 1, "9999-12-31T23:59:59.999Z")),
+    ],
 )
 def test_times_are_shown_in_utc_with_milliseconds(unix_ms: int, shown: str) -> None:
     assert isoformat(unix_ms) == shown
@@ -59,6 +64,18 @@ def test_a_shown_time_means_the_same_moment(unix_ms: int) -> None:
 
 def test_the_systems_clock_counts_milliseconds() -> None:
     assert abs(system_clock() - time.time() * 1000) < 5_000
+
+
+def test_a_secret_file_and_its_name_are_on_the_disk_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "kept" / "key", []
+
+    def sync(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").resolve(), path.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert secret_file(path, lambda: "x") == "x"
+    assert [there for _, there in synced] == [False, True]
+    assert synced[1][0] == path.parent
 
 
 def test_a_secret_file_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from config.database import Database
 from config.errors import InvalidInput, NotFound
 from tenants.context import Scope
-from tenants.identity.keys import MAX_BOUND_CHARS, MAX_BOUNDS, MAX_NAME_CHARS, KeyRing, NewKey, key_id_of, make_secret
+from tenants.identity.keys import MAX_NAME_CHARS, KeyRing, NewKey, key_id_of, make_secret
+from tenants.identity.tokens import MAX_BOUND_CHARS, MAX_BOUNDS
 from tests.unit.conftest import SetClock
 
 

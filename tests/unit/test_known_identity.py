@@ -130,7 +130,7 @@ def test_a_tenants_standing_is_known_within_a_second(world: World, values: Any, 
     operators, _ = here.tokens.issue("a", key_id="key_op", wish=Wish([Scope.QUERY], 900))
     for credential in (key, others, operators):
         assert here.identifier.identify(credential).standing == ACTIVE
-    told: list[str] = []
+    told: list[str | None] = []
     here.identifier.on_change = told.append
     world.change("a", **values)
     world.later(TRUST_S)
@@ -158,6 +158,29 @@ def test_a_change_that_commits_late_or_by_a_slow_clock_is_seen(world: World) -> 
     assert _refused(lambda: here.identifier.identify(key.secret))
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_was_revoked_before_a_quiet_hour_is_refused_after_it(world: World, elsewhere: bool) -> None:
+    here, there = world.process(), world.process()
+    new, other = (here.keys.create(tenant, name="k", scopes=[Scope.QUERY]) for tenant in "ab")
+    for secret in (new.secret, other.secret):
+        here.identifier.identify(secret)
+    world.later(30)
+    (there if elsewhere else here).keys.revoke(new.row.id)
+    world.later(3600)
+    assert _refused(lambda: here.identifier.identify(new.secret))
+    assert not _refused(lambda: here.identifier.identify(other.secret))
+
+
+def test_a_change_is_seen_across_a_step_of_the_clock(world: World) -> None:
+    here = world.process()
+    for step_s in (7200, -7200):
+        key = here.keys.create("a", name="k", scopes=[Scope.QUERY])
+        here.identifier.identify(key.secret)
+        here.keys.revoke(key.row.id)
+        world.clock.now += step_s * 1000
+        assert _refused(lambda key=key: here.identifier.identify(key.secret))  # type: ignore[misc]
+
+
 def test_more_changes_than_are_told_apart_forget_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenants.identity.changes.MOST", 0)
     here = world.process()
@@ -165,8 +188,11 @@ def test_more_changes_than_are_told_apart_forget_everything(world: World, monkey
     here.identifier.identify(key)
     world.change("b")
     world.later(TRUST_S)
+    told: list[str | None] = []
+    here.identifier.on_change = told.append
     here.identifier._changes.look()
     assert here.identifier._kept == {}
+    assert told == [None], "whoever keeps something else of tenants forgets it too"
     assert not _refused(lambda: here.identifier.identify(key))
 
 

@@ -12,7 +12,7 @@ import pytest
 from config.database import Database
 from config.errors import InvalidInput, NotFound, SetupError
 from config.plans import BUILT_IN, MAX_PLANS, Plan, load_plans
-from tenants.limits.plans import LIMITS, Limits, LimitsInForce, Plans, check_override
+from tenants.limits.plans import LIMITS, InForce, Limits, LimitsInForce, Plans, check_override
 from tenants.tables import LimitOverride, Tenant
 from tests.unit.conftest import NOON, SetClock
 
@@ -116,6 +116,27 @@ def test_limits_are_kept_for_a_second_and_never_past_an_expiry(database: Databas
     _change(database, "b", plan=None)
     clock.now += 1000
     assert kept.of("b").documents is None
+
+
+def test_limits_that_were_read_before_a_change_are_not_kept_after_it(
+    database: Database, plans: Plans, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, read = LimitsInForce(database, clock, plans, fresh_ms=60_000), Plans.in_force
+
+    def overtaken(*args: Any) -> InForce:
+        found = read(plans, *args)
+        _change(database, "a", plan="starter")
+        kept.forget("a")  # as whoever changes it does
+        return found
+
+    monkeypatch.setattr(plans, "in_force", overtaken, raising=False)
+    assert kept.of("a").documents is None, "it had begun before"
+    monkeypatch.undo()
+    assert kept.of("a").documents == 7
+    assert kept.of("b").documents is None
+    _change(database, "b", plan="starter")
+    kept.forget(None)
+    assert kept.of("b").documents == 7
 
 
 @pytest.mark.parametrize(("name", "value"), [("documents", -1), ("documents", "x"), ("plan", "x"), ("profiles", [])])

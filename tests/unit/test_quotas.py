@@ -34,6 +34,8 @@ from rag.store.memory import MemoryStore
 from tenants.limits.plans import LimitsInForce, Plans
 from tenants.limits.quotas import Counts, Quotas, close, used_of
 from tenants.tables import LimitOverride, QuotaUse, Tenant
+from tests.support import FakeScope
+from tests.unit.conftest import SetClock
 from tests.world import TENANTS, World, text_of
 
 ASH, ELM = TENANTS
@@ -238,6 +240,33 @@ def test_collections_are_counted_and_are_as_the_plan_allows(world: Limited) -> N
     Removal(world.database, world.documents.collections).remove(world.contexts[ASH], "papers")
     assert world.used(ASH) == Counts()
     handle.create("others")
+
+
+@pytest.mark.parametrize("sql_url", ["postgresql"], indirect=True)  # on SQLite nobody else writes in between
+def test_what_finds_room_given_back_at_the_last_moment_is_not_taken_for_a_stranger(
+    database: Database, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, scope = LimitsInForce(database, clock, Plans({"enterprise": Plan(documents=1)}, "enterprise")), FakeScope("a")
+    quotas = Quotas(limits)
+
+    def add(documents: int) -> None:
+        with database.write(scope) as session:
+            quotas.add(session, "a", Counts(documents=documents))
+
+    add(1)
+
+    def given_back_before(*given: Any, **held: Any) -> Counts:
+        monkeypatch.undo()
+        add(-1)
+        return used_of(*given, **held)
+
+    monkeypatch.setattr("tenants.limits.quotas.used_of", given_back_before)
+    add(1)
+    with pytest.raises(QuotaExceeded):
+        add(1)
+    with database.read(scope) as session:
+        assert used_of(session, "a") == Counts(documents=1)
+        assert used_of(session, "b") == Counts()
 
 
 def test_nothing_is_added_to_a_tenant_that_is_being_deleted(world: Limited) -> None:

@@ -183,6 +183,20 @@ def test_without_the_database_each_process_counts_by_itself(
     assert taken(together.rates[1], rate()) == 0, "what was told late counts all the same"
 
 
+def test_a_clock_that_goes_back_blocks_nobody_for_longer_than_a_debt_can(database: Database, clock: SetClock) -> None:
+    together = Processes(database, clock, 2)
+    assert taken(together.rates[0], rate()) == 100
+    together.exchange()
+    clock.now -= 3_600_000
+    together.later(MOST_DEBT_S)
+    passed = 0
+    for _ in range(30):
+        passed += taken(together.rates[1], rate(), most=20)
+        together.exchange()
+        together.later(5)
+    assert passed >= 20 * (30 - MOST_DEBT_S / 5 - 1)
+
+
 def test_rows_of_whole_buckets_are_deleted(database: Database, clock: SetClock) -> None:
     together = Processes(database, clock, 1)
     for whose in ("key a", "key b"):

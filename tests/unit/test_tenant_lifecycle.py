@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,21 @@ from ingestion.jobs.jobs import Jobs
 from ingestion.removal import tenants as tenant_removal
 from ingestion.removal.tenants import KEPT, TenantRemoval, owned_tables
 from ingestion.repair.quotas import check_quotas
-from rag.corpus import Collection, Document
+from rag.corpus import Collection, Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tenants.context import Scope
 from tenants.deletions import Deletions
 from tenants.identity.authenticator import Identifier
-from tenants.identity.keys import KeyRing
+from tenants.identity.keys import KeyRing, key_id_of
 from tenants.identity.tokens import TokenSigner, Wish
 from tenants.importing import MAX_LINES, TenantImport
+from tenants.ledger.policy import BudgetPolicy
 from tenants.limits.overrides import Overrides
-from tenants.limits.plans import LIMITS, LimitsInForce, Plans
+from tenants.limits.plans import LIMITS, MONTHLY, LimitsInForce, Plans
 from tenants.registry import MAX_DETAILS, TenantRegistry
 from tenants.standing import ACTIVE, Standing
 from tenants.tables import Event, Tenant, TenantDeletion
+from tests.audit_record import Record
 from tests.unit.conftest import NOON, SetClock
 from tests.world import TENANTS, World
 
@@ -133,6 +135,34 @@ def test_an_override_holds_at_once_for_its_tenant_until_it_expires(
         overrides.remove("a", name)
 
 
+def test_monthly_tokens_that_would_never_hold_are_refused(
+    database: Database, clock: SetClock, registry: TenantRegistry
+) -> None:
+    limits = LimitsInForce(database, clock, PLANS)
+    overrides = Overrides(database, clock, limits)
+
+    def set_to(tokens: int | None) -> int | None:
+        registry.update("a", {"monthly_tokens": tokens})
+        limits.forget("a")
+        return limits.of("a").embedding_tokens_month
+
+    overrides.put("a", MONTHLY, 7, until=NOON + 50, reason="for a while")
+    assert set_to(5) == 7
+    clock.now += 50
+    assert limits.of("a").embedding_tokens_month == 5, "an override that ends leaves it standing"
+    for until in (None, clock.now + 50):  # for good, and under one that ends
+        overrides.put("a", MONTHLY, 9 if until is None else 8, until=until, reason="")
+        for tokens in (6, None):
+            with pytest.raises(Conflict) as refused:
+                set_to(tokens)
+            assert refused.value.field == "monthly_tokens"
+    registry.update("a", {"plan": "starter", "monthly_tokens": 5})  # what is so already
+    assert registry.update("b", {"monthly_tokens": 6}).monthly_tokens == 6
+    assert set_to(9) == 8, "it is what holds then"
+    overrides.remove("a", MONTHLY)
+    assert set_to(6) == 6
+
+
 # --- import
 
 
@@ -160,6 +190,8 @@ def test_a_table_makes_tenants_line_by_line_and_sent_again_changes_nothing(regis
     assert (updated.status, updated.tenant_id) == ("updated", oak.id)
     assert registry.get("oak").details == {"crm": "4711", "region": "north"}
     assert registry.get("b").changed_at == 0
+    wrong = importing.run("name,monthly_tokens\n" + "".join(f"oak,{'0' * 20}{'9' * more}\n" for more in (1, 21, 5_000)))
+    assert [one.status for one in wrong] == ["refused"] * 3
     [created] = importing.run("name\nlarch\n")
     assert created.status == "created"
     assert registry.get("larch").monthly_tokens == 9
@@ -280,6 +312,25 @@ def test_of_a_deleted_tenant_nothing_is_left_in_any_table_and_of_another_everyth
     world.registry.create(ASH, monthly_tokens=None)  # the name is free
 
 
+def test_a_deleted_tenants_record_is_verifiable_until_it_ends_by_age(world: World, clock: SetClock) -> None:
+    ash, elm = (world.contexts[name].tenant_id for name in TENANTS)
+    record = Record(world.database, clock)
+    for owner in (ash, elm):
+        record.fill(owner, 2)
+    deletion = Deletions(world.database, clock).request(ash)
+    _done(world, deletion)
+    assert Deletions(world.database, clock).of(ash) == Deletions(world.database, clock).get(deletion.id)
+    assert Deletions(world.database, clock).of(elm) is None
+    record.fill(ash, 1, first=2)  # of a request that was under way
+    for owner, entries in ((ash, 3), (elm, 2)):
+        report = record.verified(owner)
+        assert (report.findings, report.entries, report.through) == ([], entries, entries)
+    assert _left(world, ash) == {}, "no sums by hour either"
+    clock.now += 40 * 24 * 3_600_000
+    assert record.sealer.purge() == 5
+    assert [record.rows(owner) for owner in (ash, elm)] == [[], []]
+
+
 def test_a_tenant_that_is_being_deleted_is_let_in_nowhere(world: World) -> None:
     keys, tokens = KeyRing(world.database, system_clock), TokenSigner(b"k" * 32, system_clock)
     identifier, ash = Identifier(world.database, keys, tokens), world.contexts[ASH].tenant_id
@@ -292,7 +343,15 @@ def test_a_tenant_that_is_being_deleted_is_let_in_nowhere(world: World) -> None:
             identifier.identify(credential)
     with pytest.raises(CarrelError):
         world.bring(ASH, "late", "oak pine")
-    for change in (lambda: world.registry.suspend(ash, reads=True), lambda: world.registry.update(ash, {"plan": None})):
+    budgets = BudgetPolicy(world.database, system_clock, LimitsInForce(world.database, system_clock, PLANS))
+    changes: list[Callable[[], object]] = [
+        lambda: world.registry.suspend(ash, reads=True),
+        lambda: world.registry.update(ash, {"plan": None}),
+        lambda: keys.create(ash, name="y", scopes=[Scope.QUERY]),
+        lambda: keys.rotate(key_id_of(key), overlap_s=0),
+        lambda: budgets.change(ash, "llm", "day", {"tokens": 1}),
+    ]
+    for change in changes:
         with pytest.raises(Conflict):
             change()
     world.bring(ELM, "mine", "oak pine")
@@ -373,6 +432,25 @@ def _run_until_its(world: World, number: int, patch: pytest.MonkeyPatch) -> bool
         except Killed:
             return True
     return False
+
+
+def test_a_deletion_that_fails_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.fill()
+    deletions = Deletions(world.database, system_clock)
+    first, second = (deletions.request(world.contexts[name].tenant_id) for name in TENANTS)
+    world.run_jobs()
+    delete, of_first = world.blobs.delete_owned, {version.id for version in world.all(ASH, DocumentVersion)}
+
+    def broken(owner: str) -> None:
+        if owner in of_first:
+            raise PermissionError(owner)
+        delete(owner)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(world.blobs, "delete_owned", broken)
+        _done(world, second)
+        assert deletions.get(first.id).state == "running"
+    _done(world, first)
 
 
 def test_a_deletion_that_waits_leaves_the_others_counts_alone(world: World) -> None:

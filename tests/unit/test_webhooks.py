@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlmodel import select
+import sqlalchemy as sa
+from sqlmodel import col, select
 from standardwebhooks import Webhook
 
 from api.schemas.jobs import EventOut
 from carrel_client.webhooks import verify
 from config.database import Database
-from config.errors import Conflict, InvalidInput, NotFound, UrlRefused
+from config.errors import Conflict, InvalidInput, NotFound, Unauthenticated, UrlRefused
 from ingestion import webhooks as sender
+from tenants.context import TenantContext
+from tenants.deletions import Deletions
 from tenants.events import DAY_MS, EventLog
 from tenants.tables import TenantSecret
 from tenants.webhooks import endpoints as webhooks
@@ -389,6 +393,25 @@ def test_secrets_are_sealed_and_both_sign_while_they_overlap(desk: Desk) -> None
         assert not any(each.secret.encode() in sealed[0] for each in (made, renewed))
 
 
+@ON_SQLITE
+def test_a_secret_that_cannot_be_opened_is_a_failure_that_is_given_up_one_day(desk: Desk) -> None:
+    with receiver() as there:
+        sealed, other = desk.hook("a", there.url), desk.hook("b", there.url)
+        with desk.database.system_write() as session:
+            session.execute(sa.update(TenantSecret).where(col(TenantSecret.tenant_id) == "a").values(sealed=b"x" * 99))
+        for tenant in "ab":
+            desk.say(tenant, "document.live")
+        desk.later(0)
+        assert (desk.states("a", sealed), desk.states("b", other)) == (["pending"], ["delivered"])
+        [delivery] = desk.of("a").deliveries(sealed.row.id, limit=10)
+        assert (delivery.attempts, delivery.last_error) == (1, "The service cannot open the webhook's secret.")
+        for _ in range(10):
+            desk.say("a", "document.live")
+            desk.later(24 * 3600)
+        assert desk.of("a").get(sealed.row.id).disabled_reason == "failing"
+        assert len(there.messages) == 1
+
+
 def test_what_is_deleted_is_gone_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "DELETED_ROWS", 2)
     made, other = desk.hook("a", "http://127.0.0.1:9/"), desk.hook("b", NOWHERE)
@@ -421,11 +444,45 @@ def test_what_is_changed_holds_from_the_next_message_on(desk: Desk) -> None:
         assert len(second.messages) == 1
 
 
-@ON_SQLITE
-def test_a_tenant_has_a_bounded_number(desk: Desk) -> None:
-    for _ in range(MAX_ENDPOINTS):
+def test_a_tenant_has_a_bounded_number_by_however_many_at_once(desk: Desk) -> None:
+    for _ in range(MAX_ENDPOINTS - 2):
         desk.hook("a", NOWHERE)
-    with pytest.raises(InvalidInput):
-        desk.hook("a", NOWHERE)
+    start = threading.Barrier(6)
+
+    def another(_number: int) -> bool:
+        start.wait(20)
+        try:
+            desk.hook("a", NOWHERE)
+        except InvalidInput:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        made = [*pool.map(another, range(6))]
+    assert sum(made) == 2
     desk.hook("b", NOWHERE)
     assert len(desk.of("a").list(after=None, limit=100)) == MAX_ENDPOINTS
+
+
+def test_a_tenant_that_is_being_deleted_makes_none(desk: Desk) -> None:
+    Deletions(desk.database, desk.clock).request("a")
+    with pytest.raises(Unauthenticated):
+        desk.hook("a", NOWHERE)
+    desk.hook("b", NOWHERE)
+    assert desk.of("a").list(after=None, limit=100) == []
+
+
+def test_a_tenant_that_is_gone_keeps_no_other_waiting(desk: Desk) -> None:
+    def found(tenant_id: str, whom: str) -> TenantContext:
+        if tenant_id == "a":
+            raise NotFound("There is no such tenant.")
+        return context_of(tenant_id, whom)
+
+    desk.sender._context_of = found
+    with receiver() as orphaned, receiver() as well:
+        desk.hook("a", orphaned.url)
+        desk.hook("b", well.url)
+        desk.say("a", "document.live")
+        desk.say("b", "document.live")
+        desk.sender.run_once()
+        assert (well.types, orphaned.types) == (["document.live"], [])

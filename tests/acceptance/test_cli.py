@@ -54,6 +54,33 @@ def test_a_key_is_made_used_listed_and_revoked(service: Service) -> None:
     assert json.loads(refused.stderr)["error"]["code"] == "unauthenticated"
 
 
+EVIL = "Evil \x1b]0;owned\x07\x1b[31m oak\x9b2J \u202etxet\u2069 :key:"
+
+
+def test_no_text_of_others_commands_a_terminal(quick: Service) -> None:
+    """Whoever writes documents, turns or facts has a terminal of an operator print them."""
+    name, client = quick.tenant()
+    client.documents.create(text=f"{EVIL} {name}", title=EVIL, external_id=EVIL).wait()
+    client.feedback.give(query=EVIL, document_id=next(client.documents.list()).id, useful=True, comment=EVIL)
+    client.memories.add(f"{EVIL}.", subject=EVIL)
+    session = client.sessions.create(subject=EVIL, title=EVIL)
+    client.sessions.say(session.id, "user", EVIL)
+    trace = client.query(EVIL).trace_id or ""
+    commands = [
+        *(["query", EVIL], ["feedback", "list"], ["memory", "list"], ["memory", "search", "oak", "-s", EVIL]),
+        *(["session", "list"], ["session", "turns", session.id], ["session", "recall", "oak", "--session", session.id]),
+        *(["replay", trace], ["audit", "tail"], ["document", "show", EVIL]),
+    ]
+    for command in [[*each, "--tenant", name] for each in commands] + [
+        ["admin", "search", EVIL, "-t", name, "--reason", "why"]
+    ]:
+        shown = carrel(*command, env=quick.env)
+        assert "Evil" in shown.stdout + shown.stderr or command[0] in ("audit", "document"), command
+        assert not set("\x1b\x07\x9b\u202e\u2069") & {*shown.stdout, *shown.stderr}, command
+    other, _ = quick.tenant()
+    assert carrel("query", "oak", "--tenant", other, env=quick.env).stdout == "Nothing found.\n"
+
+
 def test_a_failing_file_is_reported_and_the_others_go_on(service: Service, tmp_path: Path) -> None:
     carrel("tenant", "create", "cli-fail", env=service.env)
     (tmp_path / "good.txt").write_text("Good.")

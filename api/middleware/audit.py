@@ -12,7 +12,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.middleware.paths import RETRIEVALS
+from api.middleware.paths import OF_SUBJECT, RETRIEVALS
 from config.errors import Unauthenticated
 from tenants.audit.record import AuditLog, Event
 from tenants.identity.authenticator import Identity
@@ -79,24 +79,25 @@ class Audit:
 def event_of(scope: Scope, status: int, detail: dict[str, Any]) -> Event:
     """What the audit record tells of a request that has an identity."""
     identity: Identity = scope["state"]["identity"]
-    route = getattr(scope.get("route"), "path", scope["path"][:200])
+    path = _named(str(scope["path"]), identity)
+    route = getattr(scope.get("route"), "path", path[:200])
     return Event(
         request_id=scope["state"]["request_id"],
         principal=identity.principal,
         tenant_id=identity.tenant.tenant_id if identity.tenant else None,
         action=f"{scope['method']} {route}",
-        target=_target(scope, identity)[:500],
+        target=path[:500],
         status=status,
         detail=detail,
     )
 
 
-def _target(scope: Scope, identity: Identity) -> str:
-    """The path, whose ids are no content; the name of a subject is: the record outlives its erasure."""
-    subject = scope.get("path_params", {}).get("subject")
-    if subject is None or identity.tenant is None:
-        return str(scope["path"])
-    return str(scope["route"].path_format).replace("{subject}", identity.tenant.pseudonym(subject))
+def _named(path: str, identity: Identity) -> str:
+    """Ids in it are no content; the name of a subject is: the record outlives its erasure. Whether a route was found or not."""
+    if (found := OF_SUBJECT.fullmatch(path)) is None:
+        return path
+    before, subject, after = found.groups(default="")
+    return before + ("{subject}" if identity.tenant is None else identity.tenant.pseudonym(subject)) + after
 
 
 class _Throttled:

@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 from starlette.requests import ClientDisconnect
 
-from api.middleware import Audit
+from api.middleware import Audit, event_of
 from tenants.audit.record import AuditLog, Event
-from tenants.context import Principal, PrincipalKind
+from tenants.context import Principal, PrincipalKind, TenantContext
+from tenants.identity.authenticator import Identity
 
 WHO = Principal(PrincipalKind.KEY, "key_x", frozenset())
 
@@ -77,6 +78,9 @@ def test_what_is_on_record_with_its_effect_is_recorded_again_only_if_it_ends_oth
         ("/v1/documents/doc_1/text", 200, True),
         ("/v1/documents/doc_1/text/more", 200, False),
         ("/v1/passages/p_1", 200, True),
+        ("/v1/sessions/ses_1/turns", 200, True),
+        ("/v1/sessions/ses_1/pins", 200, True),
+        ("/v1/feedback", 200, True),
         ("/v1/audit", 200, False),
         ("/v1/audit/export", 200, True),
         ("/v1/admin/audit/export", 200, True),
@@ -84,3 +88,18 @@ def test_what_is_on_record_with_its_effect_is_recorded_again_only_if_it_ends_oth
 )
 def test_of_reads_those_are_recorded_that_hand_out_content(path: str, status: int, recorded: bool) -> None:
     assert bool(_ends(status, "GET", path)) is recorded
+
+
+@pytest.mark.parametrize("rest", ["", "/export"])
+@pytest.mark.parametrize("name", ["ann@example.org", "a/b", "a/export/b", "x\ny"])
+def test_no_path_leaves_the_name_of_a_subject_on_record(name: str, rest: str) -> None:
+    """Nor one that was refused before its route was found, or that has none: a name with a slash fits into no path."""
+    tenants = [TenantContext(tenant, tenant.encode(), WHO) for tenant in ("oak", "elm")]
+    scope = {"method": "DELETE", "path": f"/v1/subjects/{name}{rest}", "state": {"request_id": "req"}}
+    events = []
+    for tenant in (*tenants, None):
+        scope["state"] |= {"identity": Identity(WHO, tenant)}  # type: ignore[operator]
+        events.append(event_of(scope, 429, {}))
+    assert not [event for event in events if name in event.target + event.action]
+    assert [event.target for event in events[:2]] == [f"/v1/subjects/{one.pseudonym(name)}{rest}" for one in tenants]
+    assert len({event.target for event in events}) == 3

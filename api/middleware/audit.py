@@ -79,7 +79,7 @@ class Audit:
 def event_of(scope: Scope, status: int, detail: dict[str, Any]) -> Event:
     """What the audit record tells of a request that has an identity."""
     identity: Identity = scope["state"]["identity"]
-    path = _named(str(scope["path"]), identity)
+    path = _named(str(scope["path"]), identity).replace("\0", "%00")  # of NUL PostgreSQL keeps nothing
     route = getattr(scope.get("route"), "path", path[:200])
     return Event(
         request_id=scope["state"]["request_id"],

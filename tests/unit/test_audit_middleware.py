@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from api.middleware import Audit, event_of
+from config.errors import storable
 from tenants.audit.record import AuditLog, Event
 from tenants.context import Principal, PrincipalKind, TenantContext
 from tenants.identity.authenticator import Identity
@@ -103,3 +104,10 @@ def test_no_path_leaves_the_name_of_a_subject_on_record(name: str, rest: str) ->
     assert not [event for event in events if name in event.target + event.action]
     assert [event.target for event in events[:2]] == [f"/v1/subjects/{one.pseudonym(name)}{rest}" for one in tenants]
     assert len({event.target for event in events}) == 3
+
+
+def test_every_path_can_be_kept() -> None:
+    scope = {"method": "DELETE", "path": "/v1/documents/a\0b", "state": {"request_id": "req", "identity": Identity(WHO, None)}}
+    event = event_of(scope, 422, {})
+    assert storable(event.target)
+    assert storable(event.action)

@@ -175,6 +175,13 @@ def test_a_mistake_is_one_line_and_no_trace(service: Service, arguments: tuple[s
     assert done.stderr.startswith("carrel: ")
 
 
+def test_a_bridge_without_a_key_that_is_one_says_so_in_a_line(quick: Service) -> None:
+    done = carrel("mcp", env={**quick.env, "CARREL_API_KEY": "carrel_wrong"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("carrel: 401 ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(("typed", "offered"), [(["tenant", "su"], {"suspend"}), (["query", "--te"], {"--tenant"})])
 def test_a_shell_completes_commands_and_options(tmp_path: Path, typed: list[str], offered: set[str]) -> None:
     words = " ".join(("carrel", *typed))

@@ -73,7 +73,7 @@ async def watch_job(job_id: Text, request: Request, services: Services, tenant: 
         services.streams.follow(
             (tenant.tenant_id, job_id),
             lambda: handle.row(job_id),
-            principal=caller.id,
+            principal=caller.key_id,  # tokens are made for nothing, as many as one likes
             check=_permission(request, services, job_id),
         )
     )

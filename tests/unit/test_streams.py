@@ -8,16 +8,21 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from api import streams
+from api.routes.jobs import watch_job
 from api.streams import MAX_STREAMS, MAX_STREAMS_OF_ONE, EventStream, JobStreams, Stream
 from config.errors import NotFound, RateLimited, Unauthenticated, Unavailable
 from ingestion.jobs.tables import Job
+from tenants.context import Principal, PrincipalKind, TenantContext
 from tests.unit.conftest import NOON, SetClock
+
+TENANT = TenantContext("a", b"salt", Principal(PrincipalKind.KEY, "key_1", frozenset(), "key_1"))
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +187,24 @@ def test_streams_beyond_the_limit_are_refused_until_one_ends(most: int, principa
         held.append(bench.open())
         for stream in held:
             stream.close()
+
+    _run(scenario)
+
+
+def test_tokens_of_one_key_share_its_streams() -> None:
+    """Else one key could take those of everybody: it makes as many tokens as it likes."""
+
+    async def scenario(bench: Bench) -> None:
+        handle = SimpleNamespace(get=lambda _job: None, row=lambda _job: bench.row())
+        services: Any = SimpleNamespace(streams=bench.streams, jobs=SimpleNamespace(for_tenant=lambda _tenant: handle))
+        request: Any = SimpleNamespace(headers={"authorization": "Bearer x"}, state=SimpleNamespace(address="::1"))
+        tenants = [Principal(PrincipalKind.TOKEN, f"tok_{n} of key_1", frozenset(), "key_1") for n in range(9)]
+        followed = [await watch_job("job_1", request, services, TENANT, caller) for caller in tenants[:MAX_STREAMS_OF_ONE]]
+        with pytest.raises(RateLimited):
+            await watch_job("job_1", request, services, TENANT, tenants[-1])
+        other = Principal(PrincipalKind.TOKEN, "tok_1 of key_2", frozenset(), "key_2")
+        for one in [*followed, await watch_job("job_1", request, services, TENANT, other)]:
+            one._stream.close()
 
     _run(scenario)
 

@@ -65,8 +65,12 @@ def service_url(settings: Settings) -> str:
     return f"http://{settings.host}:{settings.port}"
 
 
+#: Control characters that JSON need not escape, and some terminals obey.
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(127, 160)}
+
+
 def print_json(value: Any) -> None:
-    print(json.dumps(_plain(value), ensure_ascii=False))
+    print(json.dumps(_plain(value), ensure_ascii=False).translate(_ESCAPED))
 
 
 def _plain(value: Any) -> Any:

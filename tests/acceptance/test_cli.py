@@ -77,6 +77,9 @@ def test_no_text_of_others_commands_a_terminal(quick: Service) -> None:
         shown = carrel(*command, env=quick.env)
         assert "Evil" in shown.stdout + shown.stderr or command[0] in ("audit", "document"), command
         assert not set("\x1b\x07\x9b\u202e\u2069") & {*shown.stdout, *shown.stderr}, command
+    found = carrel("query", "oak", "--tenant", name, "--json", env=quick.env).stdout
+    assert json.loads(found)["passages"][0]["external_id"] == EVIL
+    assert not set("\x1b\x07\x9b") & {*found}
     other, _ = quick.tenant()
     assert carrel("query", "oak", "--tenant", other, env=quick.env).stdout == "Nothing found.\n"
 

@@ -106,6 +106,18 @@ def test_no_path_leaves_the_name_of_a_subject_on_record(name: str, rest: str) ->
     assert len({event.target for event in events}) == 3
 
 
+def test_nor_does_the_log_of_who_was_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+
+    async def send(_message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "DELETE", "path": "/v1/subjects/ann@example.org", "state": {}, "client": None}
+    asyncio.run(Audit(handler, cast(AuditLog, Log()))(scope, send, send))
+    assert [record.__dict__["path"] for record in caplog.records] == ["/v1/subjects/{subject}"]
+
+
 def test_every_path_can_be_kept() -> None:
     scope = {"method": "DELETE", "path": "/v1/documents/a\0b", "state": {"request_id": "req", "identity": Identity(WHO, None)}}
     event = event_of(scope, 422, {})

@@ -39,6 +39,8 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 HEADER, REPLAYED = "Idempotency-Key", "Idempotent-Replayed"
 MAX_KEY_CHARS = 255
 _MADE, _UNDER = re.compile(rb'"id":"(ses_[0-9a-z]{26})"'), re.compile(rb"/v1/sessions/(ses_[0-9a-z]{26})(?:/|$)")
+#: What a JSON object has that names a subject or a session: the names, or what writes their letters in other ways.
+_NAMING = (b'"subject"', b'"session_id"', b"\\u", b"\0")
 WAIT_S, POLL_S = 5.0, 0.05  # for a request with the same key that is under way
 MAX_ROUTE_CHARS, MAX_PARTS = 300, 1_000  # a longer path is hashed; a form with more parts is refused by every route
 
@@ -152,6 +154,7 @@ def _call(request: Request, key: str, body: bytes) -> Call:
         route = f"{request.method} sha256:{hashlib.sha256(route.encode()).hexdigest()}"
     # The caller's bounds belong to the request: what one key was shown must not be replayed to one that sees less.
     kind = request.headers.get("content-type", "")
+    named = {} if tenant is None or kind.startswith("multipart/") else _named(body)
     bounds = () if tenant is None else (_listed(tenant.collections), _listed(tenant.labels), *_subject(tenant))
     return Call(
         owner=f"operator:{identity.principal.id}" if tenant is None else tenant.tenant_id,
@@ -159,26 +162,30 @@ def _call(request: Request, key: str, body: bytes) -> Call:
         route=route,
         key=key,
         body_sha256=_sha256((*bounds, request.url.query.encode(), *_conditions(request), *_content(kind, body))),
-        subject=None if tenant is None else tenant.subject or _named(body),
+        **named | ({} if tenant is None or tenant.subject is None else {"subject": tenant.subject}),
     )
 
 
-def _named(body: bytes) -> str | None:
-    """The subject that a request names, whose token it does not bring; of what can be none, routes say so."""
-    if b'"subject"' not in body:
-        return None
+def _named(body: bytes) -> dict[str, str]:
+    """The subject, whose token a request does not bring, and the session that it names; of what can be none, routes say so."""
+    if not any(sign in body for sign in _NAMING):
+        return {}
     try:
         given = json.loads(body)
-    except (ValueError, RecursionError):  # a form, or nothing that a route takes
-        return None
-    subject = given.get("subject") if isinstance(given, dict) else None
-    return subject if isinstance(subject, str) and len(subject) <= MAX_SUBJECT_CHARS and storable(subject) else None
+    except (ValueError, RecursionError):  # nothing that a route takes
+        return {}
+    found = {name: given.get(name) for name in ("subject", "session_id")} if isinstance(given, dict) else {}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, str) and len(value) <= MAX_SUBJECT_CHARS and storable(value)
+    }
 
 
 def _result(call: Call, status: int, body: bytes) -> Result:
-    """With the session that it tells of: one that it is itself, or one under which it was asked for."""
+    """With the session that it tells of: one that it is itself, under which it was asked for, or that the request names."""
     found = _MADE.search(body) or _UNDER.search(call.route.encode())
-    return Result(status, body, None if found is None else found[1].decode())
+    return Result(status, body, call.session_id if found is None else found[1].decode())
 
 
 def _conditions(request: Request) -> list[bytes]:

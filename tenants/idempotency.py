@@ -39,6 +39,7 @@ class Call:
     key: str
     body_sha256: bytes  #: of everything that must be the same when it comes again
     subject: str | None = None  #: of whom it is, as far as it says
+    session_id: str | None = None  #: which it names, not in its route
 
     @property
     def sealed_for(self) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from api.cli.common import AsJson, TenantOption, notes, print_json, table, tenant_client
 from api.cli.session import sessions
-from carrel_client import Carrel, Erasure
+from carrel_client import Carrel, Erasure, TransportError
 from config.settings import Settings
 
 subjects = typer.Typer(no_args_is_help=True, help="Export or erase all that there is of an end user.")
@@ -129,15 +129,16 @@ def _confirmed(question: str, *, yes: bool) -> None:
 
 
 def _write(lines: Iterator[dict[str, Any]], output: Path | None, *, as_json: bool) -> None:
-    """`as_json`: without the note of how many lines there are."""
+    """`as_json`: without the note of how many lines there are. Raise TransportError for an export without its end."""
     count, last = 0, ""
     with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
         for line in lines:
             count, last = count + 1, str(line["type"])
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if not last.endswith("_end"):
+        raise TransportError(f"the export was cut off after {count} lines")
     if not as_json:
-        whole = "" if last.endswith("_end") else " The export was cut off."
-        notes.print(f"{count} lines.{whole}")
+        notes.print(f"{count} lines.")
 
 
 def _print_erasure(client: Carrel, erasure: Erasure, *, wait: bool, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -125,10 +124,10 @@ def _show(context: Context, as_json: bool) -> None:
     for turn in context.turns:
         if turn.place == "recalled":
             said = context.text[turn.context_start : turn.context_end].split("\n", 1)[-1].rpartition("\n")[0]
-            out.print(f"[dim]recalled turn {turn.seq}, {turn.role}, {turn.said_at[:16]}: {_harmless(_line(said))}[/dim]")
+            out.print(f"[dim]recalled turn {turn.seq}, {turn.role}, {turn.said_at[:16]}: {escape(_line(said))}[/dim]")
     for cited in context.citations:
         name, place = cited.source or cited.title or cited.external_id, f"characters {cited.start}-{cited.end}"
-        out.print(f"[dim][{cited.number}] {_harmless(name)}, {place}: {_harmless(_line(cited.text))}[/dim]")
+        out.print(f"[dim][{cited.number}] {escape(name)}, {place}: {escape(_line(cited.text))}[/dim]")
 
 
 def _show_answer(context: Context, answer: str | None, as_json: bool) -> None:
@@ -138,16 +137,11 @@ def _show_answer(context: Context, answer: str | None, as_json: bool) -> None:
         lists = {name: [vars(item) for item in getattr(context, name)] for name in ("turns", "citations", "recaps", "memories")}
         print_json({**shown, **kept, **lists})
     elif answer is not None:
-        out.print(f"[bold]model>[/bold] {_harmless(answer)}")
+        out.print(f"[bold]model>[/bold] {escape(answer)}")
     else:
         for message in context.messages or []:
-            out.print(f"[cyan]{message['role']}[/cyan] {_harmless(message['content'])}")
+            out.print(f"[cyan]{message['role']}[/cyan] {escape(message['content'])}")
         out.print(f"[dim]{context.message_tokens} tokens would be given to a model.[/dim]")
-
-
-def _harmless(text: str) -> str:
-    """What others wrote, as a terminal may be given it: with line breaks and blanks, without control characters."""
-    return escape("".join(sign for sign in text if sign in "\n\t" or unicodedata.category(sign)[0] != "C"))
 
 
 def _line(text: str) -> str:

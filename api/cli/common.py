@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from api.cli.telling import harmless
 from carrel_client import Carrel
 from config.errors import SetupError
 from config.settings import Settings
@@ -18,8 +19,17 @@ TenantOption = Annotated[
     str | None,
     typer.Option("--tenant", "-t", help="Tenant, by name or id. Not needed with CARREL_API_KEY, which has one."),
 ]
-out = Console(soft_wrap=True, highlight=False)
-notes = Console(stderr=True, highlight=False)
+
+
+class _Terminal(Console):
+    """Whoever wrote what is printed: it is shown, and does nothing else."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(harmless(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+out = _Terminal(soft_wrap=True, highlight=False, emoji=False)  # `:key:` is what somebody wrote, and no picture
+notes = _Terminal(stderr=True, highlight=False, emoji=False)
 
 
 def operator(settings: Settings) -> Carrel:
@@ -55,8 +65,12 @@ def service_url(settings: Settings) -> str:
     return f"http://{settings.host}:{settings.port}"
 
 
+#: Control characters that JSON need not escape, and some terminals obey.
+_ESCAPED = {code: f"\\u{code:04x}" for code in range(127, 160)}
+
+
 def print_json(value: Any) -> None:
-    print(json.dumps(_plain(value), ensure_ascii=False))
+    print(json.dumps(_plain(value), ensure_ascii=False).translate(_ESCAPED))
 
 
 def _plain(value: Any) -> Any:
@@ -66,8 +80,8 @@ def _plain(value: Any) -> Any:
 
 
 def table(columns: list[str], rows: list[list[object]]) -> None:
-    """Aligned columns, never folded: ids are there to be copied."""
-    lines = [columns, *(["–" if cell is None else str(cell) for cell in row] for row in rows)]
+    """Aligned columns, never folded: ids are there to be copied. A cell is one line, without commands to a terminal."""
+    lines = [columns, *(["–" if cell is None else " ".join(harmless(str(cell)).split("\n")) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

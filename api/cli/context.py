@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, tenant_client
+from api.cli.telling import harmless
 from carrel_client import Passage
 from config.settings import Settings
 
@@ -32,7 +34,7 @@ def context(
 ) -> None:
     """Pack the passages that answer a question into one text for a language model, within a budget of its tokens.
 
-    The text goes to standard output as it is; what it has, to standard error.
+    The text goes to standard output, to a file or program as it is; what it has, to standard error.
 
     Example: carrel context "how long may I keep a book?" --max-tokens 500 --tenant acme > context.txt
     """
@@ -41,7 +43,7 @@ def context(
     if as_json:
         print_json(packed)
         return
-    print(packed.text)
+    print(harmless(packed.text) if sys.stdout.isatty() else packed.text)
     passages = len({cited.id for cited in packed.citations})
     notes.print(f"{packed.tokens:,} of {max_tokens:,} tokens, {passages} passages; {packed.left_out} did not fit.")
 

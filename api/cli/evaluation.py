@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from api.cli.common import AsJson, TenantOption, notes, out, print_json, table, tenant_client
 from api.evaluating import ask, bring, remove_collection
-from carrel_client import Carrel
+from carrel_client import Carrel, NotFoundError
 from config.errors import InvalidInput
 from config.settings import Settings
 from rag.evaluation.metrics import FIGURES
@@ -138,7 +138,8 @@ def _temporary(client: Carrel, dataset: Dataset, profile: str | None, progress: 
     finally:
         bar = progress.add_task("remove", total=None)
         for name in names.values():
-            remove_collection(client, name, lambda: progress.advance(bar))
+            with suppress(NotFoundError):  # one that was not made any more, for the reason that is to be told
+                remove_collection(client, name, lambda: progress.advance(bar))
 
 
 def _asked(

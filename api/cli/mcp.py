@@ -23,8 +23,12 @@ def mcp() -> None:
 
     from api.cli.common import service_url
     from api.mcp.bridge import bridge
+    from carrel_client import Carrel
 
     settings = Settings()
     if settings.api_key is None:
         raise SetupError("Set CARREL_API_KEY to a key of the tenant; `carrel key create` makes one.")
-    anyio.run(bridge, service_url(settings), settings.api_key.get_secret_value())
+    url, key = service_url(settings), settings.api_key.get_secret_value().strip()
+    with Carrel(api_key=key, base_url=url) as client:
+        client.collections.profiles()  # a wrong key or address is told in one line: the protocol's client takes a hundred
+    anyio.run(bridge, url, key)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.common import AsJson, TenantOption, print_json, table, tenant_client
+from api.cli.common import AsJson, TenantOption, out, print_json, table, tenant_client
 from carrel_client import Carrel, ConversationItem, Replay, ReplayReport, ReplayRow, SkippedReplay
 from config.errors import InvalidInput
 from config.settings import Settings
@@ -71,26 +71,26 @@ def _many(client: Carrel, session: str | None, last: int, otherwise: dict[str, A
         elif isinstance(told, Replay):
             if session is not None or not told.empty:
                 _show(told)
-                print()
+                _say("")
         elif isinstance(told, SkippedReplay):
-            print(f"{told.trace_id} was not asked again: {told.detail}")
+            _say(f"{told.trace_id} was not asked again: {told.detail}")
         else:
             _report(told)
 
 
 def _show(replay: Replay) -> None:
-    print(f"{replay.trace_id}  {replay.at}  {_short(replay.query)}")
+    _say(f"{replay.trace_id}  {replay.at}  {_short(replay.query)}")
     if replay.rows or replay.conversation is None:
         table(COLUMNS, [_row(row) for row in replay.rows])
     if replay.conversation is not None:
         table(ITEM_COLUMNS, [_item(item) for item in replay.conversation.items])
         shares = (f"{part} {of['then']}→{of['now']}" for part, of in replay.conversation.tokens.items())
-        print(f"Conversation as of {replay.conversation.as_of}. {_tokens(', '.join(shares))}".strip())
+        _say(f"Conversation as of {replay.conversation.as_of}. {_tokens(', '.join(shares))}".strip())
     for line in (replay.context or {}).get("diff", ()):
-        print(line)
+        _say(line)
     for note in replay.notes:
-        print(note)
-    print(_summary(replay))
+        _say(note)
+    _say(_summary(replay))
 
 
 def _row(row: ReplayRow) -> list[object]:
@@ -144,20 +144,24 @@ def _of_context(replay: Replay) -> str:
 
 def _report(report: ReplayReport) -> None:
     overlaps = ", ".join(f"overlap@{k} {value:.3f}" for k, value in report.overlap.items())
-    print(f"{report.empty} of {report.replayed} answers are as they were; rank-biased overlap {report.rbo:.4f}, {overlaps}.")
-    print(f"Largest score difference {report.max_score_difference:.4f}; {report.tokens} tokens charged.")
+    _say(f"{report.empty} of {report.replayed} answers are as they were; rank-biased overlap {report.rbo:.4f}, {overlaps}.")
+    _say(f"Largest score difference {report.max_score_difference:.4f}; {report.tokens} tokens charged.")
     if report.contexts:
-        print(f"{report.contexts_equal} of {report.contexts} contexts are equal.")
+        _say(f"{report.contexts_equal} of {report.contexts} contexts are equal.")
     if report.useful_marked:
         recalls = f"{report.useful_recall_then:.3f} then, {report.useful_recall_now:.3f} now"
-        print(f"Of {report.useful_marked} passages and documents that were found useful: recall {recalls}.")
+        _say(f"Of {report.useful_marked} passages and documents that were found useful: recall {recalls}.")
     for code, count in report.skipped.items():
-        print(f"{count} could not be asked again: {code}.")
+        _say(f"{count} could not be asked again: {code}.")
     if report.worst:
         rows: list[list[object]] = [[f"{each['rbo']:.3f}", each["trace_id"], _short(each["query"])] for each in report.worst]
         table(["overlap", "trace", "question"], rows)
     if report.stopped is not None:
-        print(f"Stopped before the end: {report.stopped['detail']}")
+        _say(f"Stopped before the end: {report.stopped['detail']}")
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False)
 
 
 def _short(text: str) -> str:

@@ -13,11 +13,20 @@ from config.errors import CarrelError, SetupError
 
 EXIT_SETUP = 78  # it cannot start as configured: restarting would not help
 
+#: What moves a terminal's cursor, calls its commands or turns text around; not what ends lines or stands between words.
+_COMMANDS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_COMMANDS |= dict.fromkeys(range(0xD800, 0xE000))  # halves of letters, that no terminal can be sent
+
+
+def harmless(text: str) -> str:
+    """What others wrote, as a terminal may be given it."""
+    return text.translate(_COMMANDS)
+
 
 def fail(error: Exception, *, as_json: bool) -> NoReturn:
     detail = error.detail if isinstance(error, CarrelError) else str(error)
-    code = getattr(error, "code", type(error).__name__)
-    print(json.dumps({"error": {"code": code, "detail": detail}}) if as_json else f"carrel: {detail}", file=sys.stderr)
+    told = {"code": getattr(error, "code", type(error).__name__), "detail": detail}
+    print(json.dumps({"error": told}) if as_json else f"carrel: {harmless(detail)}", file=sys.stderr)
     sys.exit(EXIT_SETUP if isinstance(error, SetupError) else 1)
 
 

@@ -211,7 +211,7 @@ def show_limits(tenant: TenantName, as_json: AsJson = False) -> None:
 
 
 def _limit_row(limit: Limit) -> list[object]:
-    value, of_plan = (UNLIMITED if one is None else one for one in (limit.value, limit.of_plan))
+    value, of_plan = _shown(limit.value), _shown(limit.of_plan)
     return [limit.name, value, limit.used, limit.source, of_plan, limit.expires_at, limit.reason or None]
 
 
@@ -261,10 +261,14 @@ def list_plans(as_json: AsJson = False) -> None:
         return
     shown = ("documents", "chunks", "bytes", "collections", "requests_per_second", "embedding_tokens_month")
     rows = [
-        [f"{plan.name}{' (default)' if plan.default else ''}", *(getattr(plan, name) or UNLIMITED for name in shown)]
+        [f"{plan.name}{' (default)' if plan.default else ''}", *(_shown(getattr(plan, name)) for name in shown)]
         for plan in found
     ]
     table(["plan", *shown], rows)
+
+
+def _shown(limit: object) -> object:
+    return UNLIMITED if limit is None else limit
 
 
 @plans.command("show")
@@ -282,4 +286,4 @@ def show_plan(name: Annotated[str, typer.Argument(help="One of `carrel plan list
         print_json(found[name])
         return
     fields = dataclasses.asdict(found[name])
-    table(["limit", "value"], [[key, UNLIMITED if value is None else value] for key, value in fields.items()])
+    table(["limit", "value"], [[key, _shown(value)] for key, value in fields.items()])

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx2
 import mcp_types as types
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
-from mcp.shared._httpx_utils import create_mcp_http_client
 
 from api.version import VERSION
+
+#: To connect and be sent things; for an answer a question may have to wait its turn.
+PATIENCE = httpx2.Timeout(30, read=300)
 
 
 async def bridge(url: str, api_key: str) -> None:
     """Serve standard input until it ends. `url`: of the service."""
-    http = create_mcp_http_client(headers={"Authorization": f"Bearer {api_key}"})
+    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {api_key}"}, timeout=PATIENCE)
     async with http, Client(streamable_http_client(f"{url.rstrip('/')}/mcp/", http_client=http)) as service:
         server = _passing_on(service)
         async with stdio_server() as (read, write):

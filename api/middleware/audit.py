@@ -12,9 +12,10 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.middleware.paths import RETRIEVALS
+from api.middleware.paths import OF_SUBJECT, RETRIEVALS
 from config.errors import Unauthenticated
 from tenants.audit.record import AuditLog, Event
+from tenants.context import TenantContext
 from tenants.identity.authenticator import Identity
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Audit:
         if identity is None:
             if status == Unauthenticated.status and self._limiter.hit(_DENIALS_LOGGED, "denials"):
                 client = (scope.get("client") or ("unknown",))[0]
-                log.warning("denied without identity", extra={"path": scope["path"][:200], "address": client})
+                log.warning("denied without identity", extra={"path": _named(scope["path"], None)[:200], "address": client})
             return
         denied = status in (401, 402, 403, 429)
         if scope["method"] in ("GET", "HEAD") and not denied and not RETRIEVALS.fullmatch(scope["path"]):
@@ -79,29 +80,25 @@ class Audit:
 def event_of(scope: Scope, status: int, detail: dict[str, Any]) -> Event:
     """What the audit record tells of a request that has an identity."""
     identity: Identity = scope["state"]["identity"]
-    route = getattr(scope.get("route"), "path", _path(scope)[:200])
+    path = _named(str(scope["path"]), identity.tenant).replace("\0", "%00")  # of NUL PostgreSQL keeps nothing
+    route = getattr(scope.get("route"), "path", path[:200])
     return Event(
         request_id=scope["state"]["request_id"],
         principal=identity.principal,
         tenant_id=identity.tenant.tenant_id if identity.tenant else None,
         action=f"{scope['method']} {route}",
-        target=_target(scope, identity)[:500],
+        target=path[:500],
         status=status,
         detail=detail,
     )
 
 
-def _target(scope: Scope, identity: Identity) -> str:
-    """The path, whose ids are no content; the name of a subject is: the record outlives its erasure."""
-    subject = scope.get("path_params", {}).get("subject")
-    if subject is None or identity.tenant is None:
-        return _path(scope)
-    return str(scope["route"].path_format).replace("{subject}", identity.tenant.pseudonym(subject))
-
-
-def _path(scope: Scope) -> str:
-    """As it was asked for, but for what PostgreSQL cannot write: even nonsense that is refused is on record."""
-    return str(scope["path"]).replace("\0", "\ufffd")
+def _named(path: str, tenant: TenantContext | None) -> str:
+    """Ids in it are no content; the name of a subject is: the record outlives its erasure. Whether a route was found or not."""
+    if (found := OF_SUBJECT.fullmatch(path)) is None:
+        return path
+    before, subject, after = found.groups(default="")
+    return before + ("{subject}" if tenant is None else tenant.pseudonym(subject)) + after
 
 
 class _Throttled:

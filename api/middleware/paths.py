@@ -22,10 +22,12 @@ ASKING = frozenset(
 _ASKING = re.compile("|".join(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) for path in sorted(ASKING)))
 #: Reads that are audited although they change nothing: they hand out content.
 RETRIEVALS = re.compile(
-    r"/v1/(sessions/[^/]+/)?documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/(turns(/[^/]+)?|export)"
-    r"|/v1/subjects/[^/]+/export|/v1/memories(/[^/]+(/history)?)?|/v1/traces(/[^/]+)?|/v1/(admin/)?audit/export"
+    r"/v1/(sessions/[^/]+/)?documents/[^/]+/text|/v1/passages/[^/]+|/v1/sessions/[^/]+/(turns(/[^/]+)?|pins|export)"
+    r"|/v1/subjects/[^/]+/export|/v1/memories(/[^/]+(/history)?)?|/v1/traces(/[^/]+)?|/v1/(admin/)?audit/export|/v1/feedback"
     r"|/v1/(vector_stores/[^/]+/)?files/[^/]+/content"
 )
+#: What stands before the name of a subject, the name, which may be any text, and what stands behind it.
+OF_SUBJECT = re.compile(r"(/v1/subjects/)(.+?)(/export)?", re.DOTALL)
 #: Somebody waits for the next turn of a conversation: its writes are no bulk work, unless they bring documents.
 CONVERSING = re.compile(r"/v1/(sessions|memories|subjects|erasures)(/.*)?(?<!/promote)", re.DOTALL)
 

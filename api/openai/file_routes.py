@@ -33,6 +33,7 @@ class FileExpiry(Input):
 
 
 class FileIn(Input):
+    file: Text = Field(description="Its name.")
     purpose: Purpose
     expires_after: FileExpiry | None = None
 
@@ -99,20 +100,16 @@ async def _upload(request: Request) -> Upload:
                 raise InvalidInput("A multipart request needs a `file` part with a file name.", field="file")
             if unknown := sorted(set(form) - {"file", *FIELDS}):
                 raise InvalidInput(f"Unknown field {unknown[0]!r}.", field=unknown[0])
-            given = _given({name: form[name] for name in FIELDS if name in form})
-            content, name = await file.read(), file.filename or ""
+            given = _given(file.filename or "", {name: form[name] for name in FIELDS if name in form})
+            content = await file.read()
     except (UnicodeError, LookupError) as error:
         raise InvalidInput("The multipart body cannot be decoded; send UTF-8.", field="file") from error
     lifetime = None if given.expires_after is None else given.expires_after.seconds * 1000
-    return Upload(_Name.model_validate({"name": name}).name, given.purpose, content, lifetime)
+    return Upload(given.file, given.purpose, content, lifetime)
 
 
-class _Name(BaseModel):
-    name: Text
-
-
-def _given(fields: dict[str, Any]) -> FileIn:
-    body: dict[str, Any] = {"purpose": fields.get("purpose")}
+def _given(name: str, fields: dict[str, Any]) -> FileIn:
+    body: dict[str, Any] = {"file": name, "purpose": fields.get("purpose")}
     expiry = {name.partition("[")[2][:-1]: value for name, value in fields.items() if "[" in name}
     try:
         return FileIn.model_validate(body | ({"expires_after": expiry} if expiry else {}))

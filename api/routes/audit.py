@@ -19,6 +19,7 @@ from tenants.audit.record import Wanted
 from tenants.context import Scope, TenantContext
 
 routes = router("Audit")
+LAST_POSITION = 2**63 - 1  #: that databases can be asked about
 
 
 class Lines(StreamingResponse):
@@ -104,5 +105,6 @@ async def _page(
 
 
 def _export(services: ApiServices, tenant_id: str | None, from_position: int) -> Lines:
-    lines: Iterator[bytes] = services.oversight.export.lines(tenant_id, from_position=from_position)
+    position = min(from_position, LAST_POSITION)
+    lines: Iterator[bytes] = services.oversight.export.lines(tenant_id, from_position=position)
     return Lines(lines)

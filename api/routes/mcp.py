@@ -61,6 +61,13 @@ async def mcp(request: Request, services: Services, tenant: Tenant) -> Response:
 def _require_origin(request: Request, allowed: Sequence[str]) -> None:
     """Browsers say from which page they ask: it is of this machine, or allowed. A name that was bent to us is neither."""
     origin = request.headers.get("origin")
-    if origin is None or origin in allowed or urlsplit(origin).hostname in LOOPBACK:
+    if origin is None or origin in allowed or _host(origin) in LOOPBACK:
         return
     raise Forbidden("This origin is not allowed; the operator can add it to CARREL_MCP_ORIGINS.", field="origin")
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).hostname
+    except ValueError:  # it opens a bracket and does not close it
+        return None

@@ -102,7 +102,8 @@ class TenantFeedback:
         return named and (scope.labels is None or scope.labels.issuperset(labels))
 
     def list(self, collection: str | None, *, after: str | None, limit: int) -> list[Given]:
-        """Oldest first, of documents that are there. Raise Forbidden for a principal that does not see all of them."""
+        """Oldest first, of documents that are there; whoever speaks for a subject sees that one's. Raise Forbidden for a
+        principal that does not see all documents."""
         if self._scope.collections is not None or self._scope.labels is not None:
             raise Forbidden("Feedback holds questions of all users; use a key that is not confined to collections or labels.")
         statement = (
@@ -113,6 +114,8 @@ class TenantFeedback:
             .order_by(col(Feedback.id))
             .limit(limit)
         )
+        if self._scope.subject is not None:
+            statement = statement.where(col(Feedback.subject) == self._scope.subject)
         if after is not None:
             statement = statement.where(col(Feedback.id) > after)
         with self._parts.database.read(self._scope) as session:

@@ -61,6 +61,8 @@ def test_a_chain_is_verified_from_outside_and_a_forged_one_is_not(quick: Service
     chains = json.loads(everything.stdout)
     assert everything.returncode == 0, everything.stdout
     assert {"operator", report["chain"]} <= {each["chain"] for each in chains}
+    beyond = [*client.audit.export(from_position=2**63)]  # a number that no database keeps
+    assert [json.loads(beyond[at])["kind"] for at in (0, -1)] == ["header", "end"]
     shown = carrel("audit", "tail", "--tenant", name, "-n", "5", env=quick.env)
     assert "POST /v1/collections" in shown.stdout
     own = {**quick.env, "CARREL_API_KEY": quick.key(name)}

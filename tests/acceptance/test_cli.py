@@ -54,6 +54,36 @@ def test_a_key_is_made_used_listed_and_revoked(service: Service) -> None:
     assert json.loads(refused.stderr)["error"]["code"] == "unauthenticated"
 
 
+EVIL = "Evil \x1b]0;owned\x07\x1b[31m oak\x9b2J \u202etxet\u2069 :key:"
+
+
+def test_no_text_of_others_commands_a_terminal(quick: Service) -> None:
+    """Whoever writes documents, turns or facts has a terminal of an operator print them."""
+    name, client = quick.tenant()
+    client.documents.create(text=f"{EVIL} {name}", title=EVIL, external_id=EVIL).wait()
+    client.feedback.give(query=EVIL, document_id=next(client.documents.list()).id, useful=True, comment=EVIL)
+    client.memories.add(f"{EVIL}.", subject=EVIL)
+    session = client.sessions.create(subject=EVIL, title=EVIL)
+    client.sessions.say(session.id, "user", EVIL)
+    trace = client.query(EVIL).trace_id or ""
+    commands = [
+        *(["query", EVIL], ["feedback", "list"], ["memory", "list"], ["memory", "search", "oak", "-s", EVIL]),
+        *(["session", "list"], ["session", "turns", session.id], ["session", "recall", "oak", "--session", session.id]),
+        *(["replay", trace], ["audit", "tail"], ["document", "show", EVIL]),
+    ]
+    for command in [[*each, "--tenant", name] for each in commands] + [
+        ["admin", "search", EVIL, "-t", name, "--reason", "why"]
+    ]:
+        shown = carrel(*command, env=quick.env)
+        assert "Evil" in shown.stdout + shown.stderr or command[0] in ("audit", "document"), command
+        assert not set("\x1b\x07\x9b\u202e\u2069") & {*shown.stdout, *shown.stderr}, command
+    found = carrel("query", "oak", "--tenant", name, "--json", env=quick.env).stdout
+    assert json.loads(found)["passages"][0]["external_id"] == EVIL
+    assert not set("\x1b\x07\x9b") & {*found}
+    other, _ = quick.tenant()
+    assert carrel("query", "oak", "--tenant", other, env=quick.env).stdout == "Nothing found.\n"
+
+
 def test_a_failing_file_is_reported_and_the_others_go_on(service: Service, tmp_path: Path) -> None:
     carrel("tenant", "create", "cli-fail", env=service.env)
     (tmp_path / "good.txt").write_text("Good.")
@@ -146,6 +176,13 @@ def test_a_mistake_is_one_line_and_no_trace(service: Service, arguments: tuple[s
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("carrel: ")
+
+
+def test_a_bridge_without_a_key_that_is_one_says_so_in_a_line(quick: Service) -> None:
+    done = carrel("mcp", env={**quick.env, "CARREL_API_KEY": "carrel_wrong"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("carrel: 401 ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("typed", "offered"), [(["tenant", "su"], {"suspend"}), (["query", "--te"], {"--tenant"})])

@@ -36,6 +36,9 @@ def test_feedback_is_kept_listed_and_each_tenants_own(quick: Service) -> None:
     assert list(client.feedback.list(page_size=1)) == [first, second]
     assert (second.external_id, second.collection, second.rating, second.subject) == ("lamp", "default", 2, "ann")
     assert list(other.feedback.list()) == []
+    for subject, seen in (("ann", [second]), ("bob", [])):
+        token = client.token(subject=subject, scopes=["manage"]).token
+        assert list(quick.client(token).feedback.list()) == seen
     bounded = [quick.client(quick.key(name, collections=["x"])), quick.client(quick.key(name, labels=["blue"]))]
     for stranger in (other, *bounded):
         for target in ({"passage_id": passage.id}, {"document_id": passage.document_id}):

@@ -189,7 +189,8 @@ def test_without_a_good_key_nothing_is_reached(quick: Service, rooms: tuple[Room
         ingest_only = quick.key(rooms[0].name, "ingest")
         good = {"authorization": f"Bearer {rooms[0].key}", **accepts}
         assert http.post("/mcp/", json=call, headers={"authorization": f"Bearer {ingest_only}"}).status_code == 403
-        assert http.post("/mcp/", json=call, headers={**good, "origin": "https://evil.example"}).status_code == 403
+        for origin in ("https://evil.example", "null", "http://[::1"):
+            assert http.post("/mcp/", json=call, headers={**good, "origin": origin}).status_code == 403
         assert http.post("/mcp/", json=call, headers={**good, "origin": "http://localhost:3000"}).status_code == 200
         assert http.get("/mcp/", headers=good).status_code == 405
 

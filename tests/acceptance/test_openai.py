@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import openai
 import pytest
@@ -275,6 +276,11 @@ def test_refusals_are_what_the_sdk_knows(hashed: Service) -> None:
         with pytest.raises(openai.BadRequestError) as unknown:
             reader.vector_stores.search("vs_x", query="a", extra_body={"nonsense": 1})
         assert unknown.value.param == "nonsense"
+    parts = (b'name="purpose"\r\n\r\nuser_data', b'name="file"; filename="a\0b.txt"\r\n\r\nx')  # the SDK would quote the NUL
+    body = b"".join(b"--x\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--x--\r\n"
+    headers = {"Authorization": f"Bearer {hashed.key(name)}", "Content-Type": "multipart/form-data; boundary=x"}
+    unnamed = httpx2.post(f"{hashed.url}/v1/files", content=body, headers=headers)
+    assert (unnamed.status_code, unnamed.json()["error"]["param"]) == (400, "file")
 
 
 @pytest.mark.full

@@ -54,7 +54,7 @@ VENDORS = {
     "llama_index": {"client/src/carrel_client/llama_index.py"},
     "httpx2": {
         *(f"client/src/carrel_client/{world}/{name}.py" for world in ("_async", "_sync") for name in ("client", "transport")),
-        *("client/src/carrel_client/tls.py", "rag/posting.py"),
+        *("client/src/carrel_client/tls.py", "rag/posting.py", "api/mcp/bridge.py"),
     },
 }
 

@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect
 from api.middleware import Audit, event_of
 from config.database import Database
 from tenants.audit.record import AuditLog, Event
-from tenants.context import Principal, PrincipalKind
+from tenants.context import Principal, PrincipalKind, TenantContext
+from tenants.identity.authenticator import Identity
 from tests.unit.conftest import SetClock
 
 WHO = Principal(PrincipalKind.KEY, "key_x", frozenset())
@@ -79,6 +80,9 @@ def test_what_is_on_record_with_its_effect_is_recorded_again_only_if_it_ends_oth
         ("/v1/documents/doc_1/text", 200, True),
         ("/v1/documents/doc_1/text/more", 200, False),
         ("/v1/passages/p_1", 200, True),
+        ("/v1/sessions/ses_1/turns", 200, True),
+        ("/v1/sessions/ses_1/pins", 200, True),
+        ("/v1/feedback", 200, True),
         ("/v1/audit", 200, False),
         ("/v1/audit/export", 200, True),
         ("/v1/admin/audit/export", 200, True),
@@ -90,12 +94,38 @@ def test_of_reads_those_are_recorded_that_hand_out_content(path: str, status: in
 
 @pytest.mark.parametrize("route", [None, SimpleNamespace(path="/v1/documents/{document_id}")])
 def test_a_path_that_no_database_takes_is_on_record_as_nearly(database: Database, clock: SetClock, route: Any) -> None:
-    tenant = SimpleNamespace(tenant_id="a")
-    state = {"request_id": "req", "identity": SimpleNamespace(principal=WHO, tenant=tenant)}
+    state = {"request_id": "req", "identity": Identity(WHO, TenantContext("a", b"", WHO))}
     scope = {"type": "http", "method": "DELETE", "path": "/v1/documents/a\0b", "state": state, "route": route}
     log = AuditLog(database, clock)
     log.append(event_of(scope, 422, {}))
     [entry] = log.of("a")
-    assert entry.target == "/v1/documents/a\ufffdb"
-    assert entry.action == ("DELETE /v1/documents/a\ufffdb" if route is None else "DELETE /v1/documents/{document_id}")
+    assert entry.target == "/v1/documents/a%00b"
+    assert entry.action == ("DELETE /v1/documents/a%00b" if route is None else "DELETE /v1/documents/{document_id}")
     assert log.of("b") == log.of(None) == []
+
+
+@pytest.mark.parametrize("rest", ["", "/export"])
+@pytest.mark.parametrize("name", ["ann@example.org", "a/b", "a/export/b", "x\ny"])
+def test_no_path_leaves_the_name_of_a_subject_on_record(name: str, rest: str) -> None:
+    """Nor one that was refused before its route was found, or that has none: a name with a slash fits into no path."""
+    tenants = [TenantContext(tenant, tenant.encode(), WHO) for tenant in ("oak", "elm")]
+    scope = {"method": "DELETE", "path": f"/v1/subjects/{name}{rest}", "state": {"request_id": "req"}}
+    events = []
+    for tenant in (*tenants, None):
+        scope["state"] |= {"identity": Identity(WHO, tenant)}  # type: ignore[operator]
+        events.append(event_of(scope, 429, {}))
+    assert not [event for event in events if name in event.target + event.action]
+    assert [event.target for event in events[:2]] == [f"/v1/subjects/{one.pseudonym(name)}{rest}" for one in tenants]
+    assert len({event.target for event in events}) == 3
+
+
+def test_nor_does_the_log_of_who_was_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
+    async def handler(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+
+    async def send(_message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "DELETE", "path": "/v1/subjects/ann@example.org", "state": {}, "client": None}
+    asyncio.run(Audit(handler, cast(AuditLog, Log()))(scope, send, send))
+    assert [record.__dict__["path"] for record in caplog.records] == ["/v1/subjects/{subject}"]

@@ -317,6 +317,43 @@ def test_without_a_key_or_with_two_contents_nothing_is_sent(
     assert server.asked == []
 
 
+@pytest.mark.parametrize("key", ["", " \n", "carrel_key_é", "carrel_key_x\nX-Evil: 1"])
+def test_what_is_no_key_is_told_without_repeating_it(server: Server, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARREL_API_KEY", key)
+    with pytest.raises(CarrelClientError) as refused:
+        Carrel(base_url=server.url)
+    assert "carrel_key" not in str(refused.value)
+
+
+def test_a_key_as_a_file_has_it_is_one(server: Server) -> None:
+    server.answers = [OK]
+    with Carrel(api_key="carrel_key_x\n", base_url=server.url) as carrel:
+        carrel.usage()
+    assert server.headers[0]["authorization"] == "Bearer carrel_key_x"
+
+
+@pytest.mark.parametrize("dots", [".", ".."])
+def test_an_id_of_dots_leads_to_no_other_path(server: Server, carrel: Carrel, dots: str) -> None:
+    """`session_documents.delete("..", id)` would delete a document of the library."""
+    server.answers = [_json(404, _problem(404))]
+    for ask in (lambda: carrel.session_documents.delete(dots, "doc_1"), lambda: carrel.collections.tuning(dots)):
+        with pytest.raises(NotFoundError):
+            ask()
+    quoted = dots.replace(".", "%2E")
+    assert [path for _, path, _ in server.asked] == [
+        f"/v1/sessions/{quoted}/documents/doc_1",
+        f"/v1/collections/{quoted}/tuning",
+    ]
+
+
+def test_an_address_that_is_none_is_an_error_of_the_client(pauses: list[float]) -> None:
+    with Carrel(api_key="k", base_url="http://[::1") as carrel:
+        for ask in (carrel.usage, lambda: list(carrel.audit.export())):
+            with pytest.raises(TransportError):
+                ask()
+    assert pauses == []
+
+
 def _job(state: str = "running", **progress: Any) -> dict[str, Any]:
     job = dict.fromkeys(("error_code", "error_detail", "version_id", "retry_of", "finished_at"))
     counts = dict.fromkeys(("chunks_total", "chunks_done", "tokens_charged", "tokens_cached"), 0)

@@ -279,6 +279,34 @@ def test_what_differs_is_not_the_same_request(stand: Stand, one: dict[str, Any],
     assert stand.send(**other).json()["code"] == "idempotency_key_reused"
 
 
+SES = "ses_01m80ah7d07wjcjttwqsv28b35"
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"subject": "ann", "session_id": "%s"}' % SES.encode(), ("ann", SES)),
+        (b'{"sub\\u006aect": "ann", "session\\u005fid": "%s"}' % SES.encode(), ("ann", SES)),
+        ('{"subject": "ann"}'.encode("utf-16"), ("ann", None)),
+        (b'{"memories": [{"sources": [{"session_id": "%s", "subject": "bob"}]}]}' % SES.encode(), (None, None)),
+        (b'{"subject": "a\\u0000b", "session_id": "\\ud800"}', (None, None)),
+        (b'{"subject": 7, "session_id": ["x"]}', (None, None)),
+        (b"--x subject session_id", (None, None)),
+    ],
+    ids=["plain", "escaped", "utf-16", "deeper", "no database keeps it", "no text", "no json"],
+)
+def test_a_result_is_found_by_whom_and_by_the_session_that_its_request_names(
+    stand: Stand, database: Database, body: bytes, found: tuple[str | None, str | None]
+) -> None:
+    """Else it would outlive their erasure, and be replayed."""
+    for tenant in ("a", "b"):
+        stand.identity = of_tenant(tenant)
+        assert stand.send(content=body).status_code == 201
+    with database.system_read() as session:
+        rows = session.scalars(select(IdempotencyRecord)).all()
+    assert {row.tenant_id: (row.subject, row.session_id) for row in rows} == {"a": found, "b": found}
+
+
 def test_what_is_asked_again_is_charged_under_one_name(stand: Stand, database: Database, clock: SetClock) -> None:
     def charge(key: str | None, question: str, tenant: str = "a") -> str:
         stand.identity = of_tenant(tenant)

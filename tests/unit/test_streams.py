@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -19,8 +19,10 @@ from api.routes.jobs import watch_job
 from api.streams import MAX_STREAMS, MAX_STREAMS_OF_ONE, EventStream, JobStreams, Stream
 from config.errors import NotFound, RateLimited, Unauthenticated, Unavailable
 from ingestion.jobs.tables import Job
-from tenants.context import Principal, PrincipalKind, Scope, TenantContext
+from tenants.context import Principal, PrincipalKind, TenantContext
 from tests.unit.conftest import NOON, SetClock
+
+TENANT = TenantContext("a", b"salt", Principal(PrincipalKind.KEY, "key_1", frozenset(), "key_1"))
 
 
 @pytest.fixture(autouse=True)
@@ -189,19 +191,22 @@ def test_streams_beyond_the_limit_are_refused_until_one_ends(most: int, principa
     _run(scenario)
 
 
-def test_tokens_share_the_streams_of_the_key_that_they_were_made_with() -> None:
-    jobs, followed = SimpleNamespace(for_tenant=lambda _: SimpleNamespace(get=lambda _: None)), []
+def test_tokens_of_one_key_share_its_streams() -> None:
+    """Else one key could take those of everybody: it makes as many tokens as it likes."""
 
-    def follow(*_: Any, principal: str, check: object) -> Any:
-        followed.append(principal)
-        return SimpleNamespace(frames=lambda: iter(()))
+    async def scenario(bench: Bench) -> None:
+        handle = SimpleNamespace(get=lambda _job: None, row=lambda _job: bench.row())
+        services: Any = SimpleNamespace(streams=bench.streams, jobs=SimpleNamespace(for_tenant=lambda _tenant: handle))
+        request: Any = SimpleNamespace(headers={"authorization": "Bearer x"}, state=SimpleNamespace(address="::1"))
+        tenants = [Principal(PrincipalKind.TOKEN, f"tok_{n} of key_1", frozenset(), "key_1") for n in range(9)]
+        followed = [await watch_job("job_1", request, services, TENANT, caller) for caller in tenants[:MAX_STREAMS_OF_ONE]]
+        with pytest.raises(RateLimited):
+            await watch_job("job_1", request, services, TENANT, tenants[-1])
+        other = Principal(PrincipalKind.TOKEN, "tok_1 of key_2", frozenset(), "key_2")
+        for one in [*followed, await watch_job("job_1", request, services, TENANT, other)]:
+            one._stream.close()
 
-    services = cast(Any, SimpleNamespace(jobs=jobs, streams=SimpleNamespace(follow=follow)))
-    request, scopes = cast(Any, SimpleNamespace(headers={"authorization": "Bearer x"})), frozenset({Scope.QUERY})
-    for number, tenant in enumerate("aab"):
-        caller = Principal(PrincipalKind.TOKEN, f"tok_{number} of key_{tenant}", scopes, f"key_{tenant}")
-        asyncio.run(watch_job("job_1", request, services, TenantContext(tenant, b"", caller), caller))
-    assert followed == ["key_a", "key_a", "key_b"]
+    _run(scenario)
 
 
 def test_a_service_that_stops_ends_streams_at_once_and_begins_none() -> None:

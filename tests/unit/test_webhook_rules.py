@@ -140,11 +140,13 @@ def test_our_helper_takes_what_is_genuine() -> None:
         (BODY, _signed(**{"webhook-timestamp": "-1"}), NOW_S),
         (BODY, _signed(**{"webhook-signature": ""}), NOW_S),
         (BODY, _signed(**{"webhook-signature": "v1,é v1, v1"}), NOW_S),
+        (BODY, _signed(**{"webhook-signature": "v1,\udcff"}), NOW_S),
+        (BODY, _signed(**{"webhook-id": "\udcff"}), NOW_S),
         (BODY, {}, NOW_S),
         (BODY, _signed(), NOW_S + TOLERANCE_S + 1),
         (BODY, _signed(), NOW_S - TOLERANCE_S - 1),
     ],
-    ids=["body", "id", "time", "digits", "negative", "none", "nonsense", "empty", "old", "early"],
+    ids=["body", "id", "time", "digits", "negative", "none", "nonsense", "no text", "id of no text", "empty", "old", "early"],
 )
 def test_our_helper_refuses_the_rest(body: bytes, headers: dict[str, str], now_s: float) -> None:
     with pytest.raises(WebhookVerificationError):
@@ -152,7 +154,7 @@ def test_our_helper_refuses_the_rest(body: bytes, headers: dict[str, str], now_s
 
 
 def test_our_helper_refuses_secrets_and_bodies_that_are_none() -> None:
-    for secret in ("whsec_", "whsec_!", "whsec_" + base64.b64encode(b"x" * 32).decode()):
+    for secret in ("whsec_", "whsec_!", "whsec_é", "whsec_" + base64.b64encode(b"x" * 32).decode()):
         with pytest.raises(WebhookVerificationError):
             verify(BODY, _signed(), secret, now=NOW_S)
     for body in (b"[]", b"{", b"{}", b"\xff"):

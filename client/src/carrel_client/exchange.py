@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 from urllib.parse import quote
 
-from carrel_client.errors import APIError, TransportError, error_for
+from carrel_client.errors import APIError, CarrelClientError, TransportError, error_for
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 20.0
 USER_AGENT = "carrel-client/0.1.0"
 _SAFE = ("GET",)  # a DELETE that was carried out answers 404 when it is repeated
+_DOTS = {".": "%2E", "..": "%2E%2E"}  #: that lead elsewhere in a path
 _PASSING = (429, 502, 503, 504)  # as a proxy says it, without the service's own word on whether it passes
 
 
@@ -103,16 +104,26 @@ class Exchange:
         return pause_s(self._tries - 1, retry_after)
 
 
+def key_of(given: str | None) -> str:
+    """As it goes into a header: without the end of the line that a file has. Raise CarrelClientError for none, or no key."""
+    key = (given or "").strip()
+    if not key:
+        raise CarrelClientError("No key: pass api_key=… or set CARREL_API_KEY.")
+    if not (key.isascii() and key.isprintable()):
+        raise CarrelClientError("The key has characters that no key has.")
+    return key
+
+
 def pause_s(attempt: int, retry_after: str | None) -> float:
     """How long to wait before the next try."""
-    if retry_after is not None and retry_after.replace(".", "", 1).isdigit():
+    if retry_after is not None and retry_after.replace(".", "", 1).isdecimal():
         return min(float(retry_after), MAX_PAUSE_S)
     return random.uniform(0, min(FIRST_PAUSE_S * 2**attempt, MAX_PAUSE_S))  # noqa: S311  jitter is no secret
 
 
 def path_of(base: str, *parts: str) -> str:
-    """Ids are quoted: one that holds a slash must not become another path."""
-    return "/".join([base, *(quote(part, safe="") for part in parts)])
+    """Ids are quoted: one that holds a slash, or is nothing but dots, must not become another path."""
+    return "/".join([base, *(_DOTS.get(part) or quote(part, safe="") for part in parts)])
 
 
 def given(params: Mapping[str, Any] | None) -> dict[str, Any]:

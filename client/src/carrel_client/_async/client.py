@@ -29,7 +29,8 @@ from carrel_client._async.sessions import AsyncSessions
 from carrel_client._async.traces import AsyncTraces
 from carrel_client._async.transport import AsyncTransport
 from carrel_client._async.webhooks import AsyncWebhooks
-from carrel_client.errors import CarrelClientError, ServiceUnavailableError, TransportError
+from carrel_client.errors import ServiceUnavailableError, TransportError
+from carrel_client.exchange import key_of
 from carrel_client.models import Token, Usage
 
 DEFAULT_URL = "http://127.0.0.1:8321"
@@ -53,9 +54,7 @@ class AsyncCarrel(AsyncAsking, AsyncRecallsSubject):
         max_retries: int = 3,
         http: httpx2.AsyncClient | None = None,
     ) -> None:
-        key = api_key or os.environ.get("CARREL_API_KEY")
-        if not key:
-            raise CarrelClientError("No key: pass api_key=… or set CARREL_API_KEY.")
+        key = key_of(api_key or os.environ.get("CARREL_API_KEY"))
         url = base_url or os.environ.get("CARREL_URL") or DEFAULT_URL
         self._equip(AsyncTransport(url, key, timeout_s=timeout_s, max_retries=max_retries, http=http))
 

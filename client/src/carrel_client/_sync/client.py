@@ -29,7 +29,8 @@ from carrel_client._sync.sessions import Sessions
 from carrel_client._sync.traces import Traces
 from carrel_client._sync.transport import Transport
 from carrel_client._sync.webhooks import Webhooks
-from carrel_client.errors import CarrelClientError, ServiceUnavailableError, TransportError
+from carrel_client.errors import ServiceUnavailableError, TransportError
+from carrel_client.exchange import key_of
 from carrel_client.models import Token, Usage
 
 DEFAULT_URL = "http://127.0.0.1:8321"
@@ -53,9 +54,7 @@ class Carrel(Asking, RecallsSubject):
         max_retries: int = 3,
         http: httpx2.Client | None = None,
     ) -> None:
-        key = api_key or os.environ.get("CARREL_API_KEY")
-        if not key:
-            raise CarrelClientError("No key: pass api_key=… or set CARREL_API_KEY.")
+        key = key_of(api_key or os.environ.get("CARREL_API_KEY"))
         url = base_url or os.environ.get("CARREL_URL") or DEFAULT_URL
         self._equip(Transport(url, key, timeout_s=timeout_s, max_retries=max_retries, http=http))
 

@@ -13,6 +13,8 @@ from carrel_client.exchange import USER_AGENT, Answer, Exchange, Told, given, re
 from carrel_client.streams import STREAM_SILENCE_S, EventDecoder, Lines
 from carrel_client.tls import trusted
 
+MAX_SHOWN = 500  #: characters of a URL in an error
+
 
 class Transport:
     """Of one key. `http`: connections that it does not close."""
@@ -57,6 +59,8 @@ class Transport:
                 response = self._http.request(method, url, timeout=self.timeout_s, **options)
             except (httpx2.TransportError, httpx2.DecodingError) as error:
                 pause: float | None = exchange.broken(error)
+            except httpx2.InvalidURL as error:
+                raise silent(f"{method} {url[:MAX_SHOWN]}", error) from error
             else:
                 answer = Answer(response.status_code, response.headers, response.content)
                 pause = exchange.answered(answer, as_text=as_text)
@@ -92,8 +96,8 @@ class Transport:
                             yield line
                 for line in lines.ended():
                     yield line
-        except (httpx2.TransportError, httpx2.DecodingError, ValueError) as error:
-            raise silent(f"{method} {url}", error) from error
+        except (httpx2.TransportError, httpx2.DecodingError, httpx2.InvalidURL, ValueError) as error:
+            raise silent(f"{method} {url[:MAX_SHOWN]}", error) from error
 
     def events(self, path: str) -> Generator[tuple[str, Any], None, None]:
         """Server-sent events as (name, data of JSON), and HEARTBEAT, until the service ends the stream. One try."""

@@ -161,12 +161,11 @@ class Changing:
         end = row.valid_to if change.valid_to is UNCHANGED else change.valid_to
         _check_span(start, end)
         changes: dict[str, Any] = {"key": key, "valid_from": start, "valid_to": end}
-        if change.valid_to is not UNCHANGED:
-            changes["superseded_by"] = None
+        changes["superseded_by"] = row.superseded_by if end == row.valid_to else None
         ended: tuple[str, ...] = ()
         if key is not None and (key, start, end) != (row.key, row.valid_from, row.valid_to):
             fitted = place.fit(Span(start, end), place.of_key(key, but=row.memory_id), strict=True)
-            changes |= {"valid_to": fitted.span.end, "superseded_by": fitted.followed_by or changes.get("superseded_by")}
+            changes |= {"valid_to": fitted.span.end, "superseded_by": fitted.followed_by or changes["superseded_by"]}
             for other in fitted.ended:
                 place.supersede(other, row.memory_id, start)
             ended = fitted.ended

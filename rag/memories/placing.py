@@ -143,15 +143,18 @@ class Place:
 
     def fit(self, span: Span, others: Mapping[str, Span], *, strict: bool) -> Fitted:
         """`strict`: of one key. Without one, what cannot be put in its place is left to stand."""
-        try:
-            return fit(span, others)
-        except Within as within:
-            if not strict:
-                return self.fit(span, {name: of for name, of in others.items() if name != within.args[0]}, strict=False)
-            detail = (
-                f"Memory {within.args[0]} of the same key is true before and after this: end it first, or leave `valid_to` out."
-            )
-            raise InvalidInput(detail, field="valid_to") from within
+        others = dict(others)
+        while True:
+            try:
+                return fit(span, others)
+            except Within as within:
+                [name] = within.args
+                if strict:
+                    detail = (
+                        f"Memory {name} of the same key is true before and after this: end it first, or leave `valid_to` out."
+                    )
+                    raise InvalidInput(detail, field="valid_to") from within
+                del others[name]
 
     def of_key(self, key: str, *, but: str = "") -> dict[str, Span]:
         return {each.id: each.span for each in self.known.values() if each.key == key and each.id != but}

@@ -21,10 +21,14 @@ from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
+from rag.memories import memories as searching
 from rag.memories.memories import Memories, TenantMemories
+from rag.memories.placing import Place
+from rag.memories.ranking import Scored
 from rag.memories.removal import MemorySweep
 from rag.memories.tables import MemoryVersion
-from rag.memories.values import MAX_VERSIONS, Added, Change, Fact, Memory, Source, Wanted
+from rag.memories.validity import Span
+from rag.memories.values import MAX_VERSIONS, Added, Change, Fact, Memory, Source, Wanted, Whose
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import ChatSession
 from rag.sessions.values import NewSession, NewTurn
@@ -212,6 +216,44 @@ def test_an_update_is_a_version_and_finds_its_place(handle: Handle, clock: SetCl
         handle.update(first.memory_id, valid_to=NOON - 1)
     with pytest.raises(InvalidInput, match="future"):
         handle.of.get(first.memory_id, as_of=clock.now + 1)
+
+
+def test_what_ended_a_fact_stays_known_while_its_end_does(handle: Handle, clock: SetClock) -> None:
+    first, moved = handle.one(Fact("Ann lives in Berlin", key="home_city")).version, NOON + 1000
+    clock.now = moved
+    second = handle.one(Fact("Ann lives in Oslo", key="home_city")).version
+    for changes in ({"valid_from": NOON - 5}, {"tags": ("x",)}, {"key": "former_city"}):
+        row = handle.update(first.memory_id, **changes).version
+        assert (row.valid_to, row.superseded_by) == (moved, second.memory_id)
+    row = handle.update(first.memory_id, valid_to=moved - 1).version
+    assert (row.valid_to, row.superseded_by) == (moved - 1, None)
+
+
+def test_what_is_deleted_while_it_is_searched_for_is_not_found(
+    handle: Handle, memories: Memories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL each statement sees what others committed by then."""
+    deleted, _ = (handle.one(f"Ann likes {each}").version.memory_id for each in ("figs", "plums"))
+    stranger = Handle(memories, B).one("Eve likes figs").version.memory_id
+    rank = searching.rank
+
+    def late(*args: Any) -> list[Scored]:
+        ranked = rank(*args)
+        if memories.database.is_postgresql:  # SQLite's readers see one moment
+            handle.of.delete(deleted)
+        else:
+            ranked = [each for each in ranked if each.id != deleted]
+        return [*(Scored(name, 1.0, None, None) for name in ("mem_gone", stranger)), *ranked]
+
+    monkeypatch.setattr(searching, "rank", late)
+    assert handle.found("Ann likes") == ["Ann likes plums"]
+
+
+def test_any_number_of_facts_that_lie_around_another_are_left_to_stand() -> None:
+    around = {f"mem_{number}": Span(0, 10_000 - number) for number in range(1_100)}
+    place = Place(None, "a", Whose("ann"), "key_1", NOON, NOON)  # type: ignore[arg-type]  # it asks no database
+    fitted = place.fit(Span(5, 6), around, strict=False)
+    assert (fitted.span, fitted.ended) == (Span(5, 6), ())
 
 
 def test_what_is_deleted_says_nothing_any_more_at_any_time(

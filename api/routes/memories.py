@@ -26,13 +26,12 @@ from api.schemas.memories import (
     MemorySearchIn,
     MemorySearchOut,
     MemoryVersionOut,
-    Moment,
     Name,
     Reason,
     Tag,
-    moment_of,
     wanted_of,
 )
+from api.schemas.times import Moment, unix_ms
 from rag.memories.extraction import Extracted
 from rag.memories.memories import TenantMemories
 from rag.memories.values import Added
@@ -116,7 +115,7 @@ async def search_memories(body: MemorySearchIn, handle: Handle, request: Request
 @routes.get("/v1/memories/{memory_id}", operation_id="get_memory", summary="Show a memory", **scope(Scope.QUERY))
 async def get_memory(memory_id: Text, handle: Handle, as_of: AsOf = None) -> MemoryOut:
     moment: dt.datetime | None = as_of
-    return MemoryOut.of(await in_thread(lambda: handle.get(memory_id, as_of=moment_of(moment))))
+    return MemoryOut.of(await in_thread(lambda: handle.get(memory_id, as_of=unix_ms(moment))))
 
 
 @routes.get(

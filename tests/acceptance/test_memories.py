@@ -97,6 +97,7 @@ def test_what_is_not_valid_is_refused(quick: Service) -> None:
         {"text": "x", "sources": [{"seq": 1}]},
         {"text": "x", "sources": [{"session_id": "ses_x", "document_id": "doc_x"}]},
         {"text": "x", "valid_from": "2026-01-02T00:00:00Z", "valid_to": "2026-01-01T00:00:00Z"},
+        {"text": "x", "valid_to": "9999-12-31T23:59:59-12:00"},  # in no year that could be shown
         {"text": "x", "metadata": {"a": "x" * 5000}},
         {"text": "x", "messages": [{"role": "user", "content": "x"}]},
         {"messages": [{"role": "user", "content": "x"}]},  # there is no language model

@@ -37,7 +37,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotent-Replayed"
 MAX_KEY_CHARS = 255
-_MADE, _UNDER = re.compile(rb'"id":"(ses_[0-9a-z]{26})"'), re.compile(rb"/v1/sessions/(ses_[0-9a-z]{26})(?:/|$)")
+_MADE, _UNDER = re.compile(rb'"(?:session_)?id":"(ses_[0-9a-z]{26})"'), re.compile(rb"/v1/sessions/(ses_[0-9a-z]{26})(?:/|$)")
 WAIT_S, POLL_S = 5.0, 0.05  # for a request with the same key that is under way
 MAX_ROUTE_CHARS, MAX_PARTS = 300, 1_000  # a longer path is hashed; a form with more parts is refused by every route
 
@@ -175,7 +175,7 @@ def _named(body: bytes) -> str | None:
 
 
 def _result(call: Call, status: int, body: bytes) -> Result:
-    """With the session that it tells of: one that it is itself, or one under which it was asked for."""
+    """With the session that it tells of: its own, one that it names, or one under which it was asked for."""
     found = _MADE.search(body) or _UNDER.search(call.route.encode())
     return Result(status, body, None if found is None else found[1].decode())
 

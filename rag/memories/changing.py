@@ -22,7 +22,7 @@ from rag.memories.finding import latest, require_sources, with_sources
 from rag.memories.judging import Judged, Judging
 from rag.memories.placing import Embedded, Place, hold_subject, require_room
 from rag.memories.ranking import pack_terms
-from rag.memories.removal import blank, forget_cached, texts_of
+from rag.memories.removal import Retract, blank, forget_cached, texts_of, unrepeated
 from rag.memories.tables import MemoryVersion
 from rag.memories.validity import Span
 from rag.memories.values import (
@@ -54,6 +54,7 @@ class Parts:
     limit: int = DEFAULT_LIMIT  #: memories of a subject
     llm: Rewriting | None = None
     tell: Tell = untold
+    retract: Retract = unrepeated
 
 
 class Changing:
@@ -188,6 +189,7 @@ class Changing:
             # Before the texts: without them nothing could name their vectors in the cache.
             forget_cached(self._parts.embedding, self._scope, texts_of(session, memory_ids=[memory_id]))
             blank(session, memory_id, place.now)
+            self._parts.retract(session, self._scope.tenant_id, row.subject, [memory_id])
             gone = place.row(memory_id)
             gone.reason = reason
             session.add(gone)

@@ -59,6 +59,28 @@ def test_facts_are_added_found_changed_and_each_tenants_own(quick: Service) -> N
     assert types == ["memory.added", "memory.confirmed", *["memory.added"] * 3, "memory.superseded", *["memory.updated"] * 2]
 
 
+def test_a_repetition_is_not_told_of_what_was_deleted_since_nor_of_a_session_that_was_erased(quick: Service) -> None:
+    _, client = keys(quick)
+    _, other = keys(quick)
+    chat = client.sessions.create(subject="ann").id
+
+    def add(of: Carrel, text: str, key: str, **more: str) -> str:
+        return of.memories.add(text, subject="ann", idempotency_key=key, **more).data[0].memory.id
+
+    gone, kept, theirs = (
+        add(client, "Ann fears moths.", "1"),
+        add(client, "Ann sings.", "2"),
+        add(other, "Ann fears moths.", "1"),
+    )
+    add(client, "Ann is tired.", "3", session_id=chat)
+    client.memories.delete(gone)
+    with pytest.raises(NotFoundError, match="deleted since"):
+        add(client, "Ann fears moths.", "1")
+    assert (add(client, "Ann sings.", "2"), add(other, "Ann fears moths.", "1")) == (kept, theirs)
+    assert client.erasures.session(chat).before["kept_results"] == 2  # of making it, and of what was kept with it
+    assert [each.text for each in client.memories.list(subject="ann")] == ["Ann sings."]
+
+
 def test_a_subject_reaches_its_own_and_a_reader_changes_nothing(quick: Service) -> None:
     name, client = keys(quick)
     anns = client.memories.add("Ann sings.", subject="ann").data[0].memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -447,7 +447,7 @@ def test_what_is_to_be_forgotten_is_so_at_its_time_and_swept(
     handle.update(row.memory_id, text="Ann is on a long holiday")
     kept = handle.one(Fact("Ann sings", expires_at=NOON + 1000)).version
     handle.update(kept.memory_id, expires_at=None)
-    handle.one(Fact("Bob is ill", expires_at=NOON + 1000), subject="bob")
+    bobs = handle.one(Fact("Bob is ill", expires_at=NOON + 1000), subject="bob").version
     Handle(memories, B).one("Ann is on holiday")
     deleted = handle.one("Ann is gone").version
     handle.of.delete(deleted.memory_id)
@@ -458,9 +458,16 @@ def test_what_is_to_be_forgotten_is_so_at_its_time_and_swept(
         handle.history(row.memory_id)
     again = handle.one(Fact("Ann is on holiday", key="status")).version
     assert again.memory_id != row.memory_id
-    sweep = MemorySweep(memories.database, clock, memories.embedding, lambda tenant, _: FakeScope(tenant), memories.tell)
+    retracted = list[tuple[str, str, list[str]]]()
+
+    def retract(_session: object, tenant_id: str, subject: str, memory_ids: Sequence[str]) -> None:
+        retracted.append((tenant_id, subject, [*memory_ids]))
+
+    parts = memories.database, clock, memories.embedding, lambda tenant, _: FakeScope(tenant), memories.tell, retract
+    sweep = MemorySweep(*parts)
     told.clear()
     assert (sweep.run_once(), sweep.run_once()) == (2, 0)
+    assert retracted == [("a", "ann", [row.memory_id]), ("a", "bob", [bobs.memory_id])]
     assert {event for event, _ in told} == {"memory.deleted"}
     assert len(handle.history(deleted.memory_id)) == 2
     clock.now += 40 * 24 * 3600 * 1000

@@ -218,6 +218,16 @@ def test_what_is_counted_is_what_memory_takes() -> None:
     assert 0.7 * shelf.bytes < taken < 1.1 * shelf.bytes
 
 
+def test_the_state_of_a_collection_is_held_once() -> None:
+    shelf = Shelf()
+    for number in range(9):
+        shelf.put(b"%d" % number, replace(kept(number), states={"col": (1, {"year": "number"})}), 1)
+    held = [shelf.get(b"%d" % number) for number in range(9)]
+    assert len({id(each.states["col"]) for each in held if each is not None}) == 1
+    shelf.see({"col": (1, {"year": "text"})})
+    assert len(shelf) == 0
+
+
 def towards(angle: float) -> Vector:
     return np.array([np.cos(angle), np.sin(angle)], np.float32)
 

@@ -218,6 +218,19 @@ def test_an_update_is_a_version_and_finds_its_place(handle: Handle, clock: SetCl
         handle.of.get(first.memory_id, as_of=clock.now + 1)
 
 
+def test_what_was_kept_is_known_by_a_clock_that_is_behind(handle: Handle, memories: Memories, clock: SetClock) -> None:
+    handle.one(Fact("Ann lives in Berlin", key="home_city"))
+    clock.now += 5_000
+    handle.one(Fact("Ann lives in Oslo", key="home_city"))
+    handle.one(Fact("Ann moves to Rome", valid_from=NOON + 6_000))
+    clock.now = NOON + 1_000
+    assert handle.texts() == handle.found("where does Ann live") == ["Ann lives in Oslo"]
+    handle.one(Fact("Ann lives in Bonn", key="home_city"))
+    assert handle.texts() == ["Ann lives in Bonn"]
+    assert handle.texts(Wanted("ann", valid_at=NOON + 1_000)) == ["Ann lives in Berlin"]
+    assert Handle(memories, B).texts() == []
+
+
 def test_what_ended_a_fact_stays_known_while_its_end_does(handle: Handle, clock: SetClock) -> None:
     first, moved = handle.one(Fact("Ann lives in Berlin", key="home_city")).version, NOON + 1000
     clock.now = moved

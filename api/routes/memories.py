@@ -58,17 +58,19 @@ AsOf = Annotated[Moment | None, Query(description=AS_OF)]
 async def add_memories(body: MemoriesIn, handle: Handle, request: Request, once: Once, charge_id: ChargeId) -> AddedOut:
     facts, record = body.facts(), once.records(AddedOut.of, status=201)
     messages = [each.message() for each in body.messages]
+    subject, session_id = body.subject, body.session_id or ""
 
     def add() -> Added:
         found = Extracted(tuple(facts))
         if messages:
-            found = handle.extracted(messages, by_model=body.extract == "llm", charge_id=charge_id)
+            by_model = body.extract == "llm"
+            found = handle.extracted(messages, by_model=by_model, charge_id=charge_id, subject=subject, session_id=session_id)
         return handle.add(
             found.facts,
             charge_id=charge_id,
-            subject=body.subject,
+            subject=subject,
             agent=body.agent or "",
-            session_id=body.session_id or "",
+            session_id=session_id,
             record=record,
             llm_tokens=found.charged,
         )

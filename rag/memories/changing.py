@@ -61,9 +61,17 @@ class Changing:
     def __init__(self, parts: Parts, scope: Rememberer, meter: Meter, by: str) -> None:
         self._parts, self._scope, self._meter, self._by = parts, scope, meter, by
 
-    def extracted(self, messages: Sequence[Message], *, by_model: bool, charge_id: str) -> Extracted:
-        """The facts in what was said: those that the language model finds, or what users said as it is."""
-        return extract(self._parts.llm, self._scope, messages, charge_id=charge_id) if by_model else verbatim(messages)
+    def extracted(
+        self, messages: Sequence[Message], *, by_model: bool, charge_id: str, subject: str | None = None, session_id: str = ""
+    ) -> Extracted:
+        """The facts in what was said: those that the language model finds, or what users said as it is. Raise what `add` would
+        for these messages, before anything is asked and paid for."""
+        if not by_model:
+            return verbatim(messages)
+        sources = [Fact("", sources=(each.source,)) for each in messages if each.source is not None]
+        with self._parts.database.read(self._scope) as session:
+            require_sources(session, self._scope, self._subject(subject), session_id, sources, self._parts.clock())
+        return extract(self._parts.llm, self._scope, messages, charge_id=charge_id)
 
     def add(
         self,

@@ -129,7 +129,7 @@ class Changing:
     ) -> tuple[str, MemoryVersion, tuple[str, ...]]:
         known = place.same(fact, embedded)
         if known is not None:
-            row = place.confirm(known, fact)
+            row = place.confirm(known, fact, embedded)
             self._tell(place.session, CONFIRMED, row.memory_id, version=row.number)
             return CONFIRMED, row, ()
         row, ended = place.add(fact, embedded, judged)

@@ -91,9 +91,11 @@ class Place:
                 return other
         return None
 
-    def confirm(self, known: Known, fact: Fact) -> MemoryVersion:
+    def confirm(self, known: Known, fact: Fact, embedded: Embedded) -> MemoryVersion:
         row = self.row(known.id)
         changes: dict[str, object] = {"confirmations": row.confirmations + 1, "confirmed_at": self.at}
+        if embedded.vector is not None and embedded.cosine(known) is None and fact.text.split() == row.text.split():
+            changes |= {"space": embedded.space, "vector": embedded.packed}  # it had none, or another model's
         if fact.expires_at is not None or row.expires_at is not None:  # said again, it is to be known as long as either says
             ends = None if fact.expires_at is None or row.expires_at is None else max(fact.expires_at, row.expires_at)
             self.expire(row, ends)

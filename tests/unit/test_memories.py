@@ -365,6 +365,11 @@ def test_a_search_goes_by_words_and_meaning_and_does_without_the_model(
     assert kept.degraded == ("dense",)
     monkeypatch.undo()
     assert handle.found("moths")[0] == "Ann fears moths"
+    [of_words] = handle.of.search("moths", wanted=Wanted("ann"), limit=1, charge_id="q3").hits
+    assert of_words.cosine is None
+    assert handle.add("Ann fears  moths").placed[0].outcome == "confirmed"
+    [embedded] = handle.of.search("moths", wanted=Wanted("ann"), limit=1, charge_id="q4").hits
+    assert (embedded.memory.version.memory_id, embedded.cosine is None) == (of_words.memory.version.memory_id, False)
 
 
 def test_a_subject_has_bounds(handle: Handle, memories: Memories) -> None:

@@ -38,9 +38,9 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 HEADER, REPLAYED = "Idempotency-Key", "Idempotent-Replayed"
 MAX_KEY_CHARS = 255
-_MADE, _UNDER = re.compile(rb'"id":"(ses_[0-9a-z]{26})"'), re.compile(rb"/v1/sessions/(ses_[0-9a-z]{26})(?:/|$)")
 #: What a JSON object has that names a subject or a session: the names, or what writes their letters in other ways.
 _NAMING = (b'"subject"', b'"session_id"', b"\\u", b"\0")
+_MADE, _UNDER = re.compile(rb'"(?:session_)?id":"(ses_[0-9a-z]{26})"'), re.compile(rb"/v1/sessions/(ses_[0-9a-z]{26})(?:/|$)")
 WAIT_S, POLL_S = 5.0, 0.05  # for a request with the same key that is under way
 MAX_ROUTE_CHARS, MAX_PARTS = 300, 1_000  # a longer path is hashed; a form with more parts is refused by every route
 

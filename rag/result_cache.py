@@ -75,7 +75,8 @@ class Asked:
         self._cache, self._tenant_id = cache, scope.tenant_id
         # With recency an answer depends on the time that it is given at, and an explanation tells of a search. What is attached
         # to a session is to be gone with it, and a cache of another process would still hold it.
-        plain = question.wishes.recency is None and question.session is None
+        tuned = question.tuned and any(row.tuning and row.tuning["parameters"].get("recency") for row in found)
+        plain = question.wishes.recency is None and not tuned and question.session is None
         self._cached = cache.max_bytes > 0 and plain and not question.explain
         if not self._cached:
             return

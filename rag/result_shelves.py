@@ -10,7 +10,7 @@ import heapq
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -99,10 +99,12 @@ class Shelf:
                 return
         if key in self._entries:
             self._drop(key)
-        self._entries[key] = (kept, size)
-        self.bytes += size
+        states = dict(kept.states)
         for collection, state in kept.states.items():
-            self._of.setdefault(collection, (state, set()))[1].add(key)
+            states[collection], keys = self._of.setdefault(collection, (state, set()))
+            keys.add(key)
+        self._entries[key] = (replace(kept, states=states), size)  # a state is held once, however many answers are from it
+        self.bytes += size
         if kept.group is not None and kept.vector is not None:
             alike = self._alike.setdefault(kept.group, OrderedDict())
             alike[key] = kept.vector

@@ -4,29 +4,33 @@
       ├─ release ──► (nothing)               What was refused without an effect may be sent again under the key.
       └─ lease ran out ──► claimed anew      Safe: without a result there is no effect.
 
+    result ─ retract ──► told no more        What it tells of was deleted. It is not carried out again either.
+
 The claim is a fence: `record` fails, and the effect with it, once another request has taken the claim over.
 """
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
-from sqlmodel import col
+from sqlmodel import col, select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import IdempotencyInProgress, IdempotencyKeyReused
+from config.errors import IdempotencyInProgress, IdempotencyKeyReused, NotFound
 from config.vault import Vault
 from tenants.tables import IdempotencyRecord
 
 LEASE_S = 15
 KEEP_S = 25 * 3600  # a day is promised; the hour is for clocks that differ
 PURGE_ROWS, PURGE_PAGES = 500, 2_000  # in one transaction, and in one call, of which there is one an hour
+RETRACTED = 404  #: the status of a result that has no body any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Call:
 
     @property
     def sealed_for(self) -> str:
-        return "\n".join(("idempotency", self.owner, self.route, self.key))
+        return _sealed_for(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,20 @@ class _Bound:
     tenant_id: str
 
 
+_OF_SUBJECT = (
+    select(IdempotencyRecord)
+    .where(
+        col(IdempotencyRecord.owner) == sa.bindparam("owner"),
+        col(IdempotencyRecord.route) == sa.bindparam("route"),
+        col(IdempotencyRecord.key) > sa.bindparam("after"),
+        col(IdempotencyRecord.subject) == sa.bindparam("subject"),
+        col(IdempotencyRecord.response).is_not(None),
+    )
+    .order_by(col(IdempotencyRecord.key))
+    .limit(PURGE_ROWS)
+)
+
+
 class IdempotencyStore:
     def __init__(self, database: Database, clock: Clock, vault: Vault) -> None:
         self._database, self._clock, self._vault = database, clock, vault
@@ -76,7 +94,7 @@ class IdempotencyStore:
     def claim(self, call: Call) -> Claim | Result | None:
         """The claim if the caller is to work, the result if there is one, None while another works on it.
 
-        Raise IdempotencyKeyReused if the key stands for another body.
+        Raise IdempotencyKeyReused if the key stands for another body, NotFound for a result that was retracted.
         """
         with self._read(call) as session:
             row = session.get(IdempotencyRecord, _identity(call))
@@ -109,6 +127,8 @@ class IdempotencyStore:
     def _found(self, call: Call, row: IdempotencyRecord) -> Result | None:
         if row.body_sha256 != call.body_sha256:
             raise IdempotencyKeyReused("The key was sent before with another request; use a new one.", field="Idempotency-Key")
+        if row.status == RETRACTED and row.response is None:
+            raise NotFound("What this request made, or some of it, has been deleted since.")
         return self._result(call, row)
 
     def _result(self, call: Call, row: IdempotencyRecord) -> Result | None:
@@ -158,6 +178,22 @@ class IdempotencyStore:
         with self._database.write(_Bound(tenant_id)) as session:
             return _count(session, sa.delete(IdempotencyRecord).where(sa.tuple_(*_KEY).in_(page), *mine))
 
+    def retract(self, session: Session, tenant_id: str, *, route: str, subject: str, names: Sequence[str]) -> None:
+        """Of results of a route for a subject, those that have one of these names in them. In the transaction that deletes what
+        is named, a page at a time: there are as many as the subject had answers in a day.
+        """
+        wanted, after = [name.encode() for name in names], ""
+        while True:
+            rows = session.scalars(_OF_SUBJECT, {"owner": tenant_id, "route": route, "subject": subject, "after": after}).all()
+            for row in rows:
+                body = self._vault.open(row.response or b"", bound_to=_sealed_for(row))
+                if any(name in body for name in wanted):
+                    row.status, row.response = RETRACTED, None
+            session.flush()
+            if len(rows) < PURGE_ROWS:
+                return
+            after = rows[-1].key
+
     def count(self, tenant_id: str, about: sa.ColumnElement[bool]) -> int:
         mine = col(IdempotencyRecord.tenant_id) == tenant_id, about
         with self._database.read(_Bound(tenant_id)) as session:
@@ -168,6 +204,10 @@ class IdempotencyStore:
 
     def _write(self, call: Call) -> AbstractContextManager[Session]:
         return self._database.system_write() if call.tenant_id is None else self._database.write(_Bound(call.tenant_id))
+
+
+def _sealed_for(call: Call | IdempotencyRecord) -> str:
+    return "\n".join(("idempotency", call.owner, call.route, call.key))
 
 
 def _identity(call: Call) -> tuple[str, str, str]:

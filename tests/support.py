@@ -81,7 +81,7 @@ class FreeMeter:
         return self.paid.setdefault(f"{hold_id}/{part_id}", tokens)
 
     def charged(self, entry_id: str) -> int:
-        return self.paid.get(entry_id, 0)
+        return self.paid.get(entry_id, 0) + sum(cost for name, cost in self.paid.items() if name.startswith(f"{entry_id}/"))
 
     def release(self, hold_id: str) -> None:
         pass

@@ -26,13 +26,12 @@ from api.schemas.memories import (
     MemorySearchIn,
     MemorySearchOut,
     MemoryVersionOut,
-    Moment,
     Name,
     Reason,
     Tag,
-    moment_of,
     wanted_of,
 )
+from api.schemas.times import Moment, unix_ms
 from rag.memories.extraction import Extracted
 from rag.memories.memories import TenantMemories
 from rag.memories.values import Added
@@ -59,17 +58,19 @@ AsOf = Annotated[Moment | None, Query(description=AS_OF)]
 async def add_memories(body: MemoriesIn, handle: Handle, request: Request, once: Once, charge_id: ChargeId) -> AddedOut:
     facts, record = body.facts(), once.records(AddedOut.of, status=201)
     messages = [each.message() for each in body.messages]
+    subject, session_id = body.subject, body.session_id or ""
 
     def add() -> Added:
         found = Extracted(tuple(facts))
         if messages:
-            found = handle.extracted(messages, by_model=body.extract == "llm", charge_id=charge_id)
+            by_model = body.extract == "llm"
+            found = handle.extracted(messages, by_model=by_model, charge_id=charge_id, subject=subject, session_id=session_id)
         return handle.add(
             found.facts,
             charge_id=charge_id,
-            subject=body.subject,
+            subject=subject,
             agent=body.agent or "",
-            session_id=body.session_id or "",
+            session_id=session_id,
             record=record,
             llm_tokens=found.charged,
         )
@@ -116,7 +117,7 @@ async def search_memories(body: MemorySearchIn, handle: Handle, request: Request
 @routes.get("/v1/memories/{memory_id}", operation_id="get_memory", summary="Show a memory", **scope(Scope.QUERY))
 async def get_memory(memory_id: Text, handle: Handle, as_of: AsOf = None) -> MemoryOut:
     moment: dt.datetime | None = as_of
-    return MemoryOut.of(await in_thread(lambda: handle.get(memory_id, as_of=moment_of(moment))))
+    return MemoryOut.of(await in_thread(lambda: handle.get(memory_id, as_of=unix_ms(moment))))
 
 
 @routes.get(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from api.schemas.collections import ChunkingOut, Duplicates
 from api.schemas.jobs import AfterPolicy, JobOut
+from api.schemas.times import Moment
 from config.clock import isoformat
 from config.errors import storable
 from config.profiles import STANDARD
@@ -129,7 +130,7 @@ class KeyIn(Input):
     collections: list[Text] | None = Field(None, description="Names the key is confined to; none is all.")
     labels: list[Text] | None = Field(None, description="Labels the key holds; none is all.")
     read_only: bool = Field(False, description="Whatever its scopes, the key changes nothing.")
-    expires_at: AwareDatetime | None = Field(None, description="From then on the key is refused; none is never.")
+    expires_at: Moment | None = Field(None, description="From then on the key is refused; none is never.")
     allowed_addresses: list[Text] | None = Field(
         None, description="Addresses and networks it may be used from; none is any.", examples=[["192.0.2.0/24"]]
     )

@@ -6,9 +6,10 @@ import datetime as dt
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from api.schemas.documents import Input, Text
+from api.schemas.times import Moment, unix_ms
 from config.clock import isoformat
 from config.errors import InvalidInput, storable
 from rag.memories.extraction import MAX_MESSAGE_CHARS, MAX_MESSAGES, Message
@@ -34,7 +35,6 @@ from rag.memories.values import (
 from rag.types import MAX_QUESTION_CHARS
 
 MAX_METADATA_BYTES, MAX_NAME_CHARS, MAX_ID_CHARS = 4_096, 200, 100
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def _said(text: str) -> str:
@@ -53,16 +53,6 @@ def _small(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _since_1970(moment: dt.datetime) -> dt.datetime:
-    if moment < _EPOCH:
-        raise ValueError("times before 1970 are not kept")
-    return moment
-
-
-def _ms(moment: dt.datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // dt.timedelta(milliseconds=1)
-
-
 Said = Annotated[Text, Field(min_length=1, max_length=MAX_TEXT_CHARS), AfterValidator(_said)]
 Key = Annotated[Text, Field(min_length=1, max_length=MAX_KEY_CHARS), AfterValidator(_said)]
 Tag = Annotated[Text, Field(min_length=1, max_length=MAX_TAG_CHARS)]
@@ -70,7 +60,6 @@ Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 Metadata = Annotated[dict[Text, Any], AfterValidator(_small)]
 Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_CHARS)]
 Id = Annotated[Text, Field(min_length=1, max_length=MAX_ID_CHARS)]
-Moment = Annotated[AwareDatetime, AfterValidator(_since_1970)]
 Reason = Annotated[Text, Field(max_length=MAX_REASON_CHARS)]
 
 SUBJECT = "Your name for the end user whose memories they are; left out, the token's own."
@@ -111,9 +100,9 @@ class FactIn(Input):
             self.key,
             tuple(self.tags),
             self.metadata,
-            _ms(self.valid_from),
-            _ms(self.valid_to),
-            _ms(self.expires_at),
+            unix_ms(self.valid_from),
+            unix_ms(self.valid_to),
+            unix_ms(self.expires_at),
             tuple(each.source() for each in self.sources),
             self.reason,
         )
@@ -163,7 +152,7 @@ class MemoryPatch(Input):
 
     def change(self) -> Change:
         taken_away: dict[str, Any] = {name: None for name in ("key", "valid_to", "expires_at") if name in self.model_fields_set}
-        times = {name: _ms(getattr(self, name)) for name in ("valid_from", "valid_to", "expires_at")}
+        times = {name: unix_ms(getattr(self, name)) for name in ("valid_from", "valid_to", "expires_at")}
         given = {"text": self.text, "key": self.key, "data": self.metadata, **times}
         return Change(
             **taken_away | {name: value for name, value in given.items() if value is not None},
@@ -187,15 +176,11 @@ class MemorySearchIn(Input):
 
     def wanted(self) -> Wanted:
         named = {name: getattr(self, name) for name in ("subject", "agent", "session_id", "key", "tag", "everything")}
-        return Wanted(**named, as_of=_ms(self.as_of), valid_at=_ms(self.valid_at))
+        return Wanted(**named, as_of=unix_ms(self.as_of), valid_at=unix_ms(self.valid_at))
 
 
 def wanted_of(as_of: dt.datetime | None, valid_at: dt.datetime | None, **named: Any) -> Wanted:
-    return Wanted(**named, as_of=_ms(as_of), valid_at=_ms(valid_at))
-
-
-def moment_of(as_of: dt.datetime | None) -> int | None:
-    return _ms(as_of)
+    return Wanted(**named, as_of=unix_ms(as_of), valid_at=unix_ms(valid_at))
 
 
 class SourceOut(BaseModel):

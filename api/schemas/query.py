@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from api.schemas.arranging import ArrangingIn
 from api.schemas.documents import Input, Text
 from api.schemas.explain import ExplanationOut
+from api.schemas.times import unix_ms
 from config.errors import InvalidInput
 from config.profiles import Rewrite
 from rag.attached import session_of
@@ -26,8 +26,6 @@ from rag.retrieval.question import (
 )
 from rag.tokens import count_tokens
 from rag.types import MAX_QUESTION_CHARS
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class RewriteIn(Input):
@@ -84,7 +82,7 @@ class QueryIn(Input, ArrangingIn):
             wishes=self.wishes(),
             rerank=self.rerank,
             rewrite=self.rewrite.mode if isinstance(self.rewrite, RewriteIn) else self.rewrite,
-            as_of=None if self.as_of is None else (self.as_of - _EPOCH) // dt.timedelta(milliseconds=1),
+            as_of=unix_ms(self.as_of),
             mode=self.mode,
             explain=self.explain,
             dense_weight=self.dense_weight,

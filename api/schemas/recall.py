@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from api.schemas.documents import Input, Text
 from api.schemas.query import TRACED
+from api.schemas.times import unix_ms
 from config.clock import isoformat
 from rag.recall.ranking import Weights
 from rag.recall.recall import MAX_NEIGHBOURS, MAX_TOP_K, Recalled, RecalledTurn, RecallQuestion, Times
@@ -19,7 +20,6 @@ from rag.types import MAX_QUESTION_CHARS
 
 MAX_TAGS, MAX_RECENCY = 10, 10.0
 Role = Literal["user", "assistant", "system", "tool"]
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 #: Years before and after these are of no conversation, and have no milliseconds that both databases keep.
 _FIRST, _LAST = dt.datetime(1900, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 Moment = Annotated[AwareDatetime, Field(ge=_FIRST, le=_LAST)]
@@ -51,8 +51,8 @@ class RecallIn(Input):
             neighbours=self.neighbours,
             roles=frozenset(self.roles),
             tags=tags,
-            said_after=_ms(self.said_after),
-            said_before=_ms(self.said_before),
+            said_after=unix_ms(self.said_after),
+            said_before=unix_ms(self.said_before),
             asked_at=self.asked_at,
             times=self.times,
             recency=self.recency,
@@ -63,10 +63,6 @@ class RecallIn(Input):
 class SubjectRecallIn(RecallIn):
     subject: Text | None = Field(None, min_length=1, max_length=255, description="Whose sessions; a subject's token has one.")
     tags: list[Text] = Field(default_factory=list, max_length=MAX_TAGS, description="Only sessions that have all of these.")
-
-
-def _ms(moment: dt.datetime | None) -> int | None:
-    return None if moment is None else (moment - _EPOCH) // dt.timedelta(milliseconds=1)
 
 
 class SaidOut(BaseModel):

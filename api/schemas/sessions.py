@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from api.schemas.documents import Input, Text
+from api.schemas.times import Moment, unix_ms
 from config.clock import isoformat
 from config.errors import storable
 from config.money import micro_usd
@@ -24,7 +24,6 @@ MAX_CONTENT_CHARS = 100_000
 MAX_TAGS, MAX_TAG_CHARS, MAX_TITLE_CHARS, MAX_NAME_CHARS = 32, 64, 300, 200
 MAX_METADATA_BYTES, MAX_CALLS_BYTES, MAX_KEY_CHARS = 16_384, 65_536, 255
 MAX_DEPTH = 32  # of metadata and tool calls
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 Role = Literal["user", "assistant", "system", "tool"]
 WhenFull = Literal["refuse", "archive"]
@@ -51,12 +50,6 @@ def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 def _distinct(tags: list[str]) -> list[str]:
     return sorted(set(tags))
-
-
-def _since_1970(moment: dt.datetime) -> dt.datetime:
-    if moment < _EPOCH:
-        raise ValueError("times before 1970 are not kept")
-    return moment
 
 
 Metadata = Annotated[dict[Text, Any], AfterValidator(lambda value: _kept(value, MAX_METADATA_BYTES))]
@@ -128,17 +121,14 @@ class TurnIn(Input):
     files: list[Text] = Field(
         default_factory=list, max_length=MAX_FILES, description="Ids of documents that are attached to the session."
     )
-    said_at: Annotated[AwareDatetime, AfterValidator(_since_1970)] | None = Field(
-        None, description="When it was said, if that was not now."
-    )
+    said_at: Moment | None = Field(None, description="When it was said, if that was not now.")
     idempotency_key: Annotated[Text, Field(min_length=1, max_length=MAX_KEY_CHARS)] | None = Field(
         None, description="Of this turn within its session: sent again, it is there once."
     )
 
     def turn(self) -> NewTurn:
         given = {name: getattr(self, name) for name in TurnIn.model_fields}
-        said = None if self.said_at is None else (self.said_at - _EPOCH) // dt.timedelta(milliseconds=1)
-        return NewTurn(**given | {"said_at": said})
+        return NewTurn(**given | {"said_at": unix_ms(self.said_at)})
 
 
 class TurnsIn(Input):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from api.problems import problem_of
 from api.schemas.documents import Input, Text
+from api.schemas.times import Moment
 from config.clock import isoformat
 from config.plans import MAX_PROFILES, MAX_TOKENS, Plan
 from tenants.importing import Imported
@@ -50,7 +51,7 @@ class ImportIn(Input):
 
 class OverrideIn(Input):
     value: bool | int | float | Text | list[Text] | None = Field(description="As a plan would say it; null is no limit.")
-    expires_at: AwareDatetime | None = Field(None, description="From then on the plan's limit holds again; none is never.")
+    expires_at: Moment | None = Field(None, description="From then on the plan's limit holds again; none is never.")
     reason: Text = Field("", max_length=500)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 
 from api.schemas.documents import Input, Text
+from api.schemas.times import Moment
 from config.clock import isoformat
 from config.money import micro_usd
 from config.plans import MAX_MICRO_USD, MAX_TOKENS
@@ -111,7 +112,7 @@ class BudgetIn(Input):
     tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     micro_usd: Annotated[int, Field(ge=0, le=MAX_MICRO_USD)] | None = None
     soft: bool | None = Field(None, description="Whether the limits of this budget tell, and refuse nothing.")
-    until: AwareDatetime | None = Field(None, description="Makes it an override: from then on what was set before holds again.")
+    until: Moment | None = Field(None, description="Makes it an override: from then on what was set before holds again.")
     reason: Text = Field("", max_length=500)
 
     def values(self) -> dict[str, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,8 +28,10 @@ from rag.recall.recall import Recall
 from rag.recall.resident import Residents
 from rag.sessions.sessions import Sessions
 from tenants.events import emit
+from tenants.idempotency import IdempotencyStore
 
 LET_GO_S = 60.0
+ADD_MEMORIES = "POST /v1/memories"  #: whose kept answers say what memories say
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,10 @@ class Conversations:
 def build_conversations(core: Core, documents: Documents, embedding: EmbeddingService, llm: Rewriting | None) -> Conversations:
     settings = core.settings
     residents = Residents(embedding.space.dimensions, settings.recall_index_mb * MIB)
-    tell = partial(_tell, core.clock)
+    told = partial(_tell, core.clock), partial(_retract, core.idempotency)
     return Conversations(
         sessions=build_sessions(core),
-        memories=Memories(core.database, core.clock, embedding, settings.memories_per_subject, llm, tell),
+        memories=Memories(core.database, core.clock, embedding, settings.memories_per_subject, llm, *told),
         recall=Recall(core.database, core.clock, embedding, residents),
         contexts=Contexts(core.database, core.clock, Recaps(core.database, core.clock, llm)),
         belongings=_belongings(core, documents, embedding, residents),
@@ -77,8 +80,13 @@ def build_sessions(core: Core) -> Sessions:
 
 
 def build_memory_sweep(core: Core, embedding: EmbeddingService) -> MemorySweep:
-    return MemorySweep(core.database, core.clock, embedding, core.registry.context_of_job, partial(_tell, core.clock))
+    told = partial(_tell, core.clock), partial(_retract, core.idempotency)
+    return MemorySweep(core.database, core.clock, embedding, core.registry.context_of_job, *told)
 
 
 def _tell(clock: Clock, session: Session, tenant_id: str, event: str, subject: str, **data: object) -> None:
     emit(session, clock, tenant_id, event, subject, **data)
+
+
+def _retract(results: IdempotencyStore, session: Session, tenant_id: str, subject: str, memory_ids: Sequence[str]) -> None:
+    results.retract(session, tenant_id, route=ADD_MEMORIES, subject=subject, names=memory_ids)

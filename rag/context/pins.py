@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -12,7 +11,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound
 from rag.context.tables import SessionPin
-from rag.sessions.archives import restored
+from rag.sessions.archives import readable, restored
 from rag.sessions.finding import find
 from rag.sessions.tables import ChatSession, Turn
 from rag.types import Speaker
@@ -45,7 +44,7 @@ class TenantPins:
         """Pinned again, it stays as it is. Raise NotFound for a turn that is not there."""
         with self._parts.database.write(self._scope) as session:
             find(session, self._scope, session_id, self._parts.clock(), lock=True)
-            turn = self._turn(session, session_id, seq)
+            [turn] = restored(session, [self._turn(session, session_id, seq)])
             there = {pin.seq: pin for pin in session.scalars(_PINS.where(col(SessionPin.session_id) == session_id))}
             if seq not in there and len(there) >= MAX_PINS:
                 raise InvalidInput(f"A session has at most {MAX_PINS} pins.", field="seq", limit=MAX_PINS)
@@ -56,12 +55,14 @@ class TenantPins:
         return Pinned(turn, row.created_at)
 
     def unpin(self, session_id: str, seq: int) -> Pinned:
+        """Of a turn that is damaged too, which then has no content."""
         with self._parts.database.write(self._scope) as session:
             find(session, self._scope, session_id, self._parts.clock(), lock=True)
             row = session.get(SessionPin, (session_id, seq))
             if row is None:
                 raise NotFound("The turn is not pinned.", field="seq")
             turn = self._turn(session, session_id, seq)
+            readable(session, [turn])
             session.delete(row)
         return Pinned(turn, row.created_at)
 
@@ -69,27 +70,27 @@ class TenantPins:
         """In the order of the turns."""
         with self._parts.database.read(self._scope) as session:
             find(session, self._scope, session_id, self._parts.clock())
-            return [*pinned(session, session_id)]
+            found = pinned(session, session_id)
+            restored(session, [each.turn for each in found])
+            return found
 
     @staticmethod
     def _turn(session: Session, session_id: str, seq: int) -> Turn:
         found = session.scalars(select(Turn).where(col(Turn.session_id) == session_id, col(Turn.seq) == seq)).one_or_none()
         if found is None:
             raise NotFound("There is no such turn.", field="seq")
-        return restored(session, [found])[0]
+        return found
 
 
-def pinned(session: Session, session_id: str) -> Sequence[Pinned]:
-    """Of a session that was found."""
+def pinned(session: Session, session_id: str) -> list[Pinned]:
+    """Of a session that was found, in the order of the turns, as their own rows have them."""
     statement = (
         select(Turn, col(SessionPin.created_at))
         .join(SessionPin, (col(SessionPin.session_id) == col(Turn.session_id)) & (col(SessionPin.seq) == col(Turn.seq)))
         .where(col(SessionPin.session_id) == session_id)
         .order_by(col(Turn.seq))
     )
-    rows = session.execute(statement).all()
-    restored(session, [row[0] for row in rows])
-    return [Pinned(*row) for row in rows]
+    return [Pinned(*row) for row in session.execute(statement)]
 
 
 def follow(session: Session, source_id: str, fork: ChatSession) -> None:

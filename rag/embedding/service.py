@@ -72,7 +72,8 @@ class _Bought:
     error: Exception | None = None
 
 
-Buy = Callable[[_Texts, Sequence[str]], _Bought]  #: pays for the missing texts and has them embedded
+#: Pays for the missing texts and has them embedded. `alone`: no other text of the call is embedded by another call.
+Buy = Callable[[_Texts, Sequence[str], bool], _Bought]
 
 
 class EmbeddingService:
@@ -106,7 +107,7 @@ class EmbeddingService:
         """Texts as they are given, whose tokens are known beforehand: one conditional debit for all, refunded if the model
         fails."""
 
-        def buy(known: _Texts, missing: Sequence[str]) -> _Bought:
+        def buy(known: _Texts, missing: Sequence[str], _alone: bool) -> _Bought:
             if not missing:
                 return _Bought()
             tokens = [known.tokens[text] for text in missing]
@@ -142,10 +143,10 @@ class EmbeddingService:
         kept the vectors.
         """
 
-        def buy(texts: _Texts, missing: Sequence[str]) -> _Bought:
+        def buy(texts: _Texts, missing: Sequence[str], alone: bool) -> _Bought:
             if not missing:  # an earlier run may have paid
                 return _Bought(meter.charged(hold_id))
-            return self._buy_held(scope, meter, hold_id, texts, missing, note, urgent)
+            return self._buy_held(scope, meter, hold_id, texts, missing, note, urgent, alone)
 
         prompted = self._prompted(self.model.fingerprint.document_prompt, texts)
         counts = self.model.count_tokens(prompted) if tokens is None else tokens
@@ -165,7 +166,7 @@ class EmbeddingService:
             followed = [text for text, key in asked.keys.items() if key in flight.follow]
             known = self._known(scope, mine) | {text: given[text] for text in mine if text in given}
             missing = [text for text in mine if text not in known]
-            bought = buy(asked, missing)
+            bought = buy(asked, missing, not followed)
             self._land(scope, flight, asked, known, bought)
         vectors = {**known, **bought.vectors, **{text: flight.wait(asked.keys[text]) for text in followed}}
         embedding = bought.embedding
@@ -201,6 +202,7 @@ class EmbeddingService:
         missing: Sequence[str],
         note: Note | None,
         urgent: bool,
+        alone: bool,
     ) -> _Bought:
         tokens = [texts.tokens[text] for text in missing]
         held = meter.hold(hold_id, sum(tokens), started=True)  # False: an earlier run paid, and died before it kept the vectors
@@ -215,7 +217,12 @@ class EmbeddingService:
             if held:
                 meter.release(hold_id)
             raise
-        charged = meter.settle(hold_id, sum(tokens)) if held else meter.charged(hold_id)
+        if held and alone:
+            charged = meter.settle(hold_id, sum(tokens))
+        else:
+            if held:  # what another call fails to embed is still to be paid for when the batch is tried again
+                meter.settle_part(hold_id, _digest(texts.keys[text] for text in missing), sum(tokens))
+            charged = meter.charged(hold_id)
         return _Bought(charged, _by_text(missing, embedding.vectors), embedding)
 
     def estimate(self, scope: Scope, texts: Sequence[str], tokens: Sequence[int]) -> Estimate:

@@ -91,6 +91,13 @@ def language_of(words: Sequence[str]) -> str:
     return next(filter(None, map(_by_script, looked_at)), FALLBACK)
 
 
+def told_by(words: Sequence[str]) -> list[str]:
+    """All that `language_of` takes of them, for whoever must not keep a text: the commonest words, and of others the beginning,
+    which says their script.
+    """
+    return [word if word in _SPEAKERS else word[:1] for word in words[:MOST_WORDS]]
+
+
 def hits_of(words: Iterable[str]) -> Counter[str]:
     """How many of the words are among the commonest of each language."""
     return Counter(language for word in words if word in _SPEAKERS for language in _SPEAKERS[word])

@@ -22,7 +22,7 @@ from rag.memories.finding import latest, require_sources, with_sources
 from rag.memories.judging import Judged, Judging
 from rag.memories.placing import Embedded, Place, hold_subject, require_room
 from rag.memories.ranking import pack_terms
-from rag.memories.removal import blank, forget_cached, texts_of
+from rag.memories.removal import Retract, blank, forget_cached, texts_of, unrepeated
 from rag.memories.tables import MemoryVersion
 from rag.memories.validity import Span
 from rag.memories.values import (
@@ -54,15 +54,24 @@ class Parts:
     limit: int = DEFAULT_LIMIT  #: memories of a subject
     llm: Rewriting | None = None
     tell: Tell = untold
+    retract: Retract = unrepeated
 
 
 class Changing:
     def __init__(self, parts: Parts, scope: Rememberer, meter: Meter, by: str) -> None:
         self._parts, self._scope, self._meter, self._by = parts, scope, meter, by
 
-    def extracted(self, messages: Sequence[Message], *, by_model: bool, charge_id: str) -> Extracted:
-        """The facts in what was said: those that the language model finds, or what users said as it is."""
-        return extract(self._parts.llm, self._scope, messages, charge_id=charge_id) if by_model else verbatim(messages)
+    def extracted(
+        self, messages: Sequence[Message], *, by_model: bool, charge_id: str, subject: str | None = None, session_id: str = ""
+    ) -> Extracted:
+        """The facts in what was said: those that the language model finds, or what users said as it is. Raise what `add` would
+        for these messages, before anything is asked and paid for."""
+        if not by_model:
+            return verbatim(messages)
+        sources = [Fact("", sources=(each.source,)) for each in messages if each.source is not None]
+        with self._parts.database.read(self._scope) as session:
+            require_sources(session, self._scope, self._subject(subject), session_id, sources, self._parts.clock())
+        return extract(self._parts.llm, self._scope, messages, charge_id=charge_id)
 
     def add(
         self,
@@ -120,7 +129,7 @@ class Changing:
     ) -> tuple[str, MemoryVersion, tuple[str, ...]]:
         known = place.same(fact, embedded)
         if known is not None:
-            row = place.confirm(known, fact)
+            row = place.confirm(known, fact, embedded)
             self._tell(place.session, CONFIRMED, row.memory_id, version=row.number)
             return CONFIRMED, row, ()
         row, ended = place.add(fact, embedded, judged)
@@ -161,12 +170,11 @@ class Changing:
         end = row.valid_to if change.valid_to is UNCHANGED else change.valid_to
         _check_span(start, end)
         changes: dict[str, Any] = {"key": key, "valid_from": start, "valid_to": end}
-        if change.valid_to is not UNCHANGED:
-            changes["superseded_by"] = None
+        changes["superseded_by"] = row.superseded_by if end == row.valid_to else None
         ended: tuple[str, ...] = ()
         if key is not None and (key, start, end) != (row.key, row.valid_from, row.valid_to):
             fitted = place.fit(Span(start, end), place.of_key(key, but=row.memory_id), strict=True)
-            changes |= {"valid_to": fitted.span.end, "superseded_by": fitted.followed_by or changes.get("superseded_by")}
+            changes |= {"valid_to": fitted.span.end, "superseded_by": fitted.followed_by or changes["superseded_by"]}
             for other in fitted.ended:
                 place.supersede(other, row.memory_id, start)
             ended = fitted.ended
@@ -189,6 +197,7 @@ class Changing:
             # Before the texts: without them nothing could name their vectors in the cache.
             forget_cached(self._parts.embedding, self._scope, texts_of(session, memory_ids=[memory_id]))
             blank(session, memory_id, place.now)
+            self._parts.retract(session, self._scope.tenant_id, row.subject, [memory_id])
             gone = place.row(memory_id)
             gone.reason = reason
             session.add(gone)

@@ -38,8 +38,13 @@ def believed(as_of: int | None) -> sa.ColumnElement[bool]:
     return sa.and_(col(V.recorded_at) <= as_of, sa.or_(col(V.replaced_at).is_(None), col(V.replaced_at) > as_of))
 
 
-def true_at(moment: int) -> sa.ColumnElement[bool]:
+def true_at(moment: int | sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     return sa.and_(col(V.valid_from) <= moment, sa.or_(col(V.valid_to).is_(None), col(V.valid_to) > moment))
+
+
+def _latest(now: int) -> sa.ColumnElement[int]:
+    """Now, by this clock or by the one that the version was recorded by, which may have been ahead of it."""
+    return sa.case((col(V.recorded_at) > now, col(V.recorded_at)), else_=now)
 
 
 def conditions(wanted: Wanted, now: int) -> list[sa.ColumnElement[bool]]:
@@ -47,8 +52,8 @@ def conditions(wanted: Wanted, now: int) -> list[sa.ColumnElement[bool]]:
     given = ((V.subject, wanted.subject), (V.agent, wanted.agent), (V.session_id, wanted.session_id), (V.key, wanted.key))
     found = [*kept(now), believed(wanted.as_of), *(col(column) == value for column, value in given if value is not None)]
     if not wanted.everything:
-        moment = wanted.valid_at if wanted.valid_at is not None else now if wanted.as_of is None else wanted.as_of
-        found.append(true_at(moment))
+        asked = wanted.as_of if wanted.valid_at is None else wanted.valid_at
+        found.append(true_at(_latest(now) if asked is None else asked))
     if wanted.tag is not None:  # as it stands in the list's text, which both databases keep as it was written
         found.append(sa.cast(col(V.tags), sa.Text()).contains(json.dumps(wanted.tag), autoescape=True))
     return found

@@ -97,11 +97,12 @@ class TenantMemories(Changing):
                 if wanted.tag is None or wanted.tag in row[4]
             ]
             ranked = rank(candidates, query, vector, limit)
-            chosen = col(V.memory_id).in_([each.id for each in ranked]), believed(wanted.as_of)
+            # Asked anew of each: one may have been deleted since they were looked through.
+            chosen = col(V.memory_id).in_([each.id for each in ranked]), believed(wanted.as_of), *kept(now)
             found = {
                 each.version.memory_id: each for each in with_sources(session, session.scalars(select(V).where(*chosen)).all())
             }
-        hits = tuple(MemoryHit(found[each.id], each.score, each.cosine, each.words) for each in ranked)
+        hits = tuple(MemoryHit(found[each.id], each.score, each.cosine, each.words) for each in ranked if each.id in found)
         return Found(hits, charged, degraded, vector, now)
 
     def _asked(

@@ -91,9 +91,11 @@ class Place:
                 return other
         return None
 
-    def confirm(self, known: Known, fact: Fact) -> MemoryVersion:
+    def confirm(self, known: Known, fact: Fact, embedded: Embedded) -> MemoryVersion:
         row = self.row(known.id)
         changes: dict[str, object] = {"confirmations": row.confirmations + 1, "confirmed_at": self.at}
+        if embedded.vector is not None and embedded.cosine(known) is None and fact.text.split() == row.text.split():
+            changes |= {"space": embedded.space, "vector": embedded.packed}  # it had none, or another model's
         if fact.expires_at is not None or row.expires_at is not None:  # said again, it is to be known as long as either says
             ends = None if fact.expires_at is None or row.expires_at is None else max(fact.expires_at, row.expires_at)
             self.expire(row, ends)
@@ -143,15 +145,18 @@ class Place:
 
     def fit(self, span: Span, others: Mapping[str, Span], *, strict: bool) -> Fitted:
         """`strict`: of one key. Without one, what cannot be put in its place is left to stand."""
-        try:
-            return fit(span, others)
-        except Within as within:
-            if not strict:
-                return self.fit(span, {name: of for name, of in others.items() if name != within.args[0]}, strict=False)
-            detail = (
-                f"Memory {within.args[0]} of the same key is true before and after this: end it first, or leave `valid_to` out."
-            )
-            raise InvalidInput(detail, field="valid_to") from within
+        others = dict(others)
+        while True:
+            try:
+                return fit(span, others)
+            except Within as within:
+                [name] = within.args
+                if strict:
+                    detail = (
+                        f"Memory {name} of the same key is true before and after this: end it first, or leave `valid_to` out."
+                    )
+                    raise InvalidInput(detail, field="valid_to") from within
+                del others[name]
 
     def of_key(self, key: str, *, but: str = "") -> dict[str, Span]:
         return {each.id: each.span for each in self.known.values() if each.key == key and each.id != but}

@@ -19,9 +19,15 @@ from rag.sessions.parts import Tell, untold
 from rag.types import Scope
 
 V = MemoryVersion
+#: Has no repetition of a request told of these memories of a tenant's subject any more.
+Retract = Callable[[Session, str, str, Sequence[str]], None]
 TRACE_MS = 30 * 24 * 3600 * 1000  # how long it is told of a deleted memory that it was there
 PAGE, PAGES = 200, 20  # memories of one transaction, which others wait for; transactions of one sweep
 _NO_SYNC = {"synchronize_session": False}
+
+
+def unrepeated(session: Session, tenant_id: str, subject: str, memory_ids: Sequence[str]) -> None:
+    """Where no answers are kept."""
 
 
 def blank(session: Session, memory_id: str, now: int) -> None:
@@ -58,6 +64,7 @@ class MemorySweep:
     embedding: EmbeddingService
     context_of: Callable[[str, str], Scope]  #: of a tenant, for a purpose
     tell: Tell = untold
+    retract: Retract = unrepeated
 
     def run_once(self) -> int:
         """Return how many memories."""
@@ -80,12 +87,15 @@ class MemorySweep:
     def _remove(self, scope: Scope, memory_ids: Sequence[str]) -> int:
         with self.database.write(scope) as session:
             over = col(V.memory_id).in_(memory_ids), col(V.expires_at) <= self.clock(), col(V.replaced_at).is_(None)
-            rows = session.execute(select(V.memory_id, V.deleted).where(*over).with_for_update()).all()
+            rows = session.execute(select(V.memory_id, V.deleted, V.subject).where(*over).with_for_update()).all()
             gone = [row[0] for row in rows]
+            forgotten = [(memory_id, subject) for memory_id, deleted, subject in rows if not deleted]
+            for subject in sorted({subject for _, subject in forgotten}):
+                self.retract(session, scope.tenant_id, subject, [each for each, whose in forgotten if whose == subject])
             forget_cached(self.embedding, scope, texts_of(session, memory_ids=gone))
             for table in (MemorySource, MemoryVersion):
                 session.execute(sa.delete(table).where(col(table.memory_id).in_(gone)), execution_options=_NO_SYNC)
-            for memory_id, deleted in rows:
+            for memory_id, deleted, _ in rows:
                 if not deleted:
                     self.tell(session, scope.tenant_id, "memory.deleted", memory_id, expired=True)
         return len(gone)

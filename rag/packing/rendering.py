@@ -24,8 +24,8 @@ MAX_ATTRIBUTE_CHARS = 200
 _LONE = re.compile("[\ud800-\udfff]")
 #: Characters that are `<` or become it when text is normalised (NFKC).
 _OPENING = re.compile("[<\uff1c\ufe64]")
-#: As chat templates mark turns: some programs read these in any text that they are given.
-_CONTROL = re.compile(r"\|[\w :./-]{1,64}\|>")
+#: As chat templates mark turns, some in wide signs: some programs read these in any text that they are given.
+_CONTROL = re.compile("[|\uff5c][\\w\u2581 :./-]{1,64}[|\uff5c][>\uff1e\ufe65]")
 _ENTITIES = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;", "\uff1c": "&lt;", "\ufe64": "&lt;"}
 
 

@@ -52,6 +52,7 @@ class Residents:
             held = self._held.get(key)
             if held is None:
                 held = self._held[key] = Held(self._dimensions)
+                self._weigh([key])  # one that stays empty takes room too
             self._held.move_to_end(key)
             held.used_at = self._seconds()
             self._let_go_unused(held.used_at - IDLE_S)
@@ -68,13 +69,16 @@ class Residents:
     def weigh(self, keys: Iterable[Key]) -> None:
         """After they grew: let others go, the longest unused first, until all is within bounds."""
         with self._lock:
-            for key in keys:
-                if key in self._held:
-                    size = self._held[key].nbytes
-                    self.bytes += size - self._bytes.get(key, 0)
-                    self._bytes[key] = size
-            while self.bytes > self._max_bytes and len(self._held) > 1:
-                self._drop(next(iter(self._held)))
+            self._weigh(keys)
+
+    def _weigh(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if key in self._held:
+                size = self._held[key].nbytes
+                self.bytes += size - self._bytes.get(key, 0)
+                self._bytes[key] = size
+        while self.bytes > self._max_bytes and len(self._held) > 1:
+            self._drop(next(iter(self._held)))
 
     def forget(self, tenant_id: str, session_ids: Iterable[str]) -> None:
         with self._lock:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rag.lexical.analysis import analyse, runs
-from rag.lexical.languages import language_of
+from rag.lexical.languages import language_of, told_by
 from rag.store.base import Vector
 
 Floats = npt.NDArray[np.float32]
@@ -132,7 +132,9 @@ class Thread:
         self._vectors = Column(np.float32, dimensions)
         self._norms, self._norms_before = Column(np.float32), Column(np.float32)
         self._group: str | None = None
-        self._heard: deque[list[str]] = deque(maxlen=CONTEXT)
+        self._heard: deque[list[str]] = deque(
+            maxlen=CONTEXT
+        )  #: what tells the language of the last texts, and not what they say
         self._vectorless: set[int] = set()
         self.extend(items)
 
@@ -169,8 +171,10 @@ class Thread:
             self._at, self._words, self._day_words, self._places, self._sittings, self._speaker, self._vectors,
             self._norms, self._norms_before,
         )  # fmt: skip
-        entries = self.postings.entries + self.days.entries
-        return sum(column.nbytes for column in columns) + 200 * (len(self.postings) + len(self)) + 5 * entries + 2048
+        entries, heard = self.postings.entries + self.days.entries, sum(map(len, self._heard))
+        return (
+            sum(column.nbytes for column in columns) + 200 * (len(self.postings) + len(self)) + 5 * entries + 60 * heard + 2048
+        )
 
     def row_of(self, item_id: str) -> int | None:
         return self._rows.get(item_id)
@@ -227,9 +231,9 @@ class Thread:
 
     def _read(self, item: Item, row: int) -> None:
         found = runs(item.text)
-        lower = [run.lower() for run in found]
-        language = language_of([*lower, *(word for heard in reversed(self._heard) for word in heard)])
-        self._heard.append(lower)
+        told = told_by([run.lower() for run in found])
+        language = language_of([*told, *(word for heard in reversed(self._heard) for word in heard)])
+        self._heard.append(told)
         self.languages[language] += 1
         counts = analyse(found, language).counts
         day = analyse(runs(item.heading), "en").counts

@@ -18,6 +18,9 @@ MAX_SPANS = 8
 MAX_CHARS = 2000  #: of a question, that are looked at
 TOLD_LATER_S = 7 * 86_400.0  #: how long after a day it is still told of; after a longer span as long as that was
 _FAR = 10**4  #: of whatever unit: nobody means it, and dates end
+_FIRST, _LAST = (moment.replace(tzinfo=UTC).timestamp() for moment in (datetime.min, datetime(9999, 12, 31)))  #: that are shown
+#: What IGNORECASE takes for a plain letter, and no table of ours has: `fıve days ago`.
+_LETTERS = str.maketrans("\u0130\u0131\u017f", "iis")
 
 Stamps = npt.NDArray[np.float64]
 
@@ -78,7 +81,8 @@ Reading = Callable[[re.Match[str], date], _Days | None]
 
 def spans(text: str, asked_at: datetime) -> tuple[Span, ...]:
     """Those that the question names, in its order, at most MAX_SPANS. `asked_at`: an aware moment."""
-    today, rest, found = asked_at.date(), text[:MAX_CHARS], list[tuple[int, Span]]()
+    text = text[:MAX_CHARS].translate(_LETTERS)
+    today, rest, found = asked_at.date(), text, list[tuple[int, Span]]()
     for pattern, reading in _READINGS:
         for match in pattern.finditer(rest):
             days = _tried(reading, match, today)
@@ -107,7 +111,8 @@ def _span(days: _Days, match: re.Match[str], text: str, asked_at: datetime) -> S
     if away := _AWAY.search(text, 0, match.start()):
         long = timedelta(days=_DAYS_OF[away["unit"].lower()] * min(_number(away["n"] or "a"), _FAR)).total_seconds()
         before = away["word"].lower() == "before"
-        return Span(start - long, end, away.group() + words) if before else Span(start, end + long, away.group() + words)
+        first, last = (max(start - long, _FIRST), end) if before else (start, min(end + long, _LAST))
+        return Span(first, last, away.group() + words)
     if opened := _OPEN.search(text, 0, match.start()):
         if opened["word"].lower() in ("since", "after"):
             return Span(start, max(end, asked_at.timestamp()), opened.group() + words)
@@ -119,7 +124,7 @@ _DAYS_OF = {"day": 1, "weekend": 7, "week": 7, "month": 31, "year": 366}
 
 
 def _midnight(day: date, asked_at: datetime) -> float:
-    return datetime.combine(day, time(), asked_at.tzinfo or UTC).timestamp()
+    return max(datetime.combine(day, time(), asked_at.tzinfo or UTC).timestamp(), _FIRST)
 
 
 def _number(word: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -70,6 +71,18 @@ def restored(session: Session, turns: Iterable[Turn]) -> list[Turn]:
     for session_id, of_session in thin.items():
         _restore(session, session_id, of_session)
     return turns
+
+
+def readable(session: Session, turns: Iterable[Turn]) -> list[Turn]:
+    """As `restored`, without those that are damaged."""
+    turns, found = [*turns], list[Turn]()
+    try:
+        return restored(session, turns)
+    except ContentDamaged:
+        for turn in turns:
+            with suppress(ContentDamaged):
+                found += restored(session, [turn])
+    return found
 
 
 def _restore(session: Session, session_id: str, thin: dict[int, Turn]) -> None:

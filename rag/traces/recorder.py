@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +24,9 @@ from rag.traces.left import Asker, Left, TracePolicy, body_of, bounds_of, is_sam
 from rag.traces.tables import Trace, TraceErasure
 
 FLUSH_S = 1.0  #: at most so much is lost when the process is killed
-MAX_WAITING = 5_000  #: some 50 MB; with more, as while the database does not answer, further questions leave none
+#: With more, as while the database does not answer, further questions leave none.
+MAX_WAITING, MAX_BYTES = 5_000, 64 << 20
+LEAST_BYTES = 10_000  #: of one without its texts
 BATCH = 500  #: in one transaction, of one tenant
 
 PolicyOf = Callable[[str], TracePolicy]  #: by tenant
@@ -42,6 +45,7 @@ class _Waiting:
     asker: Asker
     policy: TracePolicy
     left: Left
+    bytes: int
 
     @property
     def subject(self) -> str | None:
@@ -54,7 +58,8 @@ class Tracer:
     def __init__(self, database: Database, clock: Clock, policy_of: PolicyOf, space: str) -> None:
         self._database, self._clock, self._policy_of, self._space = database, clock, policy_of, space
         self._waiting: dict[str, list[_Waiting]] = {}  # by tenant
-        self._count, self._lock, self._flushing = 0, threading.Lock(), threading.Lock()
+        self._count = self._bytes = 0
+        self._lock, self._flushing = threading.Lock(), threading.Lock()
 
     def leave(self, asker: Asker, left: Left, *, request: str) -> str | None:
         """The trace's id; None if this question leaves none. `request`: the same for its repetitions."""
@@ -62,11 +67,11 @@ class Tracer:
         policy = self._policy_of(tenant_id)
         if not is_sampled(tenant_id, request, policy.sample):
             return None
-        waiting = _Waiting(new_id("trc"), tenant_id, self._clock(), asker, policy, left)
+        waiting = _Waiting(new_id("trc"), tenant_id, self._clock(), asker, policy, left, _bytes_of(left))
         with self._lock:
-            if self._count >= MAX_WAITING:
+            if self._count >= MAX_WAITING or (self._count and self._bytes + waiting.bytes > MAX_BYTES):
                 return None
-            self._count += 1
+            self._count, self._bytes = self._count + 1, self._bytes + waiting.bytes
             self._waiting.setdefault(tenant_id, []).append(waiting)
         return waiting.id
 
@@ -87,6 +92,7 @@ class Tracer:
 
     def _forget(self, tenant_id: str, count: int) -> None:
         with self._lock:
+            self._bytes -= sum(each.bytes for each in self._waiting[tenant_id][:count])
             del self._waiting[tenant_id][:count]
             self._count -= count
             if not self._waiting[tenant_id]:
@@ -114,6 +120,14 @@ class Tracer:
             "space": None if vectors is None else self._space,
             "vectors": vectors,
         }
+
+
+def _bytes_of(left: Left) -> int:
+    """About what it takes while it waits: above all texts, which are not written."""
+    texts = [passage.text for passage in left.answer.passages] if left.answer is not None else []
+    texts += [left.packing.text] if left.packing is not None else []
+    said = (left.words.get("message"), *left.words.get("pins", ()))
+    return LEAST_BYTES + sum(map(getsizeof, texts)) + sum(map(getsizeof, said))
 
 
 def _not_erased(session: Session, batch: Sequence[_Waiting]) -> list[_Waiting]:

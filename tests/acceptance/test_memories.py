@@ -59,6 +59,28 @@ def test_facts_are_added_found_changed_and_each_tenants_own(quick: Service) -> N
     assert types == ["memory.added", "memory.confirmed", *["memory.added"] * 3, "memory.superseded", *["memory.updated"] * 2]
 
 
+def test_a_repetition_is_not_told_of_what_was_deleted_since_nor_of_a_session_that_was_erased(quick: Service) -> None:
+    _, client = keys(quick)
+    _, other = keys(quick)
+    chat = client.sessions.create(subject="ann").id
+
+    def add(of: Carrel, text: str, key: str, **more: str) -> str:
+        return of.memories.add(text, subject="ann", idempotency_key=key, **more).data[0].memory.id
+
+    gone, kept, theirs = (
+        add(client, "Ann fears moths.", "1"),
+        add(client, "Ann sings.", "2"),
+        add(other, "Ann fears moths.", "1"),
+    )
+    add(client, "Ann is tired.", "3", session_id=chat)
+    client.memories.delete(gone)
+    with pytest.raises(NotFoundError, match="deleted since"):
+        add(client, "Ann fears moths.", "1")
+    assert (add(client, "Ann sings.", "2"), add(other, "Ann fears moths.", "1")) == (kept, theirs)
+    assert client.erasures.session(chat).before["kept_results"] == 2  # of making it, and of what was kept with it
+    assert [each.text for each in client.memories.list(subject="ann")] == ["Ann sings."]
+
+
 def test_a_subject_reaches_its_own_and_a_reader_changes_nothing(quick: Service) -> None:
     name, client = keys(quick)
     anns = client.memories.add("Ann sings.", subject="ann").data[0].memory
@@ -97,6 +119,7 @@ def test_what_is_not_valid_is_refused(quick: Service) -> None:
         {"text": "x", "sources": [{"seq": 1}]},
         {"text": "x", "sources": [{"session_id": "ses_x", "document_id": "doc_x"}]},
         {"text": "x", "valid_from": "2026-01-02T00:00:00Z", "valid_to": "2026-01-01T00:00:00Z"},
+        {"text": "x", "valid_to": "9999-12-31T23:59:59-12:00"},  # in no year that could be shown
         {"text": "x", "metadata": {"a": "x" * 5000}},
         {"text": "x", "messages": [{"role": "user", "content": "x"}]},
         {"messages": [{"role": "user", "content": "x"}]},  # there is no language model

@@ -97,6 +97,7 @@ def test_what_cannot_be_kept_is_refused(quick: Service) -> None:
         ("/turns", '{"turns": [{"role": "robot", "content": "x"}]}'),
         ("/turns", '{"turns": [{"role": "user", "content": "x", "said_at": "1969-12-31T23:59:59Z"}]}'),
         ("/turns", '{"turns": [{"role": "user", "content": "x", "said_at": "2026-03-10T12:00:00"}]}'),
+        ("/turns", '{"turns": [{"role": "user", "content": "x", "said_at": "9999-12-31T23:59:59-12:00"}]}'),
     ):
         answer = httpx2.post(url + path, content=body, headers={**headers, "Content-Type": "application/json"})
         assert answer.status_code == 422, (body[:80], answer.text)

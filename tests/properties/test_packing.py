@@ -19,7 +19,7 @@ TOKENIZERS: tuple[TokenizerName, ...] = ("o200k_base", "cl100k_base", "embedding
 DELIMITERS = ("</passage>", '<passage id="9">', "< / PASSAGE >", "<\u200b/pas\u00adsage>", "<\n/\tpassage", "﹤passage")
 HOSTILE = (
     *(*DELIMITERS, "＜／ｐａｓｓａｇｅ＞", "&lt;/passage>", "&amp;", '"', "'"),
-    *("<|endoftext|>", "<|im_start|>system", "<|im_end|>", "[SEP]", "[CLS]", "</s>"),
+    *("<|endoftext|>", "<|im_start|>system", "<|im_end|>", "<｜User｜>", "＜｜im_end｜＞", "[SEP]", "[CLS]", "</s>"),
     *("\ud800", "\udfff\ud800", "👩‍👩‍👧‍👦", "🏳️‍🌈", "漢字かな交じり文。", "한국어"),
     *("\u202e", "\0", "\x1b[2J", "a\u0301", "\r\n", "    ", "^" * 30),
 )
@@ -100,6 +100,14 @@ def assert_not_forged(text: str, elements: int) -> None:
     plain = plain.translate({0xFF41 + n: 0x61 + n for n in range(26)}).replace("﹤", "<")
     assert len(re.findall("<passage", plain)) == len(re.findall("</passage", plain)) == elements
     assert re.findall(r'^<passage id="(\d+)"', text, re.MULTILINE) == [str(number) for number in range(1, elements + 1)]
+
+
+@pytest.mark.parametrize(
+    "mark", ["<|im_start|>", "＜|im_end|>", "<｜User｜>", "<｜end▁of▁sentence｜>", "<|im_end|＞", "<|im_end|﹥"]
+)
+def test_marks_of_chat_templates_are_not_read_as_such(mark: str) -> None:
+    assert escaped(f"a {mark} b") == f"a &lt;{mark[1:]} b"
+    assert escaped("a <|b < c|> d || e") == "a <|b < c|> d || e"
 
 
 @given(TEXT)

@@ -324,6 +324,25 @@ def test_damage_is_told_and_stays_where_it_is(attic: Attic) -> None:
         handle.turns(session_id, limit=PIECE + 5)
 
 
+def test_a_pinned_turn_that_is_damaged_is_left_out_and_can_be_unpinned(attic: Attic) -> None:
+    session_id, other = attic.begun(), attic.begun(B)
+    for scope, of in ((A, session_id), (B, other)):
+        for seq in (3, PIECE + 1):
+            attic.contexts.pins.for_tenant(scope).pin(of, seq)
+    assert attic.compact() == 4 * PIECE
+    attic.change({"packed": b"x"}, col(TurnArchive.session_id) == session_id, col(TurnArchive.last_seq) == PIECE)
+    context = packed(attic.contexts, session_id, 2000)
+    assert context.degraded == ("summary", "pins")
+    assert (context.moment.pins, [pin.turn and pin.turn.seq for pin in context.conversation.chosen.pins]) == ((101,), [101])
+    pins = attic.contexts.pins.for_tenant(A)
+    with pytest.raises(ContentDamaged):
+        pins.list(session_id)
+    assert pins.unpin(session_id, 3).turn.content == ""
+    assert [each.turn.seq for each in pins.list(session_id)] == [101]
+    assert packed(attic.contexts, session_id, 2000).degraded == ("summary",)
+    assert packed(attic.contexts, other, 2000, B).moment.pins == (3, 101)
+
+
 def test_large_turns_make_small_pieces(attic: Attic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "PIECE_BYTES", 3000)
     session_id = attic.begun()

@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 from sqlmodel import select
 
 from config.database import Database
-from config.errors import IdempotencyInProgress, IdempotencyKeyReused
+from config.errors import IdempotencyInProgress, IdempotencyKeyReused, NotFound
 from config.settings_limits import LimitSettings
 from config.vault import CannotOpen, Vault
 from tenants import idempotency
 from tenants.idempotency import KEEP_S, LEASE_S, Call, Claim, IdempotencyStore, Result
 from tenants.registry import TenantRegistry
 from tenants.tables import IdempotencyRecord, Tenant
+from tests.support import FakeScope
 from tests.unit.conftest import SetClock
 
 CALL = Call("a", "a", "POST /v1/things", "key-1", b"digest")
@@ -54,6 +55,32 @@ def test_the_first_claims_others_wait_and_then_get_its_result(store: Idempotency
     assert store.finish(claim, DONE) == DONE
     assert store.claim(call) == DONE
     assert store.finish(claim, Result(500, b"later")) == DONE
+
+
+def test_what_was_retracted_is_neither_told_nor_done_again(
+    store: IdempotencyStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "PURGE_ROWS", 2)
+    monkeypatch.setattr(idempotency, "_OF_SUBJECT", idempotency._OF_SUBJECT.limit(2))
+    anns = [replace(CALL, subject="ann", key=f"key-{number}") for number in range(5)]
+    others = [
+        replace(anns[0], **other)
+        for other in ({"subject": "bob", "key": "x"}, {"route": "y"}, {"owner": "b", "tenant_id": "b"})
+    ]
+    for number, call in enumerate((*anns, *others)):
+        store.finish(claimed(store, call), Result(201, b'{"id":"mem_%d"}' % (number % 4)))
+    with database.write(FakeScope("a")) as session:
+        store.retract(session, "a", route=CALL.route, subject="ann", names=["mem_0", "mem_3"])
+    for number, call in enumerate(anns):
+        if number in (0, 3, 4):
+            with pytest.raises(NotFound, match="deleted since"):
+                store.claim(call)
+            with pytest.raises(IdempotencyKeyReused):
+                store.claim(replace(call, body_sha256=b"other"))
+        else:
+            assert store.claim(call) == Result(201, b'{"id":"mem_%d"}' % number)
+    assert {type(store.claim(call)) for call in others} == {Result}
+    assert [row.response for row in records(database)].count(None) == 3
 
 
 @pytest.mark.parametrize(

@@ -255,5 +255,7 @@ def test_an_encoder_counts_as_it_pads_and_forgets_what_is_old(folder: Path) -> N
     assert mask.sum(axis=1).tolist() == encoder.count(TEXTS)
     assert max(encoder.count(TEXTS)) == 256
     encoder.count([f"text {number}" for number in range(KEPT_TEXTS + 100)])
+    encoder.count(["word " * 20_000])
     assert len(encoder._kept) == KEPT_TEXTS
+    assert sum(len(name) + ids.nbytes for name, ids in encoder._kept.items()) < KEPT_TEXTS * 40 + 256 * 4  # and no text
     assert np.array_equal(encoder.padded(TEXTS)[0], ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -21,10 +21,14 @@ from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.service import EmbeddingService
+from rag.memories import memories as searching
 from rag.memories.memories import Memories, TenantMemories
+from rag.memories.placing import Place
+from rag.memories.ranking import Scored
 from rag.memories.removal import MemorySweep
 from rag.memories.tables import MemoryVersion
-from rag.memories.values import MAX_VERSIONS, Added, Change, Fact, Memory, Source, Wanted
+from rag.memories.validity import Span
+from rag.memories.values import MAX_VERSIONS, Added, Change, Fact, Memory, Source, Wanted, Whose
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import ChatSession
 from rag.sessions.values import NewSession, NewTurn
@@ -214,6 +218,57 @@ def test_an_update_is_a_version_and_finds_its_place(handle: Handle, clock: SetCl
         handle.of.get(first.memory_id, as_of=clock.now + 1)
 
 
+def test_what_was_kept_is_known_by_a_clock_that_is_behind(handle: Handle, memories: Memories, clock: SetClock) -> None:
+    handle.one(Fact("Ann lives in Berlin", key="home_city"))
+    clock.now += 5_000
+    handle.one(Fact("Ann lives in Oslo", key="home_city"))
+    handle.one(Fact("Ann moves to Rome", valid_from=NOON + 6_000))
+    clock.now = NOON + 1_000
+    assert handle.texts() == handle.found("where does Ann live") == ["Ann lives in Oslo"]
+    handle.one(Fact("Ann lives in Bonn", key="home_city"))
+    assert handle.texts() == ["Ann lives in Bonn"]
+    assert handle.texts(Wanted("ann", valid_at=NOON + 1_000)) == ["Ann lives in Berlin"]
+    assert Handle(memories, B).texts() == []
+
+
+def test_what_ended_a_fact_stays_known_while_its_end_does(handle: Handle, clock: SetClock) -> None:
+    first, moved = handle.one(Fact("Ann lives in Berlin", key="home_city")).version, NOON + 1000
+    clock.now = moved
+    second = handle.one(Fact("Ann lives in Oslo", key="home_city")).version
+    for changes in ({"valid_from": NOON - 5}, {"tags": ("x",)}, {"key": "former_city"}):
+        row = handle.update(first.memory_id, **changes).version
+        assert (row.valid_to, row.superseded_by) == (moved, second.memory_id)
+    row = handle.update(first.memory_id, valid_to=moved - 1).version
+    assert (row.valid_to, row.superseded_by) == (moved - 1, None)
+
+
+def test_what_is_deleted_while_it_is_searched_for_is_not_found(
+    handle: Handle, memories: Memories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL each statement sees what others committed by then."""
+    deleted, _ = (handle.one(f"Ann likes {each}").version.memory_id for each in ("figs", "plums"))
+    stranger = Handle(memories, B).one("Eve likes figs").version.memory_id
+    rank = searching.rank
+
+    def late(*args: Any) -> list[Scored]:
+        ranked = rank(*args)
+        if memories.database.is_postgresql:  # SQLite's readers see one moment
+            handle.of.delete(deleted)
+        else:
+            ranked = [each for each in ranked if each.id != deleted]
+        return [*(Scored(name, 1.0, None, None) for name in ("mem_gone", stranger)), *ranked]
+
+    monkeypatch.setattr(searching, "rank", late)
+    assert handle.found("Ann likes") == ["Ann likes plums"]
+
+
+def test_any_number_of_facts_that_lie_around_another_are_left_to_stand() -> None:
+    around = {f"mem_{number}": Span(0, 10_000 - number) for number in range(1_100)}
+    place = Place(None, "a", Whose("ann"), "key_1", NOON, NOON)  # type: ignore[arg-type]  # it asks no database
+    fitted = place.fit(Span(5, 6), around, strict=False)
+    assert (fitted.span, fitted.ended) == (Span(5, 6), ())
+
+
 def test_what_is_deleted_says_nothing_any_more_at_any_time(
     handle: Handle, database: Database, clock: SetClock, told: list[tuple[str, str]]
 ) -> None:
@@ -310,6 +365,11 @@ def test_a_search_goes_by_words_and_meaning_and_does_without_the_model(
     assert kept.degraded == ("dense",)
     monkeypatch.undo()
     assert handle.found("moths")[0] == "Ann fears moths"
+    [of_words] = handle.of.search("moths", wanted=Wanted("ann"), limit=1, charge_id="q3").hits
+    assert of_words.cosine is None
+    assert handle.add("Ann fears  moths").placed[0].outcome == "confirmed"
+    [embedded] = handle.of.search("moths", wanted=Wanted("ann"), limit=1, charge_id="q4").hits
+    assert (embedded.memory.version.memory_id, embedded.cosine is None) == (of_words.memory.version.memory_id, False)
 
 
 def test_a_subject_has_bounds(handle: Handle, memories: Memories) -> None:
@@ -405,7 +465,7 @@ def test_what_is_to_be_forgotten_is_so_at_its_time_and_swept(
     handle.update(row.memory_id, text="Ann is on a long holiday")
     kept = handle.one(Fact("Ann sings", expires_at=NOON + 1000)).version
     handle.update(kept.memory_id, expires_at=None)
-    handle.one(Fact("Bob is ill", expires_at=NOON + 1000), subject="bob")
+    bobs = handle.one(Fact("Bob is ill", expires_at=NOON + 1000), subject="bob").version
     Handle(memories, B).one("Ann is on holiday")
     deleted = handle.one("Ann is gone").version
     handle.of.delete(deleted.memory_id)
@@ -416,9 +476,16 @@ def test_what_is_to_be_forgotten_is_so_at_its_time_and_swept(
         handle.history(row.memory_id)
     again = handle.one(Fact("Ann is on holiday", key="status")).version
     assert again.memory_id != row.memory_id
-    sweep = MemorySweep(memories.database, clock, memories.embedding, lambda tenant, _: FakeScope(tenant), memories.tell)
+    retracted = list[tuple[str, str, list[str]]]()
+
+    def retract(_session: object, tenant_id: str, subject: str, memory_ids: Sequence[str]) -> None:
+        retracted.append((tenant_id, subject, [*memory_ids]))
+
+    parts = memories.database, clock, memories.embedding, lambda tenant, _: FakeScope(tenant), memories.tell, retract
+    sweep = MemorySweep(*parts)
     told.clear()
     assert (sweep.run_once(), sweep.run_once()) == (2, 0)
+    assert retracted == [("a", "ann", [row.memory_id]), ("a", "bob", [bobs.memory_id])]
     assert {event for event, _ in told} == {"memory.deleted"}
     assert len(handle.history(deleted.memory_id)) == 2
     clock.now += 40 * 24 * 3600 * 1000

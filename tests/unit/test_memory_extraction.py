@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from config.database import Database
-from config.errors import BudgetExhausted, InvalidInput, Unavailable
+from config.errors import BudgetExhausted, Forbidden, InvalidInput, NotFound, Unavailable
 from rag.embedding.batcher import Batcher
 from rag.embedding.cache import NullVectorCache
 from rag.embedding.hashing import HashRuntime
@@ -21,6 +21,8 @@ from rag.llm.wording import NotUnderstood
 from rag.memories.extraction import Message, extract, facts_of, places_of, verbatim
 from rag.memories.memories import Memories
 from rag.memories.values import MAX_TEXT_CHARS, Fact, Source, Wanted
+from rag.sessions.sessions import Sessions
+from rag.sessions.values import NewSession
 from tests.llm import USED, Llm, serving
 from tests.postgresql import ON_SQLITE
 from tests.support import FakeScope, FreeMeter
@@ -126,6 +128,31 @@ def test_what_users_said_can_be_kept_as_it_is() -> None:
     assert found.facts[0].sources == (Source("ses_1", 1),)
     with pytest.raises(InvalidInput):
         verbatim([Message("user", "x" * (MAX_TEXT_CHARS + 1))])
+
+
+@ON_SQLITE
+def test_nothing_is_asked_of_a_model_for_whom_it_is_refused(
+    database: Database, clock: SetClock, llm: Llm, rewriting: Rewriting, meter: Meter
+) -> None:
+    embedding = EmbeddingService(Batcher(HashRuntime(), batch_tokens=2048), NullVectorCache())
+    memories = Memories(database, clock, embedding, llm=rewriting)
+    chats = [Sessions(database, clock).for_tenant(scope).create(NewSession("ann")).id for scope in (A, B)]
+    here, there = ([Message("user", "I sing", Source(chat))] for chat in chats)
+    bob = memories.for_tenant(FakeScope("a", subject="bob"), meter)
+    for handle, messages, more, refusal in (
+        (bob, here, {"subject": "ann"}, Forbidden),
+        (bob, here, {}, NotFound),
+        (memories.for_tenant(A, meter), there, {"subject": "ann"}, NotFound),
+        (memories.for_tenant(A, meter), here, {"subject": "ann", "session_id": chats[1]}, NotFound),
+        (memories.for_tenant(A, meter), here, {}, InvalidInput),
+    ):
+        with pytest.raises(refusal):
+            handle.extracted(messages, by_model=True, charge_id="c", **more)
+    assert (llm.received, meter.paid) == ([], {})
+    llm.says = answer({"text": "Ann sings."})
+    found = memories.for_tenant(A, meter).extracted(here, by_model=True, charge_id="c", subject="ann", session_id=chats[0])
+    assert [fact.text for fact in found.facts] == ["Ann sings."]
+    embedding.close()
 
 
 @ON_SQLITE

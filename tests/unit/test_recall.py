@@ -4,8 +4,10 @@ finds another tenant's, another subject's, or what is gone.
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -313,6 +315,34 @@ def test_indexes_are_let_go_when_there_are_too_many_or_nobody_asks(talk: Talk) -
     talk.ask(A, sessions[0], "oak")
     assert len(talk.residents) == 1
     assert talk.residents.bytes == pytest.approx(one, rel=0.1)
+
+
+def test_indexes_of_sessions_in_which_nothing_was_said_take_room_too(talk: Talk) -> None:
+    sessions = [talk.sessions.for_tenant(scope).create(NewSession("ann")).id for scope in (A, B) for _ in range(4)]
+    talk.ask(A, sessions[0], "oak")
+    one = talk.residents.bytes
+    assert one > 256 * 16 * 4
+    talk.residents._max_bytes = 3 * one
+    for number, session in enumerate(sessions):
+        talk.ask((A, B)[number // 4], session, "oak")
+    assert (len(talk.residents), talk.residents.bytes) == (3, 3 * one)
+
+
+def test_an_index_holds_no_text_not_even_of_what_was_said_last(talk: Talk) -> None:
+    session = talk.say(A, "Die Kanarie ist im Schrank und nicht auf dem Tisch", "okay canaryword")
+    talk.embed_all()
+    talk.ask(A, session, "canaryword")
+    held = talk.residents.get(("a", session))
+    assert held.thread.languages == {"de": 2}
+    waiting, texts = [[*held.thread.__dict__.values()]], set[str]()
+    while waiting:
+        each: Any = waiting.pop()
+        if isinstance(each, str):
+            texts.add(each.casefold())
+        elif isinstance(each, dict | list | tuple | deque | set):
+            waiting += [*each, *each.values()] if isinstance(each, dict) else each
+    assert "ann" in texts
+    assert not any(word in text for text in texts for word in ("kanarie", "schrank", "canaryword"))
 
 
 def test_an_index_says_about_what_it_takes() -> None:

@@ -89,6 +89,8 @@ def test_answers_without_indexes_are_in_the_order_of_the_texts() -> None:
         answer(item(0, [1.0, 2.0]), item(1, None)),
         answer(item(0, [1.0, 2.0]), {"index": 1}),
         answer(item(0, [1.0, 2.0]), {"index": None, "embedding": [1.0, 2.0]}),
+        answer(item(0, [1.0, 2.0]), {"index": float("inf"), "embedding": [1.0, 2.0]}),
+        answer(item(0, [1.0, 2.0]), item(1, [10**400, 1.0])),
     ],
 )
 def test_what_is_no_answer_is_broken(body: bytes) -> None:
@@ -112,6 +114,7 @@ def test_wider_vectors_are_cut_and_narrower_ones_refused() -> None:
         ({"retry-after": "Tue, 10 Mar 2026 11:00:00 GMT"}, 0),
         ({"retry-after": "Tue, 10 Mar 2026 12:00:30 -0000"}, 30),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "Tue, 10 Mar 99999999999 12:00:30 GMT"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "nan"}, None),

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from config.database import Database
 from rag.arranging.wishes import Recency, Wishes
+from rag.corpus import Collection
 from rag.filters import parse
 from rag.result_cache import ResultCache
 from rag.result_shelves import MAX_COMPARED, Kept, Shelf, Shelves
@@ -104,6 +106,16 @@ def test_what_depends_on_the_time_is_not_kept(world: World) -> None:
     wishes = Wishes(recency=Recency(0.1, 30))
     assert not ask(world, ASH, wishes=wishes).reused
     assert not ask(world, ASH, wishes=wishes).reused
+
+
+def test_nor_what_a_collection_is_tuned_to_order_by_the_time(world: World) -> None:
+    for parameters, kept in (({"dense_weight": 0.5}, True), ({"recency": {"weight": 0.1, "half_life_days": 30}}, False)):
+        world.change(ASH, sa.update(Collection).values(tuning={"version": 1, "parameters": parameters}))
+        for fields, reused in (({}, kept), ({"tuned": False}, True)):
+            ask(world, ASH, **fields)
+            assert ask(world, ASH, **fields).reused is reused, (parameters, fields)
+    ask(world, ELM)
+    assert ask(world, ELM).reused
 
 
 def test_a_write_a_delete_and_a_setting_make_answers_stale(world: World) -> None:
@@ -204,6 +216,16 @@ def test_what_is_counted_is_what_memory_takes() -> None:
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     assert 0.7 * shelf.bytes < taken < 1.1 * shelf.bytes
+
+
+def test_the_state_of_a_collection_is_held_once() -> None:
+    shelf = Shelf()
+    for number in range(9):
+        shelf.put(b"%d" % number, replace(kept(number), states={"col": (1, {"year": "number"})}), 1)
+    held = [shelf.get(b"%d" % number) for number in range(9)]
+    assert len({id(each.states["col"]) for each in held if each is not None}) == 1
+    shelf.see({"col": (1, {"year": "text"})})
+    assert len(shelf) == 0
 
 
 def towards(angle: float) -> Vector:

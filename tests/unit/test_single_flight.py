@@ -205,6 +205,25 @@ def test_what_a_provider_did_before_it_failed_is_charged_once_and_not_done_again
     assert np.allclose(result.vectors, HashRuntime().embed(texts), atol=1e-3)
 
 
+def test_what_another_call_failed_to_embed_is_paid_for_when_the_batch_is_tried_again(
+    database: Database, service: EmbeddingService, embedder: GatedEmbedder
+) -> None:
+    texts, used = ["a text of many words", "bad"], UsageReader(database, system_clock)
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(service.embed_batch, A, _meter(database, A), ["bad"], hold_id="other")
+        boarded(service, 0, embedder, 1)
+        job = pool.submit(service.embed_batch, A, _meter(database, A), texts, hold_id="h")
+        boarded(service, 0, embedder, 1)
+        embedder.gate.set()
+        assert [type(each.exception(30)) for each in (other, job)] == [OSError, Unavailable]
+    assert (used.of(A).used, used.of(A).held) == (COUNT(texts)[0], 0)
+    service.embedder = Batcher(HashRuntime(), batch_tokens=64)
+    for _ in range(2):  # and once, however often it is run
+        result = service.embed_batch(A, _meter(database, A), texts, hold_id="h")
+        assert (result.charged, used.of(A).used, used.of(A).held) == (sum(COUNT(texts)), sum(COUNT(texts)), 0)
+    assert used.of(B).used == 0
+
+
 def test_a_budget_that_ends_meanwhile_stops_the_rest_and_not_what_was_done(
     database: Database, service: EmbeddingService, embedder: GatedEmbedder
 ) -> None:

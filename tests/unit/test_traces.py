@@ -162,6 +162,23 @@ def test_what_cannot_be_written_waits_and_no_more_than_there_is_room_for(
     assert tracer.leave(asker(), left(), request="r") is not None
 
 
+def test_large_ones_that_wait_take_no_more_room_than_many_small_ones(tracer: Tracer, database: Database) -> None:
+    """Texts are not written, and wait with what they are digested for."""
+    passages, text, message = tuple(passage("x" * 50_000, id=str(n)) for n in range(20)), "y" * 2**20, "z" * 2**20
+    large = left(
+        answer=Answer(passages, 3, 0, {}),
+        packing=Packing(text, 2, 100, "o200k_base"),
+        words={"message": message, "pins": [text]},
+    )
+    for _ in range(2):
+        names = [tracer.leave(asker(tenant), large, request="r") for tenant in ("a", "b") * 10]
+        assert [name is None for name in names] == [False] * 16 + [True] * 4
+        tracer.flush()
+    assert [row.tenant_id for row in rows(database)].count("a") == 2 * 8
+    tracer._bytes = recorder.MAX_BYTES + 1  # of whatever size one alone is, it has room
+    assert tracer.leave(asker(), large, request="r") is not None
+
+
 def test_a_process_that_is_asked_to_stop_loses_none(tracer: Tracer, database: Database) -> None:
     with Upkeep([Task("traces", tracer.flush, 3600)]):
         name = tracer.leave(asker(), left(), request="r")

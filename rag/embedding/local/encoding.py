@@ -6,6 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from tokenizers import Tokenizer
 
 Ids = npt.NDArray[np.int32]
 
-#: Texts whose ids are kept: about 6 MB. A text is counted when its document is read, and embedded soon after; tokenising
-#: it twice would cost 0.16 ms a chunk, of about 10 ms that the model takes.
+#: Texts whose ids are kept by a digest, however long they are: about 6 MB. A text is counted when its document is read, and
+#: embedded soon after; tokenising it twice would cost 0.16 ms a chunk, of about 10 ms that the model takes.
 KEPT_TEXTS = 4096
 LENGTH_STEP = 8  # tokens that lengths are rounded up to: a runtime prepares kernels for each shape that it meets
 
@@ -27,7 +28,7 @@ class Encoder:
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.no_padding()
         self._pad_id = _pad_id(folder, self._tokenizer)
-        self._kept: OrderedDict[str, Ids] = OrderedDict()
+        self._kept: OrderedDict[bytes, Ids] = OrderedDict()
         self._lock = threading.Lock()
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -35,15 +36,16 @@ class Encoder:
 
     def ids(self, texts: Sequence[str]) -> list[Ids]:
         """Of each text, at most the model's limit, special tokens included. Any thread may ask."""
+        names = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
         with self._lock:
-            found = {text: self._kept.get(text) for text in texts}
-        missing = [text for text, ids in found.items() if ids is None]
+            found = {name: self._kept.get(name) for name in names}
+        missing = {name: text for name, text in zip(names, texts, strict=True) if found[name] is None}
         if missing:
-            encodings = self._tokenizer.encode_batch_fast(missing)
-            new = {text: np.asarray(encoding.ids, np.int32) for text, encoding in zip(missing, encodings, strict=True)}
+            encodings = self._tokenizer.encode_batch_fast([*missing.values()])
+            new = {name: np.asarray(encoding.ids, np.int32) for name, encoding in zip(missing, encodings, strict=True)}
             self._keep(new)
             found.update(new)
-        return [ids for text in texts if (ids := found[text]) is not None]
+        return [ids for name in names if (ids := found[name]) is not None]
 
     def padded(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Ids and attention mask, each of shape (len(texts), the longest rounded up to LENGTH_STEP)."""
@@ -56,7 +58,7 @@ class Encoder:
             mask[number, : len(row)] = 1
         return ids, mask
 
-    def _keep(self, new: dict[str, Ids]) -> None:
+    def _keep(self, new: dict[bytes, Ids]) -> None:
         with self._lock:
             self._kept.update(new)
             while len(self._kept) > KEPT_TEXTS:

@@ -42,7 +42,7 @@ def vectors_of(body: bytes, count: int, dimensions: int) -> Matrix:
     try:
         items = json.loads(body)["data"]
         rows = {int(item.get("index", place)): _row(item["embedding"]) for place, item in enumerate(items)}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Broken("the answer is not a list of embeddings") from error
     if len(items) != count or rows.keys() != set(range(count)):
         raise Broken(f"the answer has {len(items)} embeddings for {count} texts, or numbers them wrongly")
@@ -106,7 +106,7 @@ def retry_after_s(headers: Mapping[str, str], *, now: dt.datetime) -> float | No
             return seconds
     try:
         date = parsedate_to_datetime(headers["retry-after"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or dt.UTC) - now).total_seconds())
 

@@ -37,6 +37,10 @@ class _FrameScope:
     cache_salt: bytes = b""
 
 
+class TooLate(Exception):
+    """A write waited for longer than its caller does."""
+
+
 def _search(vectors: PlacedVectors, header: dict[str, Any], body: bytes) -> list[list[tuple[str, float, str]]]:
     legs = vectors.search(wire.unpack_searches(header["searches"], body))
     return [[(hit.id, hit.score, hit.document) for hit in leg] for leg in legs]
@@ -110,6 +114,8 @@ class EngineServer:
             return wire.encode({"ok": True, "result": await self._run(header, body)})
         except (InvalidPoint, wire.WireError, KeyError, TypeError, ValueError) as error:
             return wire.encode({"ok": False, "kind": "invalid", "detail": str(error)})
+        except TooLate as error:
+            return wire.encode({"ok": False, "kind": "late", "detail": str(error)})
         except Exception as error:
             log.exception("engine operation failed", extra={"operation": header.get("op")})
             return wire.encode({"ok": False, "kind": "failed", "detail": type(error).__name__})
@@ -133,7 +139,7 @@ class EngineServer:
             return self._upkeep.place(header["tenant"], space, str(header["collection"]), header["placement"])
         await self._upkeep.writable.wait()
         if time.monotonic() > float(header["expires"]):  # one clock for all processes of a machine
-            raise wire.WireError("the caller gave this write up; carried out now it could undo a later one")
+            raise TooLate("the caller gave this write up; carried out now it could undo a later one")
         self._write(vectors, operation, header, body)
         await self._synced()
         return None
@@ -175,8 +181,17 @@ class EngineServer:
             waited = waited + IDLE_FLUSH_S if written or waited else 0.0
             if waited and (not self._written or waited >= MAX_UNFLUSHED_S):
                 await self._upkeep.writable.wait()
-                self._store.flush()
-                waited = 0.0
+                if self._flushed():
+                    waited = 0.0
+
+    def _flushed(self) -> bool:
+        """False: the disk is full, say; the log has it all, and it is tried again after the next pause."""
+        try:
+            self._store.flush()
+        except Exception:
+            log.exception("segments could not be written; it is tried again")
+            return False
+        return True
 
 
 def _same_user(writer: asyncio.StreamWriter) -> bool:

@@ -135,8 +135,8 @@ class EdgeStore:
         """Close what was replaced, which may block for a quarter second each; return folders to be removed."""
         while self._retired:
             shard = self._retired.pop()
+            self._gone.append(shard.path)  # even if it cannot be closed: a full disk gets its room back
             shard.close()
-            self._gone.append(shard.path)
         gone, self._gone = self._gone, []
         return gone
 

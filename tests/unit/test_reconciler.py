@@ -117,6 +117,25 @@ def test_a_job_that_the_queue_lost_is_enqueued_again(world: World, state: str) -
     world.check_invariants()
 
 
+@pytest.mark.parametrize("version", ["failed", "cancelled", "live"])
+def test_a_job_that_the_queue_lost_while_it_collects_comes_to_its_end(world: World, version: str) -> None:
+    world.bring("ash", "three", text_of("ash", 9, 2))
+    if version == "live":
+        world.run_jobs()
+    world.queue.waiting.clear()
+    [mine] = [job for job in world.all("ash", Job) if job.id == max(job.id for job in world.all("ash", Job))]
+    result = {"state": "succeeded" if version == "live" else version, "stage": "collecting", "finished_at": None}
+    world.change("ash", sa.update(Job).where(col(Job.id) == mine.id).values(result))
+    world.change("ash", sa.update(DocumentVersion).where(col(DocumentVersion.id) == mine.version_id).values(state=version))
+    assert _kinds(world, repair=False) >= {"job_without_workflow"}
+    assert _kinds(world, repair=True) >= {"job_without_workflow"}
+    world.run_jobs()
+    assert _kinds(world, repair=True) == set()
+    [ended] = [job for job in world.all("ash", Job) if job.id == mine.id]
+    assert (ended.state, ended.stage, ended.finished_at is None) == (result["state"], "done", False)
+    world.check_invariants()
+
+
 def test_a_job_whose_version_is_live_already_ends_as_succeeded(world: World) -> None:
     world.change("ash", sa.update(Job).values(state="running"))
     assert _kinds(world, repair=True) == {"job_without_workflow"}

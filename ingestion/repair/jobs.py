@@ -11,7 +11,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from config.errors import CarrelError
 from ingestion.intake import duplicates
-from ingestion.jobs.rows import add_job, release, release_waiting, waits_for
+from ingestion.jobs.rows import add_job, last_epoch, release, release_waiting, waits_for
 from ingestion.jobs.tables import Job
 from ingestion.removal.collector import ENDED
 from ingestion.repair.parts import PAGE, UNFINISHED, Parts
@@ -144,8 +144,8 @@ def _give_job(parts: Parts, context: TenantContext, still: SelectOfScalar[str]) 
         document = session.get_one(Document, document_id, with_for_update=True)
         if session.scalars(still).first() is None:  # somebody did the same, and the row was waited for
             return False
-        kind = "delete" if version is None else "ingest"
-        add_job(session, parts.clock, parts.queue, kind, document, version)
+        kind, epoch = ("delete", 0) if version is None else ("ingest", last_epoch(session, version))
+        add_job(session, parts.clock, parts.queue, kind, document, version, epoch=epoch)
     return True
 
 

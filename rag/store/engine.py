@@ -15,12 +15,12 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rag.store import wire
-from rag.store.base import InvalidPoint, Space
+from rag.store.base import InvalidPoint, Space, VectorScope
 from rag.store.files import sync_files
 from rag.store.shards import EdgeStore, PlacedVectors
 from rag.store.upkeep import Rules, Upkeep
@@ -29,12 +29,6 @@ log = logging.getLogger(__name__)
 
 IDLE_FLUSH_S = 30.0
 MAX_UNFLUSHED_S = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class _FrameScope:
-    tenant_id: str
-    cache_salt: bytes = b""
 
 
 class TooLate(Exception):
@@ -131,7 +125,7 @@ class EngineServer:
             return _SPACE_READS[operation](self._store, space, header)
         if not header["tenant"]:
             raise wire.WireError("a request without a tenant")
-        vectors = self._store.for_tenant(_FrameScope(header["tenant"]), space)
+        vectors = self._store.for_tenant(VectorScope(header["tenant"]), space)
         self._upkeep.asked_at = time.monotonic()
         if operation in _READS:
             return _READS[operation](vectors, header, body)

@@ -15,10 +15,9 @@ from config.database import Database
 from config.errors import Unavailable
 from ingestion.blobs import BlobStore
 from ingestion.jobs.tables import Instance, Job
-from ingestion.repair.points import NobodysPoints
 from ingestion.repair.report import ADVICE, KINDS, Finding, Report
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
-from rag.store.base import Point
+from rag.store.base import Point, VectorScope
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow, UsageDay
 from tests.world import DAMAGES, LONG_AGO_S, World, old_blob, text_of
@@ -179,7 +178,7 @@ def test_a_chunk_that_no_version_places_goes_with_its_point(world: World) -> Non
 
 
 def test_points_of_a_tenant_that_is_gone_are_deleted(world: World) -> None:
-    gone = world.store.for_tenant(NobodysPoints("ten_gone"), world.embedding.space)
+    gone = world.store.for_tenant(VectorScope("ten_gone"), world.embedding.space)
     vector = np.ones(world.embedding.space.dimensions, np.float32)
     gone.upsert([Point(f"00000000-0000-4000-8000-{number:012}", "col", "doc", vector) for number in range(1200)])
     before = [world.snapshot(name) for name in world.contexts]

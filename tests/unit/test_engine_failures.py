@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from rag.store import engine, files
 from rag.store.base import Placement, Point, Space
 from rag.store.edge import SLOTS_FILE, Shard
 from rag.store.engine import EngineServer
+from rag.store.files import CONFIG_FILE
 from rag.store.remote import EngineClient
 from rag.store.shards import EdgeStore
 from rag.store.upkeep import Rules, Upkeep
@@ -68,6 +71,34 @@ def test_a_move_that_finds_the_disk_full_takes_no_points_away(
     again = EdgeStore(tmp_path / "vectors", BuildsCopies())
     assert [again.for_tenant(scope, SPACE).count() for scope in (ASH, ELM)] == [60, 60]
     again.close()
+
+
+@pytest.mark.parametrize("placement", ["dedicated", "shared"])
+def test_after_a_move_that_was_not_synced_a_start_finds_what_was_written_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placement: Placement
+) -> None:
+    store, sync = EdgeStore(tmp_path / "vectors", BuildsCopies()), files.sync_files
+    _fill(store)
+    if placement == "shared":
+        store.for_tenant(ASH, SPACE).place("col", "dedicated")
+
+    def broken_for_folders(paths: Iterable[Path]) -> None:
+        paths = [*paths]
+        if any((path / CONFIG_FILE).exists() for path in paths):
+            _full()
+        sync(paths)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "sync_files", broken_for_folders)
+        with pytest.raises(OSError, match="no space"):
+            store.for_tenant(ASH, SPACE).place("col", placement)
+    store.for_tenant(ASH, SPACE).upsert([Point(str(uuid.uuid4()), "col", "new", np.ones(4, np.float32))])
+    assert [store.for_tenant(scope, SPACE).count() for scope in (ASH, ELM)] == [61, 60]
+    shutil.copytree(tmp_path / "vectors", tmp_path / "after", copy_function=files._copy_data)  # with the holes of its files
+    started = EdgeStore(tmp_path / "after", BuildsCopies())
+    assert [started.for_tenant(scope, SPACE).count() for scope in (ASH, ELM)] == [61, 60]
+    started.close()
+    store.close()
 
 
 def test_upkeep_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

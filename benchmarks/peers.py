@@ -14,9 +14,8 @@ import numpy as np
 
 from benchmarks.report import Peer
 from config.settings import Settings
-from ingestion.placement import VectorScope
 from rag.embedding.runtime import Matrix
-from rag.store.base import Search, Space
+from rag.store.base import Search, Space, VectorScope
 from rag.store.remote import EngineClient
 
 CHROMA_BATCH = 5_000  # it refuses more than 5,461 at once

@@ -17,7 +17,7 @@ from sqlmodel import col, select
 from config.database import Database
 from rag.collections import Collections
 from rag.corpus import Collection
-from rag.store.base import InvalidPoint, Placement, Space, VectorStore
+from rag.store.base import InvalidPoint, Placement, Space, VectorScope, VectorStore
 from rag.types import Scope
 from tenants.context import TenantContext
 from tenants.limits.quotas import UNLIMITED, Quotas
@@ -27,14 +27,6 @@ log = logging.getLogger(__name__)
 Choice = Literal["shared", "dedicated", "auto"]
 PAGE = 500
 DEMOTE_SHARE = 0.5  # of the points at which it is promoted, so that one at the limit does not go to and fro
-
-
-@dataclass(frozen=True, slots=True)
-class VectorScope:
-    """A tenant's vectors and nothing else of it, whose rows may be gone."""
-
-    tenant_id: str
-    cache_salt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,13 +72,16 @@ class Sandbox:
 
     def _ask(self, order: Order, path: Path, note: Note) -> tuple[bytes, socket.socket]:
         """The child's answer, empty if it gave none, and the zygote's channel that the order went through."""
-        reader, writer = os.pipe()
+        with path.open("rb") as source:  # first: of what is not there nothing is left open
+            reader, writer = os.pipe()
+            try:
+                channel = self._send(json.dumps(asdict(order)).encode(), [source.fileno(), writer])
+            except BaseException:
+                os.close(reader)
+                raise
+            finally:
+                os.close(writer)
         try:
-            with path.open("rb") as source:
-                try:
-                    channel = self._send(json.dumps(asdict(order)).encode(), [source.fileno(), writer])
-                finally:
-                    os.close(writer)
             limit = 6 * self._max_chars + SLACK_BYTES
             return _drain(reader, time.monotonic() + self._seconds + GRACE_S, limit, note), channel
         finally:
@@ -137,7 +140,14 @@ class Sandbox:
 
 def _is_cut(channel: socket.socket) -> bool:
     """Whether the zygote at its other end is gone: it never sends, so all there is to read is the end."""
-    return channel.fileno() < 0 or bool(select.select([channel], [], [], 0)[0])
+    return channel.fileno() < 0 or _readable(channel.fileno(), 0)
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    """Also at its end. Unlike select, of any descriptor: an API process may have thousands."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _drain(reader: int, deadline: float, limit: int, note: Note) -> bytes:
@@ -147,7 +157,7 @@ def _drain(reader: int, deadline: float, limit: int, note: Note) -> bytes:
     """
     parts, pages, told_at = bytearray(), 0, time.monotonic()
     while (left := deadline - time.monotonic()) > 0 and len(parts) < limit:
-        if select.select([reader], [], [], left)[0]:
+        if _readable(reader, left):
             part = os.read(reader, 1 << 20)
             if not part:
                 return bytes(parts)

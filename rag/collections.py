@@ -200,10 +200,7 @@ class TenantCollections:
         if not given and not attributes:
             raise InvalidInput(f"Give at least one of {', '.join((*changes, 'attributes'))}.", field="profile")
         with self._database.write(self._scope) as session:
-            row = self.find(session, name)
-            session.refresh(
-                row, with_for_update=True
-            )  # before the clock is read: a switch notes its time before it has the row
+            row = self.hold(session, name)  # before the clock is read: a switch notes its time before it has the row
             if keep_versions_days is not None:
                 row.versions_kept_since = kept_since(row, keep_versions_days, self._clock())
             row.sqlmodel_update(given)
@@ -242,6 +239,11 @@ class TenantCollections:
     def find(self, session: Session, name: str) -> Collection:
         """The collection, or NotFound alike for one that is missing, foreign, or outside the principal's bounds."""
         return self.find_all(session, (name,))[0]
+
+    def hold(self, session: Session, name: str) -> Collection:
+        """As `find`, the row as it is now and until the transaction ends; NotFound too for one that was deleted just then."""
+        row = session.get(Collection, self.find(session, name).id, with_for_update=True, populate_existing=True)
+        return self._usable(name, row)
 
     def find_all(self, session: Session, names: Sequence[str]) -> Sequence[Collection]:
         """Each of the names once, in their order; raises as `find` does for the first that is none."""
@@ -304,10 +306,14 @@ def _give_slots(session: Session, row: Collection) -> None:
 
 
 def learn_attributes(session: Session, collection: Collection, attributes: Mapping[str, Value]) -> None:
-    """Note of which kinds they are. Raises Unavailable if others were declared since they were checked by `collection`."""
+    """Note of which kinds they are. Raises Unavailable if others were declared since they were checked by `collection`,
+    NotFound if it was deleted.
+    """
     if not attributes:
         return
-    stored = session.scalars(_TYPES, {"of": collection.id}).one()
+    stored = session.scalars(_TYPES, {"of": collection.id}).one_or_none()
+    if stored is None:
+        raise NotFound("The collection was deleted meanwhile.", field="collection")
     if conformed(stored, attributes) != attributes or [*numeric(stored)] != [*numeric(collection.attribute_types)]:
         raise Unavailable("The collection's attributes were declared otherwise meanwhile; send it again.", retry_after_s=1)
     if learned(stored, attributes) is None:

@@ -104,13 +104,14 @@ class TurnEmbedding:
         if not behind:
             return 0
         tenant = self._turns.first(sorted(behind))
+        self._turns.charge(tenant, 1)  # before anything can fail: else one whose turns cannot be embedded stays first
         try:
             turns = self._embed(self._context_of(tenant, "turns"))
         except (BudgetExhausted, NotFound):  # or the tenant was deleted just now
             turns, self._paused[tenant] = 0, now + PAUSE_S
         if not turns:
             self._paused.setdefault(tenant, now + NOTHING_S)
-        self._turns.charge(tenant, max(turns, 1))
+        self._turns.charge(tenant, max(turns - 1, 0))
         return turns
 
     def adopt(self) -> None:

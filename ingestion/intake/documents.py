@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
@@ -105,7 +106,15 @@ class TenantDocuments(TenantCatalogue):
         except BaseException as error:
             if not may_be_committed(error):  # else only a reconciler may delete it: it waits until SQL can say
                 self._parts.blobs.delete_owned(version.id)
+            if isinstance(error, IntegrityError):
+                self._require_there(collection)
             raise
+
+    def _require_there(self, collection: Collection) -> None:
+        """Raise NotFound for one that was deleted since it was looked up: nothing can be put into it any more."""
+        with self._parts.database.read(self._context) as session:
+            if session.get(Collection, collection.id) is None:
+                raise NotFound("The collection was deleted meanwhile.", field="collection")
 
     def _require_room(self, session: Session, document: Document | None, version: DocumentVersion) -> None:
         """In the plan, the queue and on the disk. What the plan has room for is decided when it is kept."""

@@ -19,7 +19,7 @@ from config.clock import Clock
 from ingestion.counting import follow
 from ingestion.intake.catalogue import bump_generation
 from ingestion.jobs.leases import Work
-from ingestion.jobs.rows import JobQueue, add_job, emit_document
+from ingestion.jobs.rows import JobQueue, add_job, emit_document, last_epoch
 from rag.corpus import Collection, Document, DocumentVersion, Sketch, SketchBand
 from rag.sketch import Signature, bands, from_bytes, similarity, to_bytes
 
@@ -180,7 +180,7 @@ def release(session: Session, clock: Clock, queue: JobQueue, version_id: str) ->
     session.add_all([version, document])
     follow(session, document)
     bump_generation(session, document.collection_id)
-    job = add_job(session, clock, queue, "ingest", document, version)
+    job = add_job(session, clock, queue, "ingest", document, version, epoch=last_epoch(session, version))
     emit_document(session, clock, "unlinked", job, version=version.number)
     return True
 

@@ -20,7 +20,7 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
 from ingestion.counting import follow
-from ingestion.jobs.rows import MAX_AFTER, OPEN, JobQueue, add_job, emit_document, emit_job, let_go, release_waiting
+from ingestion.jobs.rows import MAX_AFTER, OPEN, JobQueue, add_job, emit_document, emit_job, last_epoch, let_go, release_waiting
 from ingestion.jobs.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.sessions.tables import ChatSession
@@ -129,8 +129,10 @@ class TenantJobs:
             session.add(version)
             parts, rank = self._parts, job.priority
             follow(session, document, parts.quotas)
-            clock, queue = parts.clock, parts.queue
-            return add_job(session, clock, queue, "ingest", document, version, retry_of=job.id, priority=rank, key=job.key)
+            clock, queue, epoch = parts.clock, parts.queue, last_epoch(session, version)
+            return add_job(
+                session, clock, queue, "ingest", document, version, retry_of=job.id, priority=rank, key=job.key, epoch=epoch
+            )
 
     def retry_all(self, wanted: Wanted, *, through: str | None = None, limit: int = MAX_RETRIED) -> tuple[Sequence[Job], bool]:
         """The new jobs for up to `limit` dead ones, oldest first and none younger than `through`; and whether there are more.

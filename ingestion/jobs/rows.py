@@ -75,8 +75,12 @@ def add_job(
     priority: int = PRIORITIES["normal"],
     after: After = AT_ONCE,
     key: str = "",
+    epoch: int = 0,
 ) -> Job:
-    """Row, queue entry and event of a new job, in the session's transaction. Raise as `JobQueue.require_room` does."""
+    """Row, queue entry and event of a new job, in the session's transaction. Raise as `JobQueue.require_room` does.
+
+    `epoch`: for a version that had a job before, that of `last_epoch`.
+    """
     if kind == "ingest":
         queue.require_room(session, document.tenant_id)
     now = clock()
@@ -89,6 +93,7 @@ def add_job(
         version_id=None if version is None else version.id,
         retry_of=retry_of,
         priority=priority,
+        epoch=epoch,
         queue=FETCHES if version is not None and version.url is not None else DOCUMENTS,
         key=key,
         after=list(after.ids),
@@ -105,6 +110,11 @@ def add_job(
         queue.enqueue(session, job)
     emit_job(session, clock, "queued", job)
     return job
+
+
+def last_epoch(session: Session, version: DocumentVersion) -> int:
+    """Of the version's jobs: what they reserved is fenced by it, and the next one must be able to go on with that."""
+    return session.scalar(select(sa.func.max(col(Job.epoch))).where(col(Job.version_id) == version.id)) or 0
 
 
 def _open(session: Session, ids: Sequence[str]) -> Sequence[str]:

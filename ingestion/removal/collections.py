@@ -25,8 +25,7 @@ class Removal:
     def remove(self, context: TenantContext, name: str) -> Collection:
         """Raise Conflict while there is a document in it, or a job on one that has not ended to the last step."""
         with self._database.write(context) as session:
-            found = self._collections.for_tenant(context).find(session, name)
-            session.refresh(found, with_for_update=True)
+            found = self._collections.for_tenant(context).hold(session, name)
             jobs = select(col(Job.id)).where(col(Job.collection_id) == found.id)
             left = select(col(Document.id)).where(col(Document.collection_id) == found.id)
             if session.scalar(left.limit(1)) or session.scalar(jobs.where(col(Job.finished_at).is_(None)).limit(1)):

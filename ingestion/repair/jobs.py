@@ -11,7 +11,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from config.errors import CarrelError
 from ingestion.intake import duplicates
-from ingestion.jobs.rows import add_job, release, release_waiting, waits_for
+from ingestion.jobs.rows import add_job, last_epoch, release, release_waiting, waits_for
 from ingestion.jobs.tables import Job
 from ingestion.removal.collector import ENDED
 from ingestion.repair.parts import PAGE, UNFINISHED, Parts
@@ -19,6 +19,7 @@ from ingestion.repair.report import Finding
 from rag.corpus import Chunk, Document, DocumentVersion, VersionChunk
 from tenants.context import TenantContext
 
+_COLLECTS = col(Job.stage) == "collecting"
 RECENT_JOBS = 50  # of one document, that may still be collecting after their result was recorded
 
 
@@ -44,7 +45,8 @@ def pages(parts: Parts, context: TenantContext, statement: SelectOfScalar[str]) 
 
 
 def _stranded_jobs(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Finding]:
-    for ids in pages(parts, context, select(col(Job.id)).where(col(Job.state).in_(UNFINISHED))):
+    """Also those that have their result and collect: until that is done they cannot be retried, nor can their collection go."""
+    for ids in pages(parts, context, select(col(Job.id)).where(sa.or_(col(Job.state).in_(UNFINISHED), _COLLECTS))):
         held = parts.queue.unfinished(ids)
         for job_id in ids:
             if job_id not in held and (finding := _take_up(parts, context, job_id, repair)):
@@ -55,9 +57,9 @@ def _take_up(parts: Parts, context: TenantContext, job_id: str, repair: bool) ->
     """Looks again, since a job that was unfinished a moment ago may just have ended."""
     with parts.database.write(context) if repair else parts.database.read(context) as session:
         job = session.get(Job, job_id, with_for_update=repair)
-        if job is None or job.state not in UNFINISHED:
+        if job is None or not (job.state in UNFINISHED or job.stage == "collecting"):
             return None
-        ended = _ended_version(session, job)
+        ended = _ended_version(session, job) if job.state in UNFINISHED else None
         if job.held and ended is None:
             return _held(parts, session, context, job, repair)
         if not repair:
@@ -142,8 +144,8 @@ def _give_job(parts: Parts, context: TenantContext, still: SelectOfScalar[str]) 
         document = session.get_one(Document, document_id, with_for_update=True)
         if session.scalars(still).first() is None:  # somebody did the same, and the row was waited for
             return False
-        kind = "delete" if version is None else "ingest"
-        add_job(session, parts.clock, parts.queue, kind, document, version)
+        kind, epoch = ("delete", 0) if version is None else ("ingest", last_epoch(session, version))
+        add_job(session, parts.clock, parts.queue, kind, document, version, epoch=epoch)
     return True
 
 

@@ -22,20 +22,12 @@ from rag.collections import numeric_slots
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, VersionChunk
 from rag.lexical.encoder import encode_chunk
 from rag.splitting.chunking import embedded_text
-from rag.store.base import Point, TenantVectors
+from rag.store.base import Point, TenantVectors, VectorScope
 from rag.types import Scope
 from tenants.context import TenantContext
 
 BATCH = 64
 _NO_SYNC = {"synchronize_session": False}
-
-
-@dataclass(frozen=True, slots=True)
-class NobodysPoints:
-    """The scope of a tenant whose rows are gone: good for deleting what it left in the engine."""
-
-    tenant_id: str
-    cache_salt: bytes = b""
 
 
 @dataclass
@@ -87,7 +79,7 @@ def check_unknown_tenants(parts: Parts, repair: bool) -> Iterator[Finding]:
         known = parts.registry.known(names)
         for name in names:
             if name not in known:
-                yield Finding("points_of_unknown_tenant", name, repair, count=_empty(parts, NobodysPoints(name), repair))
+                yield Finding("points_of_unknown_tenant", name, repair, count=_empty(parts, VectorScope(name), repair))
         last = names[-1]
 
 

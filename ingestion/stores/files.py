@@ -13,9 +13,9 @@ from config.database import may_be_committed
 from config.errors import InvalidInput, TooLarge, Unavailable
 from config.ids import new_id
 from ingestion.stores.paging import PageWish, page_of
-from ingestion.stores.parts import DAY_MS, StoreParts, live_files, require_whole
+from ingestion.stores.parts import DAY_MS, StoreParts, live_files, require_whole, take_out
 from ingestion.stores.settling import Settling
-from ingestion.stores.tables import REMOVING, StoredFile, StoreFile
+from ingestion.stores.tables import StoredFile, StoreFile
 from tenants.context import TenantContext
 from tenants.limits.quotas import UNLIMITED, Counts
 
@@ -110,7 +110,7 @@ class TenantFiles:
     def delete(self, file_id: str) -> None:
         """Gone from every list when this returns, and with it from every store; contents and vectors follow."""
         with self._parts.database.write(self._context) as session:
-            row = live_files(session, [file_id], self._parts.clock())[file_id]
+            row = live_files(session, [file_id], self._parts.clock(), alone=True)[file_id]
             give_up(session, row, self._parts.clock())
         self._settling.settle(self._context)
 
@@ -119,10 +119,5 @@ def give_up(session: Session, file: StoredFile, now: int) -> None:
     """The file, which the session holds, is gone, and is to go from every store."""
     file.deleted_at = now
     session.add(file)
-    session.execute(
-        sa.update(StoreFile)
-        .where(col(StoreFile.file_id) == file.id)
-        .values(state=REMOVING, revision=col(StoreFile.revision) + 1, changed_at=now),
-        execution_options={"synchronize_session": False},
-    )
+    take_out(session, now, col(StoreFile.file_id) == file.id)
     UNLIMITED.add(session, file.tenant_id, Counts(bytes=-file.bytes))

@@ -13,7 +13,7 @@ from sqlmodel import col, select
 from config.errors import NotFound, QueueFull, Unavailable
 from ingestion.jobs.tables import Job
 from ingestion.stores.paging import PageWish, page_of
-from ingestion.stores.parts import StoreParts, WantedFile, live_files, require_whole, store_row
+from ingestion.stores.parts import StoreParts, WantedFile, live_files, require_whole, store_row, take_out
 from ingestion.stores.settling import Settling
 from ingestion.stores.tables import CANCELLED, REFUSED, REMOVING, WAITING, StoreFile, VectorStore
 from rag.attributes import conformed
@@ -196,6 +196,7 @@ class TenantStoreFiles:
         now = self._parts.clock()
         with self._parts.database.write(self._context) as session:
             store = store_row(session, self._context, store_id, now, lock=True)
+            live_files(session, [file_id], now)  # who deletes it waits, or was first: it must not be brought again
             row = self._get(session, store, file_id).row
             types = session.get_one(Collection, store.collection_id).attribute_types
             again(row, now, attributes=conformed(types, check_attributes(attributes)))
@@ -210,8 +211,7 @@ class TenantStoreFiles:
         with self._parts.database.write(self._context) as session:
             store = store_row(session, self._context, store_id, now, active=False, lock=True)
             row = self._get(session, store, file_id).row
-            row.state, row.revision, row.changed_at = REMOVING, row.revision + 1, now
-            session.add(row)
+            take_out(session, now, col(StoreFile.collection_id) == row.collection_id, col(StoreFile.file_id) == file_id)
         self._settling.settle(self._context)
 
     def text(self, store_id: str, file_id: str) -> str:

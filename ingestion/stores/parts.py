@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
@@ -15,7 +16,7 @@ from ingestion.blobs import BlobStore
 from ingestion.intake.bulk import BulkDocuments
 from ingestion.jobs.jobs import Jobs
 from ingestion.removal.collections import Removal
-from ingestion.stores.tables import StoredFile, VectorStore
+from ingestion.stores.tables import REMOVING, StoredFile, StoreFile, VectorStore
 from rag.filters import Value
 from tenants.context import TenantContext
 
@@ -70,11 +71,21 @@ def store_row(
     return row
 
 
-def live_files(session: Session, file_ids: Sequence[str], now: int) -> dict[str, StoredFile]:
-    """Each of the files, held until the transaction ends; raise NotFound for one that is missing, foreign or gone."""
+def live_files(session: Session, file_ids: Sequence[str], now: int, *, alone: bool = False) -> dict[str, StoredFile]:
+    """Each of the files, held until the transaction ends; raise NotFound for one that is missing, foreign or gone.
+
+    `alone`: by nobody else meanwhile, for whoever changes it: two that only shared it would wait for each other.
+    """
     statement = select(StoredFile).where(col(StoredFile.id).in_(file_ids), col(StoredFile.deleted_at).is_(None))
-    rows = session.scalars(statement.order_by(col(StoredFile.id)).with_for_update(read=True))
+    rows = session.scalars(statement.order_by(col(StoredFile.id)).with_for_update(read=not alone))
     found = {row.id: row for row in rows if row.expires_at is None or row.expires_at > now}
     if len(found) < len({*file_ids}):
         raise NotFound("There is no such file.", field="file_id")
     return found
+
+
+def take_out(session: Session, now: int, *which: sa.ColumnElement[bool]) -> None:
+    """These files are to leave their stores, whatever else was to become of them there."""
+    leaving = sa.update(StoreFile).where(*which)
+    values = {"state": REMOVING, "revision": col(StoreFile.revision) + 1, "changed_at": now}
+    session.execute(leaving.values(values), execution_options={"synchronize_session": False})

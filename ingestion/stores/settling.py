@@ -74,26 +74,25 @@ class Settling:
 
     def _bring(self, context: TenantContext, waiting: Sequence[Waiting]) -> bool:
         """Whether to go on."""
+        # One store after another: a batch knows its documents by their names alone, and a file may be in several stores.
+        stores = dict.fromkeys(store for _, _, store in waiting)
+        return all(self._bring_into(context, [one for one in waiting if one[2] == store]) for store in stores)
+
+    def _bring_into(self, context: TenantContext, waiting: Sequence[Waiting]) -> bool:
         rows = {row.file_id: row for row, _, _ in waiting}
 
         def record(session: Session, kept: Sequence[Submitted]) -> None:
             for submitted in kept:
-                row = rows[submitted.shown.document.external_id]
-                if not _mark(session, row, BROUGHT):
+                if not _mark(session, rows[submitted.shown.document.external_id], BROUGHT):
                     raise Unavailable("The file was changed or removed meanwhile.", retry_after_s=1)
 
         items = [self._submission(*one) for one in waiting]
-        documents = self._parts.documents.for_tenant(context)
-        # One store after another: a batch knows its documents by their names alone.
-        stores = list(dict.fromkeys(store for _, _, store in waiting))
-        for store in stores:
-            mine = [place for place, one in enumerate(waiting) if one[2] == store]
-            outcomes = documents.take([items[place] for place in mine], most_refused=len(mine) + 1, record=record)
-            for place, outcome in zip(mine, outcomes, strict=False):
-                if isinstance(outcome, CarrelError) and outcome.retryable:
-                    return False
-                with self._parts.database.write(context) as session:
-                    _mark(session, waiting[place][0], *_told(outcome))
+        outcomes = self._parts.documents.for_tenant(context).take(items, most_refused=len(items) + 1, record=record)
+        for (row, _, _), outcome in zip(waiting, outcomes, strict=False):
+            if isinstance(outcome, CarrelError) and outcome.retryable:
+                return False
+            with self._parts.database.write(context) as session:
+                _mark(session, row, *_told(outcome))
         return True
 
     def _submission(self, row: StoreFile, file: StoredFile, store_id: str) -> Submission | CarrelError:
@@ -171,7 +170,8 @@ class Settling:
 
 def ended(now: int) -> sa.ColumnElement[bool]:
     """Stores that are to be emptied: deleted ones, and expired ones that were not yet."""
-    over = col(VectorStore.last_active_at) + col(VectorStore.expires_days) * DAY_MS <= now
+    lifetime = sa.cast(col(VectorStore.expires_days), sa.BigInteger) * DAY_MS  # 25 days are more than 32 bits hold
+    over = col(VectorStore.last_active_at) + lifetime <= now
     return sa.or_(col(VectorStore.deleted_at).is_not(None), sa.and_(col(VectorStore.cleared_at).is_(None), over))
 
 

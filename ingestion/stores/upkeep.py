@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import col, select
@@ -26,6 +27,7 @@ class StoreUpkeep:
 
     def __init__(self, parts: StoreParts, settling: Settling, context_of_job: Callable[[str, str], TenantContext]) -> None:
         self._parts, self._settling, self._context_of_job = parts, settling, context_of_job
+        self._after = ""  #: the tenant that the next ones come after
 
     def run_once(self) -> None:
         """For each tenant that has something to be done; one that fails does not keep the others waiting."""
@@ -39,18 +41,24 @@ class StoreUpkeep:
                 log.info("stores are seen to later", extra={"tenant": tenant_id, "code": error.code})
 
     def _tenants(self) -> list[str]:
+        """In turns: those for whom nothing can be done now must not stand before the others for ever."""
         now = self._parts.clock()
-        open_rows = (
-            select(col(StoreFile.tenant_id)).where(
-                col(StoreFile.state).in_((WAITING, REMOVING)), col(StoreFile.changed_at) < now - QUIET_MS
+        open_rows: Sequence[tuple[Any, sa.ColumnElement[bool]]] = (
+            (
+                col(StoreFile.tenant_id),
+                sa.and_(col(StoreFile.state).in_((WAITING, REMOVING)), col(StoreFile.changed_at) < now - QUIET_MS),
             ),
-            select(col(StoredFile.tenant_id)).where(
-                sa.or_(col(StoredFile.deleted_at).is_not(None), col(StoredFile.expires_at) <= now)
-            ),
-            select(col(VectorStore.tenant_id)).where(ended(now)),
+            (col(StoredFile.tenant_id), sa.or_(col(StoredFile.deleted_at).is_not(None), col(StoredFile.expires_at) <= now)),
+            (col(VectorStore.tenant_id), ended(now)),
         )
+        found = set[str]()
         with self._parts.database.system_read() as session:
-            return sorted({tenant for rows in open_rows for tenant in session.scalars(rows.distinct().limit(TENANTS))})
+            for tenant, is_open in open_rows:
+                page = sa.select(tenant).where(is_open, tenant > self._after).distinct().order_by(tenant).limit(TENANTS)
+                found.update(session.scalars(page))
+        following = sorted(found)[:TENANTS]
+        self._after = following[-1] if len(following) == TENANTS else ""
+        return following
 
     def _expire_files(self, context: TenantContext) -> None:
         now = self._parts.clock()

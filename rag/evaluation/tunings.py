@@ -90,8 +90,7 @@ class TenantTunings:
         return self._parts.collections.for_tenant(self._scope).find(session, name)
 
     def _locked(self, session: Session, name: str, expected: int) -> Collection:
-        collection = self._find(session, name)
-        session.refresh(collection, with_for_update=True)
+        collection = self._parts.collections.for_tenant(self._scope).hold(session, name)
         if _active(collection) != expected:
             raise Conflict(f"The active version is {_active(collection)}, not {expected}.", field="version")
         return collection

@@ -91,7 +91,7 @@ def _content(found: Sequence[str]) -> dict[str, int]:
 
 def _weigh(wanted: Sequence[_Wanted], statistics: Statistics) -> dict[int, float]:
     """Each feature's weight by Robertson's IDF, of those that the collection has."""
-    chunks = statistics.chunks
+    chunks = max(0, statistics.chunks)
     features = sorted({feature for each in wanted for feature in each.features})
     found = dict(zip(features, statistics.frequencies(features).tolist(), strict=True))
     weights: dict[int, float] = {}
@@ -101,7 +101,9 @@ def _weigh(wanted: Sequence[_Wanted], statistics: Statistics) -> dict[int, float
             weights[feature] = max(weights.get(feature, 0.0), weight)
 
     def rarity(count: int) -> float:
-        return math.log1p((chunks - min(count, chunks) + 0.5) / (min(count, chunks) + 0.5))
+        """Counts can be wrong, and below zero, until a repair has been there."""
+        known = min(max(count, 0), chunks)
+        return math.log1p((chunks - known + 0.5) / (known + 0.5))
 
     for each in wanted:
         # A word is as rare as its features are together: in a language that few chunks are in, every word is a rare one.

@@ -33,6 +33,14 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorScope:
+    """A tenant's vectors and nothing else of it, whose rows may be gone. Satisfies `rag.types.Scope`."""
+
+    tenant_id: str
+    cache_salt: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class SparseVector:
     indices: tuple[int, ...]  #: unsigned 32-bit, each at most once
     values: tuple[float, ...]

@@ -78,6 +78,14 @@ def optimize(path: Path, space: Space, layout: Layout) -> None:
     (path / SLOTS_FILE).write_text(str(slots), encoding="utf-8")
 
 
+def _saved_slots(path: Path) -> int:
+    """An estimate: where its writer died, or the disk was full, the points that there are will do."""
+    try:
+        return int((path / SLOTS_FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
 def _index_fields(shard: edge.EdgeShard) -> None:
     wanted: dict[str, Any] = {"tenant": edge.KeywordIndexParams(is_tenant=True)}
     wanted |= dict.fromkeys(KEYWORD_FIELDS, edge.PayloadSchemaType.Keyword)
@@ -103,8 +111,7 @@ class Shard:
         self.closed = False
         self.writes = 0  #: since it was opened
         self._flushed = 0
-        saved = path / SLOTS_FILE
-        self.slots = max(int(saved.read_bytes()) if saved.exists() else 0, self.count())
+        self.slots = max(_saved_slots(path), self.count())
 
     def view(self, tenant: str, hidden: Collection[str] = ()) -> EdgeVectors:
         """`hidden`: collections whose points here are not, or no longer, the ones that count."""
@@ -168,10 +175,12 @@ class Shard:
         (self.path / SLOTS_FILE).write_text(str(self.slots), encoding="utf-8")
 
     def close(self) -> None:
-        self.flush()
-        self._shard.close()
-        self.closed = True
-        self._unsynced.discard(self)
+        try:
+            self.flush()
+        finally:
+            self._shard.close()
+            self.closed = True
+            self._unsynced.discard(self)
 
 
 def id_of(point: edge.Point) -> str:

@@ -15,12 +15,12 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rag.store import wire
-from rag.store.base import InvalidPoint, Space
+from rag.store.base import InvalidPoint, Space, VectorScope
 from rag.store.files import sync_files
 from rag.store.shards import EdgeStore, PlacedVectors
 from rag.store.upkeep import Rules, Upkeep
@@ -31,10 +31,8 @@ IDLE_FLUSH_S = 30.0
 MAX_UNFLUSHED_S = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class _FrameScope:
-    tenant_id: str
-    cache_salt: bytes = b""
+class TooLate(Exception):
+    """A write waited for longer than its caller does."""
 
 
 def _search(vectors: PlacedVectors, header: dict[str, Any], body: bytes) -> list[list[tuple[str, float, str]]]:
@@ -110,6 +108,8 @@ class EngineServer:
             return wire.encode({"ok": True, "result": await self._run(header, body)})
         except (InvalidPoint, wire.WireError, KeyError, TypeError, ValueError) as error:
             return wire.encode({"ok": False, "kind": "invalid", "detail": str(error)})
+        except TooLate as error:
+            return wire.encode({"ok": False, "kind": "late", "detail": str(error)})
         except Exception as error:
             log.exception("engine operation failed", extra={"operation": header.get("op")})
             return wire.encode({"ok": False, "kind": "failed", "detail": type(error).__name__})
@@ -125,7 +125,7 @@ class EngineServer:
             return _SPACE_READS[operation](self._store, space, header)
         if not header["tenant"]:
             raise wire.WireError("a request without a tenant")
-        vectors = self._store.for_tenant(_FrameScope(header["tenant"]), space)
+        vectors = self._store.for_tenant(VectorScope(header["tenant"]), space)
         self._upkeep.asked_at = time.monotonic()
         if operation in _READS:
             return _READS[operation](vectors, header, body)
@@ -133,7 +133,7 @@ class EngineServer:
             return self._upkeep.place(header["tenant"], space, str(header["collection"]), header["placement"])
         await self._upkeep.writable.wait()
         if time.monotonic() > float(header["expires"]):  # one clock for all processes of a machine
-            raise wire.WireError("the caller gave this write up; carried out now it could undo a later one")
+            raise TooLate("the caller gave this write up; carried out now it could undo a later one")
         self._write(vectors, operation, header, body)
         await self._synced()
         return None
@@ -175,8 +175,17 @@ class EngineServer:
             waited = waited + IDLE_FLUSH_S if written or waited else 0.0
             if waited and (not self._written or waited >= MAX_UNFLUSHED_S):
                 await self._upkeep.writable.wait()
-                self._store.flush()
-                waited = 0.0
+                if self._flushed():
+                    waited = 0.0
+
+    def _flushed(self) -> bool:
+        """False: the disk is full, say; the log has it all, and it is tried again after the next pause."""
+        try:
+            self._store.flush()
+        except Exception:
+            log.exception("segments could not be written; it is tried again")
+            return False
+        return True
 
 
 def _same_user(writer: asyncio.StreamWriter) -> bool:

@@ -53,8 +53,16 @@ def establish(path: Path, home: Home) -> None:
 
 def disestablish(path: Path) -> None:
     """From now on, durably, this folder is a leftover."""
-    (path / HOME_FILE).unlink(missing_ok=True)
+    forget(path)
     sync_files([path])
+
+
+def forget(path: Path) -> None:
+    (path / HOME_FILE).unlink(missing_ok=True)
+
+
+def is_established(path: Path) -> bool:
+    return (path / HOME_FILE).exists()
 
 
 def homes(folder: Path) -> dict[Path, Home]:
@@ -68,7 +76,7 @@ def homes(folder: Path) -> dict[Path, Home]:
 
 
 def _home_of(path: Path) -> Home | None:
-    if (path / HOME_FILE).exists():
+    if is_established(path):
         return Home(**json.loads((path / HOME_FILE).read_bytes()))
     # A space's first shared shard is a folder of the space's name; without its config file a creation was killed.
     return Home(path.name) if SPACE_NAME.fullmatch(path.name) and (path / CONFIG_FILE).exists() else None

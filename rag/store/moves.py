@@ -92,8 +92,8 @@ def _promote(store: EdgeStore, tenant: str, space: Space, collection: str) -> It
         yield Step(partial(store.builder.create, made.path, space))
         target = made.open()
         yield from _copy(store.shared(space), target, home)
+        made.establish(home)  # first: until this is done, the shared shard is all that there is
         store.leftovers.add(home.key)
-        made.establish(home)
 
 
 def _copy(source: Shard, target: Shard, home: Home) -> Iterator[Step]:
@@ -114,6 +114,9 @@ def remove_leftovers(store: EdgeStore, tenant: str, space: Space, collection: st
     """What the shared shard holds of a collection that has a shard of its own."""
     key = Home(space.id, tenant, collection).key
     if key not in store.leftovers:
+        return
+    if collection not in store.dedicated_of(tenant, space):  # then nothing of it is left over
+        store.leftovers.discard(key)
         return
     shared, after = store.shared(space), None
     while ids := shared.view(tenant).ids_of(collection, after, SLICE):

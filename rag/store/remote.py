@@ -154,6 +154,8 @@ def _result(answer: dict[str, Any]) -> Any:
         return answer["result"]
     if answer["kind"] == "invalid":
         raise InvalidPoint(answer["detail"])
+    if answer["kind"] == "late":  # nothing was done, and nothing is wrong with it
+        raise EngineUnavailable("The vector engine had no time for this write.", retry_after_s=2)
     raise EngineUnavailable(f"The vector engine failed ({answer['detail']}); its log has the reason.")
 
 

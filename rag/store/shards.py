@@ -109,9 +109,12 @@ class EdgeStore:
     def disestablish(self, shard: Shard) -> None:
         """From now on the shared shard is the one for this shard's collection."""
         home = self._homes[shard]
-        files.disestablish(shard.path)
-        del self._dedicated[home.space, home.tenant][home.collection]
-        self._retire(shard)
+        try:
+            files.disestablish(shard.path)
+        finally:  # also if that could not be synced: a start would find it so
+            if not files.is_established(shard.path):
+                del self._dedicated[home.space, home.tenant][home.collection]
+                self._retire(shard)
 
     def _retire(self, shard: Shard) -> None:
         del self._homes[shard]
@@ -120,7 +123,8 @@ class EdgeStore:
         self._retired.append(shard)
 
     def discard(self, path: Path, shard: Shard | None) -> None:
-        """What never counted."""
+        """What never counted, or could not be synced as what counts: no start may take it for that."""
+        files.forget(path)
         if shard is None:
             self._gone.append(path)
         else:
@@ -135,8 +139,8 @@ class EdgeStore:
         """Close what was replaced, which may block for a quarter second each; return folders to be removed."""
         while self._retired:
             shard = self._retired.pop()
+            self._gone.append(shard.path)  # even if it cannot be closed: a full disk gets its room back
             shard.close()
-            self._gone.append(shard.path)
         gone, self._gone = self._gone, []
         return gone
 

@@ -81,9 +81,14 @@ class Upkeep:
         return False
 
     async def run(self) -> None:
+        """Whatever fails, a full disk for one, is tried again: nobody would begin this anew."""
         while True:
-            with_work = await self._move_one() or await self._rebuild_one()
-            await self._clear_away()
+            try:
+                with_work = await self._move_one() or await self._rebuild_one()
+                await self._clear_away()
+            except Exception:
+                log.exception("the engine's upkeep failed; it goes on later")
+                with_work = False
             if with_work:
                 continue
             self._wake.clear()

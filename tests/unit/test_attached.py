@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from rag.corpus import Chunk, Collection, VersionChunk
 from rag.embedding.batcher import Batcher
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Matrix
+from rag.recall.tables import TurnVector
 from rag.retrieval.question import Question
 from rag.sessions.sessions import Sessions
 from rag.sessions.tables import CLOSED, ERASED, ChatSession
@@ -296,3 +298,23 @@ def test_an_export_has_all_of_a_session_in_lines_and_ends_with_how_much_there_wa
         sql.get_one(ChatSession, mine).state = ERASED
     with pytest.raises(NotFound):  # what is over is told no further, and the end is missing
         list(running)
+
+
+def test_a_tenant_whose_turns_cannot_be_embedded_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, other = sorted(TENANTS, key=lambda name: world.contexts[name].tenant_id)
+    for name in TENANTS:
+        session = conversation(world, name)
+        Sessions(world.database, system_clock).for_tenant(world.contexts[name]).append(session, [NewTurn("user", TEXT)])
+    work = TurnEmbedding(world.database, system_clock, world.embedding, world.ledger, world.registry.context_of_job)
+    embed = work._embed
+
+    def failing(context: TenantContext) -> int:
+        if context.tenant_id == world.contexts[broken].tenant_id:
+            raise ZeroDivisionError
+        return embed(context)
+
+    monkeypatch.setattr(work, "_embed", failing)
+    for _ in range(3):
+        with suppress(ZeroDivisionError):
+            work.run_once()
+    assert [len(world.all(name, TurnVector)) for name in (broken, other)] == [0, 1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import col, select
 
 from config.clock import system_clock
@@ -214,6 +215,26 @@ def test_a_job_cancelled_between_two_steps_leaves_only_its_content_and_can_be_re
     world.run_jobs()
     assert _of(world, again.id)[1].state == "live"
     assert len(world.answer(ASH)) > len(answer)
+
+
+@pytest.mark.parametrize("by", ["the tenant", "a repair"])
+def test_another_job_of_a_version_goes_on_however_often_the_first_was_taken_up(world: World, by: str) -> None:
+    job_id = _submitted(world)
+    for _ in range(3):
+        lease = _lease(world, job_id)
+    world.pipeline.read(lease)
+    world.ledger.for_tenant(world.contexts[ASH], "ingest", epoch=lease.epoch).hold(f"{lease.version_id}:0", 5)
+    if by == "the tenant":
+        world.pipeline.fail(lease, "internal_error", "for a test")
+        world.pipeline.collect(lease)
+        _jobs(world).retry(job_id)
+    else:
+        world.change(ASH, sa.update(Job).where(col(Job.id) == job_id).values(state="succeeded", stage="done", finished_at=1))
+        world.reconciler.check(repair=True)
+    world.run_jobs()
+    _, version = _of(world, job_id)
+    assert version.state == "live"
+    world.check_invariants()
 
 
 def test_failed_content_is_kept_until_its_days_are_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

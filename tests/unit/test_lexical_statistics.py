@@ -56,6 +56,13 @@ def test_rare_words_weigh_more_and_words_that_are_nowhere_nothing() -> None:
     assert encode_query("pine", statistics_of()).indices == ()
 
 
+def test_counts_below_zero_ask_for_a_repair_and_not_for_an_error() -> None:
+    gone = Counts.of_chunks([encode_chunk("", "walnut shelves").terms]).negative()
+    there = [Counts.of_chunks([encode_chunk("", text).terms]) for text in ("oak shelves", "oak boards")]
+    query = encode_query("walnut oak", CollectionStatistics((*there, gone)))
+    assert query.indices == encode_query("oak", CollectionStatistics((*there,))).indices
+
+
 def test_a_title_counts_and_length_costs() -> None:
     statistics = statistics_of("the oak shelf", "the pine shelf", "nothing of it")
     assert score("oak", statistics, "a shelf", title="Oak") > score("oak", statistics, "oak shelf")

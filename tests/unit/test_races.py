@@ -15,11 +15,13 @@ from sqlmodel import select
 
 from config.clock import system_clock
 from config.database import Database
+from config.errors import NotFound
 from config.profiles import BUILT_IN
 from ingestion.intake.documents import Submitted
 from ingestion.intake.submission import Submission
 from ingestion.jobs.tables import Job
 from ingestion.pipeline.chunk_rows import claim_slots
+from ingestion.removal.collections import Removal
 from rag.collections import Collections
 from rag.corpus import Collection, Document, DocumentVersion, NumericSlot, SpaceRow
 from rag.embedding.hashing import HashRuntime
@@ -92,6 +94,46 @@ def test_documents_that_bring_new_numbers_at_once_get_a_slot_each(world: World) 
     assert len(slots) == min(NUMBER_SLOTS, AT_ONCE)
     assert len(set(slots.values())) == len(slots)
     assert world.all(TENANTS[1], NumericSlot) == []
+
+
+@pytest.mark.parametrize("attributes", [{}, {"floor": 3}])
+def test_what_is_brought_into_a_collection_that_goes_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, attributes: dict[str, Any]
+) -> None:
+    name, other = TENANTS
+    collections, removal = world.documents.collections, Removal(world.database, world.documents.collections)
+    for each in TENANTS:
+        collections.for_tenant(world.contexts[each]).create("papers")
+    put = world.blobs.put
+
+    def meanwhile(owner: str, content: bytes) -> str:
+        removal.remove(world.contexts[name], "papers")
+        return put(owner, content)
+
+    with monkeypatch.context() as race:
+        race.setattr(world.blobs, "put", meanwhile)
+        with pytest.raises(NotFound):
+            world.bring(name, "doc", text_of(name, 1, 1), collection="papers", attributes=attributes)
+    assert (world.files(), world.all(name, Document), world.all(name, Job)) == (set(), [], [])
+    world.bring(other, "doc", text_of(other, 1, 1), collection="papers", attributes=attributes)
+
+
+def test_one_of_several_who_delete_a_collection_does_it(world: World) -> None:
+    name, other = TENANTS
+    collections, removal = world.documents.collections, Removal(world.database, world.documents.collections)
+    for each in TENANTS:
+        collections.for_tenant(world.contexts[each]).create("papers")
+
+    def remove(_: int) -> str:
+        try:
+            return removal.remove(world.contexts[name], "papers").name
+        except NotFound:
+            return "not found"
+
+    found = _together(remove)
+    assert sorted(found) == ["not found"] * (AT_ONCE - 1) + ["papers"]
+    assert world.all(name, Collection) == []
+    assert [row.name for row in world.all(other, Collection)] == ["papers"]
 
 
 def test_processes_that_start_together_make_the_space_and_the_operators_key_once(database: Database) -> None:

@@ -15,10 +15,9 @@ from config.database import Database
 from config.errors import Unavailable
 from ingestion.blobs import BlobStore
 from ingestion.jobs.tables import Instance, Job
-from ingestion.repair.points import NobodysPoints
 from ingestion.repair.report import ADVICE, KINDS, Finding, Report
 from rag.corpus import Chunk, Collection, Document, DocumentVersion, SpaceRow, VersionChunk
-from rag.store.base import Point
+from rag.store.base import Point, VectorScope
 from rag.store.memory import MemoryStore
 from tenants.tables import BudgetWindow, UsageDay
 from tests.world import DAMAGES, LONG_AGO_S, World, old_blob, text_of
@@ -117,6 +116,25 @@ def test_a_job_that_the_queue_lost_is_enqueued_again(world: World, state: str) -
     world.check_invariants()
 
 
+@pytest.mark.parametrize("version", ["failed", "cancelled", "live"])
+def test_a_job_that_the_queue_lost_while_it_collects_comes_to_its_end(world: World, version: str) -> None:
+    world.bring("ash", "three", text_of("ash", 9, 2))
+    if version == "live":
+        world.run_jobs()
+    world.queue.waiting.clear()
+    [mine] = [job for job in world.all("ash", Job) if job.id == max(job.id for job in world.all("ash", Job))]
+    result = {"state": "succeeded" if version == "live" else version, "stage": "collecting", "finished_at": None}
+    world.change("ash", sa.update(Job).where(col(Job.id) == mine.id).values(result))
+    world.change("ash", sa.update(DocumentVersion).where(col(DocumentVersion.id) == mine.version_id).values(state=version))
+    assert _kinds(world, repair=False) >= {"job_without_workflow"}
+    assert _kinds(world, repair=True) >= {"job_without_workflow"}
+    world.run_jobs()
+    assert _kinds(world, repair=True) == set()
+    [ended] = [job for job in world.all("ash", Job) if job.id == mine.id]
+    assert (ended.state, ended.stage, ended.finished_at is None) == (result["state"], "done", False)
+    world.check_invariants()
+
+
 def test_a_job_whose_version_is_live_already_ends_as_succeeded(world: World) -> None:
     world.change("ash", sa.update(Job).values(state="running"))
     assert _kinds(world, repair=True) == {"job_without_workflow"}
@@ -160,7 +178,7 @@ def test_a_chunk_that_no_version_places_goes_with_its_point(world: World) -> Non
 
 
 def test_points_of_a_tenant_that_is_gone_are_deleted(world: World) -> None:
-    gone = world.store.for_tenant(NobodysPoints("ten_gone"), world.embedding.space)
+    gone = world.store.for_tenant(VectorScope("ten_gone"), world.embedding.space)
     vector = np.ones(world.embedding.space.dimensions, np.float32)
     gone.upsert([Point(f"00000000-0000-4000-8000-{number:012}", "col", "doc", vector) for number in range(1200)])
     before = [world.snapshot(name) for name in world.contexts]

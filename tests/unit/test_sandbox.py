@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -212,3 +213,24 @@ def test_the_limits_of_a_child_hold(tmp_path: Path, attempt: str) -> None:
     assert ended.stdout == "limited\n"
     written = tmp_path / "written"
     assert not written.exists() or written.stat().st_size == 0
+
+
+def test_a_content_that_is_not_there_leaves_nothing_open(sandbox: Sandbox, tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            sandbox.read(tmp_path / "missing", TEXT)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_with_very_many_open_files_reads_too(sandbox: Sandbox, document: Path) -> None:
+    most, limits = 1100, resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], most + 200), max(limits[1], most + 200)))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(most)]
+    try:
+        assert max(held) > 1024
+        assert sandbox.read(document, MARKDOWN).markdown
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -73,7 +73,7 @@ async def watch_job(job_id: Text, request: Request, services: Services, tenant: 
         services.streams.follow(
             (tenant.tenant_id, job_id),
             lambda: handle.row(job_id),
-            principal=caller.key_id,  # with all the tokens that were made with it
+            principal=caller.id,
             check=_permission(request, services, job_id),
         )
     )

@@ -8,18 +8,15 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from api import streams
-from api.routes.jobs import watch_job
 from api.streams import MAX_STREAMS, MAX_STREAMS_OF_ONE, EventStream, JobStreams, Stream
 from config.errors import NotFound, RateLimited, Unauthenticated, Unavailable
 from ingestion.jobs.tables import Job
-from tenants.context import Principal, PrincipalKind, Scope, TenantContext
 from tests.unit.conftest import NOON, SetClock
 
 
@@ -187,21 +184,6 @@ def test_streams_beyond_the_limit_are_refused_until_one_ends(most: int, principa
             stream.close()
 
     _run(scenario)
-
-
-def test_tokens_share_the_streams_of_the_key_that_they_were_made_with() -> None:
-    jobs, followed = SimpleNamespace(for_tenant=lambda _: SimpleNamespace(get=lambda _: None)), []
-
-    def follow(*_: Any, principal: str, check: object) -> Any:
-        followed.append(principal)
-        return SimpleNamespace(frames=lambda: iter(()))
-
-    services = cast(Any, SimpleNamespace(jobs=jobs, streams=SimpleNamespace(follow=follow)))
-    request, scopes = cast(Any, SimpleNamespace(headers={"authorization": "Bearer x"})), frozenset({Scope.QUERY})
-    for number, tenant in enumerate("aab"):
-        caller = Principal(PrincipalKind.TOKEN, f"tok_{number} of key_{tenant}", scopes, f"key_{tenant}")
-        asyncio.run(watch_job("job_1", request, services, TenantContext(tenant, b"", caller), caller))
-    assert followed == ["key_a", "key_a", "key_b"]
 
 
 def test_a_service_that_stops_ends_streams_at_once_and_begins_none() -> None:

@@ -79,7 +79,7 @@ class Audit:
 def event_of(scope: Scope, status: int, detail: dict[str, Any]) -> Event:
     """What the audit record tells of a request that has an identity."""
     identity: Identity = scope["state"]["identity"]
-    route = getattr(scope.get("route"), "path", _path(scope)[:200])
+    route = getattr(scope.get("route"), "path", scope["path"][:200])
     return Event(
         request_id=scope["state"]["request_id"],
         principal=identity.principal,
@@ -95,13 +95,8 @@ def _target(scope: Scope, identity: Identity) -> str:
     """The path, whose ids are no content; the name of a subject is: the record outlives its erasure."""
     subject = scope.get("path_params", {}).get("subject")
     if subject is None or identity.tenant is None:
-        return _path(scope)
+        return str(scope["path"])
     return str(scope["route"].path_format).replace("{subject}", identity.tenant.pseudonym(subject))
-
-
-def _path(scope: Scope) -> str:
-    """As it was asked for, but for what PostgreSQL cannot write: even nonsense that is refused is on record."""
-    return str(scope["path"]).replace("\0", "\ufffd")
 
 
 class _Throttled:

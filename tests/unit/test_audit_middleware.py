@@ -10,11 +10,9 @@ from typing import Any, cast
 import pytest
 from starlette.requests import ClientDisconnect
 
-from api.middleware import Audit, event_of
-from config.database import Database
+from api.middleware import Audit
 from tenants.audit.record import AuditLog, Event
 from tenants.context import Principal, PrincipalKind
-from tests.unit.conftest import SetClock
 
 WHO = Principal(PrincipalKind.KEY, "key_x", frozenset())
 
@@ -86,16 +84,3 @@ def test_what_is_on_record_with_its_effect_is_recorded_again_only_if_it_ends_oth
 )
 def test_of_reads_those_are_recorded_that_hand_out_content(path: str, status: int, recorded: bool) -> None:
     assert bool(_ends(status, "GET", path)) is recorded
-
-
-@pytest.mark.parametrize("route", [None, SimpleNamespace(path="/v1/documents/{document_id}")])
-def test_a_path_that_no_database_takes_is_on_record_as_nearly(database: Database, clock: SetClock, route: Any) -> None:
-    tenant = SimpleNamespace(tenant_id="a")
-    state = {"request_id": "req", "identity": SimpleNamespace(principal=WHO, tenant=tenant)}
-    scope = {"type": "http", "method": "DELETE", "path": "/v1/documents/a\0b", "state": state, "route": route}
-    log = AuditLog(database, clock)
-    log.append(event_of(scope, 422, {}))
-    [entry] = log.of("a")
-    assert entry.target == "/v1/documents/a\ufffdb"
-    assert entry.action == ("DELETE /v1/documents/a\ufffdb" if route is None else "DELETE /v1/documents/{document_id}")
-    assert log.of("b") == log.of(None) == []

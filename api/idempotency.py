@@ -26,12 +26,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from api.problems import MEDIA_TYPE, refusal
-from config.errors import CarrelError, IdempotencyInProgress, InvalidInput, storable
+from config.errors import CarrelError, IdempotencyInProgress, InvalidInput
 from config.ids import new_id
 from tenants.context import TenantContext
 from tenants.idempotency import Call, Claim, IdempotencyStore, Result
 from tenants.identity.authenticator import Identity
-from tenants.identity.tokens import MAX_SUBJECT_CHARS
 
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -164,7 +163,7 @@ def _call(request: Request, key: str, body: bytes) -> Call:
 
 
 def _named(body: bytes) -> str | None:
-    """The subject that a request names, whose token it does not bring; of what can be none, routes say so."""
+    """The subject that a request names, whose token it does not bring."""
     if b'"subject"' not in body:
         return None
     try:
@@ -172,7 +171,7 @@ def _named(body: bytes) -> str | None:
     except (ValueError, RecursionError):  # a form, or nothing that a route takes
         return None
     subject = given.get("subject") if isinstance(given, dict) else None
-    return subject if isinstance(subject, str) and len(subject) <= MAX_SUBJECT_CHARS and storable(subject) else None
+    return subject if isinstance(subject, str) else None
 
 
 def _result(call: Call, status: int, body: bytes) -> Result:

@@ -36,7 +36,7 @@ from tenants.idempotency import IdempotencyStore
 from tenants.identity.authenticator import Identity
 from tenants.ledger.budget import Ledger
 from tenants.registry import TenantRegistry
-from tenants.tables import BudgetWindow, IdempotencyRecord, Tenant
+from tenants.tables import BudgetWindow, Tenant
 from tests.unit.conftest import SetClock
 
 OPERATOR = Identity(Principal(PrincipalKind.OPERATOR, "key_op", frozenset({Scope.INGEST})), None)
@@ -102,21 +102,6 @@ def raising(error: Exception) -> Callable[..., Any]:
         raise error
 
     return act
-
-
-@pytest.mark.parametrize("subject", [r"a\u0000b", r"\ud800", "x" * 1_000_000], ids=["NUL", "half a pair", "long"])
-def test_a_subject_that_can_be_none_is_left_to_the_route(stand: Stand, database: Database, subject: str) -> None:
-    stand.act = raising(InvalidInput("A subject has up to 200 characters.", field="subject"))
-    refused = stand.send(content=f'{{"subject": "{subject}"}}', headers={"Content-Type": "application/json"})
-    assert (refused.status_code, refused.json()["field"]) == (422, "subject")
-    stand.act = stand.answer
-    for name, kept in (("x" * 201, None), ("ann", "ann")):
-        assert stand.send(f"key of {kept}", json={"subject": name}).status_code == 201
-        with database.system_read() as session:
-            assert (
-                session.scalars(select(IdempotencyRecord.subject).where(IdempotencyRecord.key == f"key of {kept}")).one()
-                == kept
-            )
 
 
 def test_without_a_key_every_request_is_carried_out(stand: Stand) -> None:

@@ -292,12 +292,16 @@ def test_an_export_has_all_of_a_session_in_lines_and_ends_with_how_much_there_wa
             exports.for_tenant(context).of_session(mine)
     with pytest.raises(Forbidden):
         exports.for_tenant(replace(ash, subject="bob")).of_subject("alice")
-    running = exports.for_tenant(ash).of_session(mine)
-    assert next(running)["type"] == "session"
+    third = conversation(world)
+    running, all_of_alice = exports.for_tenant(ash).of_session(mine), exports.for_tenant(ash).of_subject("alice")
+    assert [next(each)["type"] for each in (running, all_of_alice, all_of_alice)] == ["session", "session", "turn"]
     with world.database.write(ash) as sql:
-        sql.get_one(ChatSession, mine).state = ERASED
+        for over in (mine, third):
+            sql.get_one(ChatSession, over).state = ERASED
     with pytest.raises(NotFound):  # what is over is told no further, and the end is missing
         list(running)
+    rest = [(line["type"], line.get("id")) for line in all_of_alice if line["type"] != "turn"]
+    assert rest == [("session", second), ("session_end", second), ("subject_end", None)], "and the others are told of"
 
 
 def test_a_tenant_whose_turns_cannot_be_embedded_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,8 @@ from typing import Any, Literal, Protocol
 
 import qdrant_edge as edge
 
-from rag.store import base
 from rag.store.base import DENSE, SPARSE, Point, Space
-from rag.store.conditions import KEYWORD_FIELDS, NUMBER_SLOTS, AnyOf
-from rag.store.edge_vectors import EdgeVectors, compiled
+from rag.store.conditions import KEYWORD_FIELDS, NUMBER_SLOTS
 from rag.store.files import CONFIG_FILE, bytes_of
 
 SLOTS_FILE = "slots.json"
@@ -113,10 +111,6 @@ class Shard:
         self._flushed = 0
         self.slots = max(_saved_slots(path), self.count())
 
-    def view(self, tenant: str, hidden: Collection[str] = ()) -> EdgeVectors:
-        """`hidden`: collections whose points here are not, or no longer, the ones that count."""
-        return EdgeVectors(self, tenant, hidden)
-
     def update(self, operation: Any) -> None:
         self._shard.update(operation)
         self.writes += 1
@@ -148,15 +142,11 @@ class Shard:
         sparse = self.count(edge.Filter(must=[edge.HasVectorCondition(SPARSE)]))
         return max(0, int(self._shard.info().indexed_vectors_count) - sparse)
 
-    def page(self, tenant: str, collection: str, after: str | None, limit: int) -> list[edge.Point]:
-        """Whole points of a collection by id."""
-        which = self.view(tenant).own(compiled(AnyOf("collection", (collection,))))
-        return self._whole(offset=base.following(after), limit=limit, filter=which)
-
     def fetch(self, ids: Sequence[str]) -> list[edge.Point]:
-        return self._whole(limit=len(ids), filter=edge.Filter(must=[edge.HasIdCondition(set(ids))]))
+        return self.whole(limit=len(ids), filter=edge.Filter(must=[edge.HasIdCondition(set(ids))]))
 
-    def _whole(self, **request: Any) -> list[edge.Point]:
+    def whole(self, **request: Any) -> list[edge.Point]:
+        """Points with all that they have."""
         records, _ = self.scroll(**request, with_payload=True, with_vector=True)
         return [edge.Point(record.id, record.vector or {}, record.payload) for record in records]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import qdrant_edge as edge
@@ -11,17 +11,15 @@ import qdrant_edge as edge
 from rag.store import base
 from rag.store.base import DENSE, SPARSE, Hit, Point, Search, Vector
 from rag.store.conditions import AllOf, AnyOf, Between, Condition, NoneOf, OnlyOf, SomeOf
-
-if TYPE_CHECKING:
-    from rag.store.edge import Shard
+from rag.store.edge import Shard
 
 PAGE = 5_000
 
 
 class EdgeVectors:
-    """One tenant's points in one shard."""
+    """`hidden`: collections whose points here are not, or no longer, the ones that count."""
 
-    def __init__(self, shard: Shard, tenant: str, hidden: Collection[str]) -> None:
+    def __init__(self, shard: Shard, tenant: str, hidden: Collection[str] = ()) -> None:
         self._shard, self._tenant, self._space = shard, tenant, shard.space
         self._hidden = [compiled(AnyOf("collection", tuple(hidden)))] if hidden else None
 
@@ -98,14 +96,21 @@ class EdgeVectors:
             if offset is None:
                 return sorted(found)
 
+    def _of(self, collection: str) -> edge.Filter:
+        return self.own(compiled(AnyOf("collection", (collection,))))
+
+    def points_of(self, collection: str, after: str | None, limit: int) -> list[edge.Point]:
+        """A page of a collection's points, by id, whole."""
+        return self._shard.whole(offset=base.following(after), limit=limit, filter=self._of(collection))
+
     def ids_of(self, collection: str, after: str | None, limit: int) -> list[str]:
-        """A page of a collection's points, by id."""
-        which = self.own(compiled(AnyOf("collection", (collection,))))
+        """The same, their ids alone."""
+        which = self._of(collection)
         records, _ = self._shard.scroll(offset=base.following(after), limit=limit, filter=which, with_payload=False)
         return [str(record.id) for record in records]
 
     def count_of(self, collection: str) -> int:
-        return self._shard.count(self.own(compiled(AnyOf("collection", (collection,)))))
+        return self._shard.count(self._of(collection))
 
     def take(self, points: list[edge.Point]) -> None:
         """Points as another shard gave them out."""

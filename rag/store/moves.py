@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rag.store import files
 from rag.store.base import InvalidPoint, Placement, Point, Space, check_placement
 from rag.store.edge import Layout, Shard, id_of
+from rag.store.edge_vectors import EdgeVectors
 from rag.store.files import Home
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ class Copying:
     def upserted(self, tenant: str, points: Sequence[Point]) -> None:
         moved = [point for point in points if self._of in (None, (tenant, point.collection))]
         if moved:
-            self._target.view(tenant).upsert(moved)
+            EdgeVectors(self._target, tenant).upsert(moved)
 
     def deleted(self, tenant: str, ids: Collection[str]) -> None:
         if self._of is None or self._of[0] == tenant:
-            self._target.view(tenant).delete_points(ids)
+            EdgeVectors(self._target, tenant).delete_points(ids)
 
 
 class Journal:
@@ -101,8 +102,8 @@ def _copy(source: Shard, target: Shard, home: Home) -> Iterator[Step]:
     source.mirror = Copying(target, (home.tenant, home.collection))
     try:
         after: str | None = None
-        while points := source.page(home.tenant, home.collection, after, SLICE):
-            target.view(home.tenant).take(points)
+        while points := EdgeVectors(source, home.tenant).points_of(home.collection, after, SLICE):
+            EdgeVectors(target, home.tenant).take(points)
             after = id_of(points[-1])
             yield PAUSE
         yield Step(partial(files.sync_files, [*files.log_files(target.path)]))
@@ -119,8 +120,8 @@ def remove_leftovers(store: EdgeStore, tenant: str, space: Space, collection: st
         store.leftovers.discard(key)
         return
     shared, after = store.shared(space), None
-    while ids := shared.view(tenant).ids_of(collection, after, SLICE):
-        shared.view(tenant).delete_points(ids)
+    while ids := EdgeVectors(shared, tenant).ids_of(collection, after, SLICE):
+        EdgeVectors(shared, tenant).delete_points(ids)
         after = ids[-1]
         yield PAUSE
     store.leftovers.discard(key)

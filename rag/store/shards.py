@@ -185,7 +185,7 @@ class EdgeStore:
         for shard, home in self._homes.items():
             counts[home.space] += shard.count()
         for space, tenant, collection in self.leftovers & {home.key for home in self._homes.values()}:
-            counts[space] -= self._shared[space].view(tenant).count_of(collection) if space in self._shared else 0
+            counts[space] -= EdgeVectors(self._shared[space], tenant).count_of(collection) if space in self._shared else 0
         return StoreHealth(True, "open", dict(counts))
 
     def close(self) -> None:
@@ -228,8 +228,8 @@ class PlacedVectors:
 
     def _views(self) -> list[EdgeVectors]:
         own = self._store.dedicated_of(self._tenant, self._space)
-        shared = self._store.shared(self._space).view(self._tenant, own.keys())
-        return [shared, *(shard.view(self._tenant) for shard in own.values())]
+        shared = EdgeVectors(self._store.shared(self._space), self._tenant, own.keys())
+        return [shared, *(EdgeVectors(shard, self._tenant) for shard in own.values())]
 
     def _home(self, collection: str) -> Shard:
         own = self._store.dedicated_of(self._tenant, self._space)
@@ -241,7 +241,7 @@ class PlacedVectors:
         for point in points:
             parts[self._home(point.collection)].append(point)
         for shard, part in parts.items():
-            shard.view(self._tenant).upsert(part)
+            EdgeVectors(shard, self._tenant).upsert(part)
 
     def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         for search in searches:
@@ -252,7 +252,7 @@ class PlacedVectors:
                 legs[shard].append((number, part))
         found: list[list[Hit]] = [[] for _ in searches]
         for shard, asked in legs.items():
-            answers = shard.view(self._tenant).search([part for _, part in asked])
+            answers = EdgeVectors(shard, self._tenant).search([part for _, part in asked])
             for (number, _), hits in zip(asked, answers, strict=True):
                 found[number] += hits
         return [base.in_order(hits)[: search.limit] for hits, search in zip(found, searches, strict=True)]

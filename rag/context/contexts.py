@@ -81,7 +81,6 @@ class _Read:
     moment: Moment
     turns: Sequence[Said]
     pins: Sequence[Pin]
-    damaged: bool  #: a turn is pinned that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ class TenantContexts:
         conversation = pack_conversation(material, plan, count)
         degraded = dict.fromkeys(() if answer is None else answer.degraded)
         degraded |= dict.fromkeys((*recalled.degraded, *remembered.degraded))
-        degraded |= {part: None for part, less in (("summary", recaps.degraded), ("pins", read.damaged)) if less}
+        degraded |= {part: None for part, less in (("summary", recaps.degraded), ("pins", read.moment.damaged)) if less}
         return SessionContext(
             conversation,
             read.subject,
@@ -148,7 +147,7 @@ class TenantContexts:
     def _read(self, request: Request, when: When) -> _Read:
         with self._parts.database.read(self._scope) as session:
             chat = find(session, self._scope, request.session_id, self._parts.clock())
-            moment, marked, damaged = moment_of(session, chat, when)
+            moment, marked = moment_of(session, chat, when)
             turns, left, before = list[Turn](), request.plan.budget, moment.turns + 1
             while before > moment.archived + 1 and len(turns) < MAX_WINDOW and (left > 0 or len(turns) < request.plan.newest):
                 page = session.scalars(_newest(request.session_id, moment.archived, before)).all()
@@ -158,7 +157,7 @@ class TenantContexts:
                 left -= sum(turn.tokens for turn in page)
                 before = page[-1].seq
         pins = [*map(Pin, request.pins), *(Pin(said.text, said) for said in map(said_of, marked))]
-        return _Read(chat.subject, moment, [said_of(turn) for turn in reversed(turns)], pins, damaged)
+        return _Read(chat.subject, moment, [said_of(turn) for turn in reversed(turns)], pins)
 
     @staticmethod
     def _remembered(sources: Sources, plan: Plan, question: str | None, subject: str) -> Remembered:

@@ -19,19 +19,20 @@ class Moment:
     turns: int  #: the last
     archived: int  #: so many had left the window
     pins: tuple[int, ...] = ()  #: turns that were pinned, as far as they can be read
+    damaged: bool = False  #: others cannot be
 
 
 #: As it was at a moment that is known, by a time (Unix milliseconds), or as it stands.
 When = Moment | int | None
 
 
-def moment_of(session: Session, chat: ChatSession, when: When) -> tuple[Moment, Sequence[Turn], bool]:
-    """With the turns that were pinned then and are still there, and whether some of them are left out because they are damaged.
-    Of a time, those that are pinned and were by then. Raise ContentDamaged for a moment that is known.
+def moment_of(session: Session, chat: ChatSession, when: When) -> tuple[Moment, Sequence[Turn]]:
+    """With the turns that were pinned then and are still there. Of a time, those that are pinned and were by then. Raise
+    ContentDamaged for a moment that is known.
     """
     if isinstance(when, Moment):
         turns = _turns(session, chat.id, when.pins)
-        return replace(when, pins=tuple(turn.seq for turn in turns)), turns, False
+        return replace(when, pins=tuple(turn.seq for turn in turns)), turns
     marked = pinned(session, chat.id)
     if when is None:
         last = chat.turns
@@ -39,7 +40,8 @@ def moment_of(session: Session, chat: ChatSession, when: When) -> tuple[Moment, 
         last = session.scalar(_LAST, {"of": chat.id, "by": when}) or 0
         marked = [each for each in marked if each.pinned_at <= when]
     turns = readable(session, [each.turn for each in marked])
-    return Moment(last, min(chat.archived_turns, last), tuple(turn.seq for turn in turns)), turns, len(turns) < len(marked)
+    pins, damaged = tuple(turn.seq for turn in turns), len(turns) < len(marked)
+    return Moment(last, min(chat.archived_turns, last), pins, damaged), turns
 
 
 def _turns(session: Session, session_id: str, seqs: Sequence[int]) -> Sequence[Turn]:

@@ -119,8 +119,8 @@ class OneAgain:
         if self.as_of != "then":
             return Again(self.as_of)
         turns, archived = self._then["moment"]
-        without = "summary" in self.body["degraded"]
-        return Again(Moment(turns, archived, tuple(self._then["pins"])), self.trace.at if without else None)
+        without, damaged = ("summary" in self.body["degraded"]), "pins" in self.body["degraded"]
+        return Again(Moment(turns, archived, tuple(self._then["pins"]), damaged), self.trace.at if without else None)
 
     def _recalling(self) -> recalling.RecallAgain:
         when: recalling.When

@@ -232,6 +232,8 @@ def test_what_is_packed_is_told_of_where_it_is_gone_and_damage_is_named(fresh: S
     for trace in traces:
         with pytest.raises(ContentDamaged):
             fresh.replay(context, trace)
+    without = fresh.replay(context, fresh.converse(context, session_id, **asked))  # a pin, then as now
+    assert ([*without.body["degraded"]], without.is_empty) == (["summary", "pins"], True)
     whole = fresh.recall(context, RecallQuestion(LAMP), spoken(fresh, context, 5))
     tracing = Tracing(fresh.tracer, fresh.traces, fresh.replayer, threading.Event())
     lines = [*tracing.replays(context, FreeMeter(), [*traces, whole], AS_IT_WAS, charge_id="r")]  # type: ignore[arg-type]

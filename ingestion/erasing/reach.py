@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 from sqlmodel import SQLModel, col
 
 from config.database import ROWS_BY_KEY, Database, HasTenant, TenantOwned
+from rag.sessions.sweeping import REST
 from rag.sessions.tables import ChatSession
 from tenants.tables import IdempotencyRecord
 
 ROWS = 100  # in one transaction: it holds SQLite's one lock for some 5 ms, for which a question's audit entry has to wait
-REST = 2.0  # pauses are so many times as long as the work before them
 #: What has such a column and stays, with the reason.
 KEPT: Mapping[str, str] = {
     "events": "`subject` is the id of what changed; there are ids and counts only",

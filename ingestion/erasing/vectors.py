@@ -11,11 +11,11 @@ from sqlmodel import col, select
 
 from config.database import ROWS_BY_KEY, Database
 from config.errors import ContentDamaged
-from ingestion.erasing.reach import REST
 from rag.embedding.service import EmbeddingService
 from rag.memories.removal import forget_cached, texts_of
 from rag.recall.turns import indexed_text
 from rag.sessions.archives import unpack
+from rag.sessions.sweeping import REST
 from rag.sessions.tables import Turn, TurnArchive
 from rag.types import Scope
 

@@ -282,6 +282,7 @@ def arranged(world: World, found: list[Passage], reranker: Backwards | None, **w
     return arranger.arrange(question, found, world.vectors(TENANTS[0]), reranking, charge_id="q").passages
 
 
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
 def test_a_reranker_looks_at_as_many_as_were_set_and_what_follows_stays_behind(world: World) -> None:
     found = [passage(f"{n}", version=f"{n:03}", id=str(uuid.UUID(int=n)), score=1 - n / 200) for n in range(120)]
     texts = [each.text for each in found]
@@ -294,6 +295,7 @@ def test_a_reranker_looks_at_as_many_as_were_set_and_what_follows_stays_behind(w
     assert [each.text for each in arranged(world, found, Backwards(fails=True), top_k=40)] == texts[:40]
 
 
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("reranker", [None, Backwards(), Backwards(fails=True)])
 @pytest.mark.parametrize("mmr", [None, 0.7])
 def test_as_many_documents_as_were_asked_for_whatever_reorders_their_passages(
@@ -307,6 +309,7 @@ def test_as_many_documents_as_were_asked_for_whatever_reorders_their_passages(
     assert len(chosen) == 180
 
 
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
 def test_a_threshold_looks_no_further_than_cosines_that_reach_it(world: World) -> None:
     world.retriever.calibration = Calibration(9.0, 0.7)
     handle = world.retriever.for_tenant(world.contexts[TENANTS[0]], FreeMeter())
@@ -322,6 +325,7 @@ def test_a_threshold_looks_no_further_than_cosines_that_reach_it(world: World) -
     assert not more(0.1, words)
 
 
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
 def test_few_documents_of_many_passages_are_grouped_in_one_round(world: World) -> None:
     """What is reranked or boosted are so many passages, not documents, which a collection may not have."""
     for name in TENANTS:

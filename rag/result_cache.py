@@ -1,7 +1,7 @@
 """An answer that was given is given again while nothing it was computed from has changed, without model, engine or budget.
 
-It is known by tenant, question with all its options, and the reader's labels; and it holds for the collections as their rows
-were before the search, generation and all. Whoever asks has just read those rows: a write that is committed is seen.
+It is known by tenant, question with all its options, its collections and the reader's labels; and it holds for these as their
+rows were before the search, generation and all. Whoever asks has just read those rows: a write that is committed is seen.
 """
 
 from __future__ import annotations
@@ -81,12 +81,14 @@ class Asked:
         if not self._cached:
             return
         labels = None if scope.labels is None else sorted(scope.labels)
-        self._key = _digest(question, labels)
         self._states = {row.id: _STATE(row) for row in found}
+        # By ids too: of a collection that was removed and made anew under its name, nothing would say that it was another.
+        asker = labels, [*self._states]
+        self._key = _digest(question, asker)
         self._least: float | None = None
         if not question.others and all(row.semantic_cache for row in found):
             self._least = max(row.semantic_threshold for row in found)
-            self._group = _digest(replace(question, text="?"), labels)
+            self._group = _digest(replace(question, text="?"), asker)
 
     def known(self) -> Known | None:
         """The answer to this question."""
@@ -109,9 +111,9 @@ class Asked:
         return answer
 
 
-def _digest(question: Question, labels: Sequence[str] | None) -> bytes:
+def _digest(question: Question, asker: object) -> bytes:
     """Representations, because 1, 1.0 and True are equal and filter differently."""
-    return blake2b(repr((question, labels)).encode("utf-8", "surrogatepass"), digest_size=24).digest()
+    return blake2b(repr((question, asker)).encode("utf-8", "surrogatepass"), digest_size=24).digest()
 
 
 def _unit(vector: Vector) -> Vector:

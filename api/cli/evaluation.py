@@ -107,11 +107,12 @@ def _name(profile: str | None, options: Mapping[str, Any]) -> str:
 
 
 def questions_of(client: Carrel, named: str, collection: str) -> list[Judged]:
-    """Of a file, else of a stored set."""
+    """Of a file, else of a stored set; those that no document answers are left out."""
     if Path(named).is_file():
         return read_questions(Path(named))
     stored = client.question_sets.get(named, collection=collection).questions or []
-    return [Judged(str(at), each["text"], relevant_of(each["relevant"])) for at, each in enumerate(stored, 1)]
+    judged = [Judged(str(at), each["text"], relevant_of(each["relevant"])) for at, each in enumerate(stored, 1)]
+    return [each for each in judged if each.relevant]
 
 
 def _of_dataset(client: Carrel, dataset: Dataset, sides: list[Side], progress: Progress) -> list[dict[str, list[str]]]:

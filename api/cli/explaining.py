@@ -15,6 +15,9 @@ _LEFT_OUT = {"rewrite": "Rewriting", "rerank": "Reranking"}
 def show_how(result: QueryResult) -> None:
     """What is missing from an answer, always; how it was found, where that was asked for."""
     for part in result.degraded:
+        if part == "budget":
+            out.print("[yellow]Reranking was left out:[/yellow] the budget nears its end. `carrel usage` shows it.")
+            continue
         out.print(f"[yellow]{_LEFT_OUT.get(part, f'The {part} leg')} took no part.[/yellow] `carrel doctor` shows why.")
     if result.explanation is None:
         return

@@ -11,7 +11,7 @@ from api.openai.filters import FilterIn, native
 from api.openai.shapes import MAX_METADATA, FileCounts, Metadata, Strategy, seconds
 from api.schemas.arranging import ArrangingIn
 from api.schemas.documents import Input, Text
-from api.schemas.query import QueryIn
+from api.schemas.query import QueryIn, address_of
 from config.errors import InvalidInput
 from config.profiles import STANDARD, Rewrite
 from ingestion.stores.stores import ShownStore
@@ -193,7 +193,7 @@ class ResultOut(BaseModel):
             title=passage.title,
             headings=list(passage.headings),
             relevance=passage.relevance,
-            url=f"/v1/passages/{passage.id}",
+            url=address_of(passage),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import Request
 
 from api.idempotency import ChargeId
@@ -30,12 +32,14 @@ async def dify_retrieval(
     retriever = services.retriever.for_tenant(tenant, meter_of(services, tenant, names))
     answer = await in_thread(lambda: retriever.query(question, charge_id=charge_id))
     request.state.tokens = answer.charged + answer.rerank_tokens
-    scored = [(passage, _score(passage)) for passage in answer.passages]
+    scored = zip(answer.passages, scores_of(answer.passages), strict=True)
     records = [RecordOut.of(passage, score) for passage, score in scored if score >= wanted.score_threshold]
     request.state.audit = {"passages": [record.metadata["passage_id"] for record in records]}
     return RecordsOut(records=records)
 
 
-def _score(passage: Passage) -> float:
-    """Of one scale whatever the question: what was measured, where it was."""
-    return min(1.0, max(0.0, passage.score if passage.relevance is None else passage.relevance))
+def scores_of(passages: Sequence[Passage]) -> list[float]:
+    """Of one scale whatever the question: what was measured, where it was. Of what words alone have found nothing was: 0."""
+    if any(passage.relevance is not None for passage in passages):
+        return [passage.relevance or 0.0 for passage in passages]
+    return [min(1.0, max(0.0, passage.score)) for passage in passages]

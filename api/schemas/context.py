@@ -16,6 +16,7 @@ from rag.packing.counting import TokenizerName
 from rag.packing.packing import MAX_BUDGET, Packed
 from rag.packing.rendering import Citation
 from rag.retrieval.question import MAX_TOP_K, Answer, Question
+from rag.tokens import count_tokens
 
 DEFAULT_BUDGET, DEFAULT_TOP_K = 2_000, 20
 
@@ -45,6 +46,8 @@ class CitationOut(PassageOut):
         passage = citation.passage
         shown: dict[str, Any] = {"start": citation.start, "end": citation.end}
         shown["text"] = passage.text[citation.start - passage.start : citation.end - passage.start]
+        if shown["text"] != passage.text:
+            shown["tokens"] = count_tokens(shown["text"])
         places = {name: getattr(citation, name) for name in ("number", "context_start", "context_end")}
         return cls(**(cls.fields_of(passage) | shown | places))
 

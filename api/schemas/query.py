@@ -126,10 +126,14 @@ class PassageOut(BaseModel):
     @staticmethod
     def fields_of(passage: Passage) -> dict[str, Any]:
         fields = {name: getattr(passage, name) for name in _OF_PASSAGE}
-        session = session_of(passage.collection)
-        asked = [f"version={passage.version}"] * passage.former + ([] if session is None else [f"session={session}"])
-        url = f"/v1/passages/{passage.id}" + ("?" + "&".join(asked) if asked else "")
-        return fields | {"url": url, "tokens": count_tokens(passage.text)}
+        return fields | {"url": address_of(passage), "tokens": count_tokens(passage.text)}
+
+
+def address_of(passage: Passage) -> str:
+    """Where it is shown inside its text, by the version and the session that it is of."""
+    session = session_of(passage.collection)
+    asked = [f"version={passage.version}"] * passage.former + ([] if session is None else [f"session={session}"])
+    return f"/v1/passages/{passage.id}" + ("?" + "&".join(asked) if asked else "")
 
 
 _OF_PASSAGE = tuple(name for name in PassageOut.model_fields if name not in ("tokens", "url"))
@@ -170,7 +174,7 @@ class ReuseOut(BaseModel):
         return None if answer.similarity is None else cls(similarity=answer.similarity)
 
 
-DEGRADED = "What could not take part: `dense`, `lexical`, `rewrite`, `rerank`."
+DEGRADED = "What could not take part: `dense`, `lexical`, `rewrite`, `rerank`; `budget`: no reranking, near the end of it."
 CACHED = "Whether this was answered before, from the same state of the collections; it is what a search would find."
 TRACED = "Id of what this left for `POST /v1/traces/{trace_id}/replay`; null if the plan's sampling kept none."
 SEMANTIC = "Set where another question's answer was given, because the collections' `semantic_cache` allows it."

@@ -38,17 +38,19 @@ class Arranger:
         charge_id: str,
     ) -> Arranged:
         """`reranking`: None where none is wanted. Of a plain question the first are taken, and nothing else is done."""
-        passages, tokens = [*found], 0
+        passages, tokens, most = [*found], 0, MAX_POOL
         degraded: tuple[str, ...] = ()
         if reranking is not None:
-            reranked = reranking.apply(self.meter, question.text, passages[:MAX_POOL], charge_id=charge_id)
-            passages, tokens = reranked.passages, reranked.charged
+            looked_at = max(reranking.candidates, question.top_k)
+            reranked = reranking.apply(self.meter, question.text, passages[:looked_at], charge_id=charge_id)
+            passages, tokens = [*reranked.passages, *passages[looked_at:]], reranked.charged
             degraded = () if reranked.done else ("rerank",)
+            most = looked_at if reranked.done else MAX_POOL  # scores of a reranker are not compared with others
         if question.wishes.mmr is not None:
-            pool = passages[:MAX_POOL]
+            pool, rest = passages[:most], passages[most:]
             known = vectors.vectors([passage.id for passage in pool])
             limit = len(pool) if question.wishes.group else question.top_k
-            passages = diverse(pool, known, question.wishes.mmr, limit)
+            passages = diverse(pool, known, question.wishes.mmr, limit) + rest
         return Arranged(self._widened(question, _first(passages, question)), tokens, degraded)
 
     def _widened(self, question: Question, passages: list[Passage]) -> list[Passage]:

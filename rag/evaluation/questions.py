@@ -14,6 +14,7 @@ from rag.evaluation.metrics import Qrels, Relevant
 from rag.types import MAX_QUESTION_CHARS
 
 MAX_QUESTIONS, MAX_DOCUMENTS, MAX_RELEVANT, MAX_GROUPS = 10_000, 1_000_000, 1_000, 100
+MAX_RELEVANCE = 100  # its gain is 2 to the power of it
 T = TypeVar("T")
 
 
@@ -72,14 +73,18 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def read_questions(file: Path) -> list[Judged]:
-    """Of JSON lines `{id, text, relevant}`; `relevant` is a list of external ids, or an object of relevances."""
-    return _bounded([*_lines(file, lambda line: _judged(line, relevant_of(line["relevant"])), MAX_QUESTIONS + 1)], file.name)
+    """Of JSON lines `{id, text, relevant}`; `relevant` is a list of external ids, or an object of relevances. Questions
+    without a relevant document are left out."""
+    found = _lines(file, lambda line: _judged(line, relevant_of(line["relevant"])), MAX_QUESTIONS + 1)
+    return _bounded([each for each in found if each.relevant], file.name)
 
 
 def relevant_of(given: Any) -> dict[str, int]:
     found = given if isinstance(given, dict) else dict.fromkeys(given, 1)
     if len(found) > MAX_RELEVANT:
         raise ValueError(f"at most {MAX_RELEVANT} relevant documents")
+    if not all(float(relevance) <= MAX_RELEVANCE for relevance in found.values()):
+        raise ValueError(f"a relevance is at most {MAX_RELEVANCE}")
     return {str(document): int(relevance) for document, relevance in found.items() if int(relevance) > 0}
 
 
@@ -113,6 +118,8 @@ def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
                 raise InvalidInput(f"{path.name}, line {number}: query, document and relevance, with tabs between them.")
             query, document, relevance = parts
             if relevance.lstrip("-").isdigit() and int(relevance) > 0:  # else a heading, or judged irrelevant
+                if int(relevance) > MAX_RELEVANCE:
+                    raise InvalidInput(f"{path.name}, line {number}: a relevance is at most {MAX_RELEVANCE}.")
                 qrels[query][document] = int(relevance)
                 if len(qrels[query]) > MAX_RELEVANT:
                     raise InvalidInput(f"{path.name}, line {number}: at most {MAX_RELEVANT} relevant documents a question.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rag.lexical.analysis import has_unspaced
 from rag.packing.rendering import Block, Citation, Piece, Rendered, escaped, render
 from rag.retrieval.question import Passage
 
@@ -79,8 +80,8 @@ def _whole(passage: Passage) -> Piece:
 
 
 def _cut(passage: Passage, budget: int, count: Count, given: int) -> Packed:
-    """The longest beginning of the passage, by whole words, that fits: found by halving."""
-    ends = [place for place, character in enumerate(passage.text) if character.isspace()]
+    """The longest beginning of the passage, by whole words, or characters where none parts words, that fits: by halving."""
+    ends = [place for place, character in enumerate(passage.text) if character.isspace() or has_unspaced(character)]
     best, low, high = Rendered(""), 0, len(ends) - 1
     while low <= high:
         middle = (low + high) // 2

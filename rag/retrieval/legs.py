@@ -49,3 +49,12 @@ class Legs:
             features = len({index for query in self.words.values() for index in query.indices})
             parts.append(ExplainedLeg("lexical", names, features, limit, len(found.get("lexical", ()))))
         return tuple(parts)
+
+
+def alike(legs: Sequence[list[Leg]]) -> list[list[Leg]]:
+    """Of phrasings of which some have words that occur and some have none, all with a lexical leg: scores of one leg and of
+    two mean different things, and are ranked together."""
+    if not any(leg.name == "lexical" for each in legs for leg in each):
+        return [*legs]
+    none = Leg("lexical", (), cut_off=False)
+    return [each if any(leg.name == "lexical" for leg in each) else [*each, none] for each in legs]

@@ -33,7 +33,7 @@ from rag.ranking import SUPPORTED, Fusion, best_of, fuse, supported
 from rag.rerank.stage import Reranking
 from rag.result_cache import ResultCache
 from rag.retrieval.hydration import Hydrator, Moment
-from rag.retrieval.legs import Legs
+from rag.retrieval.legs import Legs, alike
 from rag.retrieval.past import require_kept
 from rag.retrieval.question import Again, Answer, Passage, Question, Searched
 from rag.retrieval.rewording import Reworded, Rewording, mode_of
@@ -244,7 +244,7 @@ class TenantRetriever:
         unspaced = [has_unspaced(text) for text in question.phrasings]
         while True:
             found.rounds += 1
-            found.legs = [each.search(vectors, found.limit) for each in legs]
+            found.legs = alike([each.search(vectors, found.limit) for each in legs])
             watch.lap("engine")
             rankings = [fuse(each, fusion, unspaced=script) for each, script in zip(found.legs, unspaced, strict=True)]
             if fusion.support and fusion.method == "score" and all(len(each) > 1 for each in found.legs):
@@ -255,16 +255,23 @@ class TenantRetriever:
             found.dropped = Counter[str]()
             found.passages, enough = self._hydrate(question, hydrator, found, depth, tunings)
             watch.lap("hydration")
-            more = any(leg.cut_off for each in found.legs for leg in each)
-            if enough or not more or found.limit == MAX_LIMIT or found.rounds == MAX_ROUNDS:
+            if enough or not self._more(question, found) or found.limit == MAX_LIMIT or found.rounds == MAX_ROUNDS:
                 return
             found.limit = min(found.limit * 8, MAX_LIMIT)
+
+    def _more(self, question: Question, found: Found) -> bool:
+        """Whether the engine may have others that count: by relevance, none whose cosine is less than that of one too low."""
+        least, calibration = question.wishes.min_relevance, self._parts.calibration
+        cut_off = [leg for each in found.legs for leg in each if leg.cut_off]
+        if least is None or calibration is None:
+            return bool(cut_off)
+        return any(leg.name == "dense" and calibration.of(leg.hits[-1].score) >= least for leg in cut_off)
 
     def _hydrate(
         self, question: Question, hydrator: Hydrator, found: Found, depth: int, tunings: Mapping[str, Tuning]
     ) -> tuple[list[Passage], bool]:
-        """The best that SQL confirms, thinned, and whether they are `depth` or more. SQL is asked for few at first, because
-        as a rule it confirms nearly all."""
+        """The best that SQL confirms, thinned, and whether they are `depth` or more, of enough documents. SQL is asked for few
+        at first, because as a rule it confirms nearly all."""
         confirmed: list[Passage] = []
         passages: list[Passage] = []
         at, many, enough = 0, depth + SPARE_HITS, False
@@ -273,11 +280,14 @@ class TenantRetriever:
                 confirmed += hydrator.passages(session, found.ranked[at : at + many], found.dropped)
                 at, many = at + many, many * 4
                 passages = thinned(best_of_each(confirmed), question.wishes, found.now, tunings)
-                had = {passage.document_id for passage in passages} if question.wishes.group else passages
-                enough = len(had) >= depth
+                enough = len(passages) >= depth and (not question.wishes.group or _documents(passages) >= question.top_k)
         if len(passages) < len(confirmed):
             found.dropped["thinned"] = len(confirmed) - len(passages)
         return passages, enough
+
+
+def _documents(passages: Sequence[Passage]) -> int:
+    return len({passage.document_id for passage in passages})
 
 
 def _fusion(question: Question, where: Where, tunings: Mapping[str, Tuning]) -> Fusion:

@@ -7,6 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.routes.dify import scores_of
+from tests.properties.test_packing import passage
 from tests.support import Service
 
 SETTING = {"top_k": 5, "score_threshold": 0.0}
@@ -78,6 +80,12 @@ def test_records_have_what_dify_shows(quick: Service, keys: list[str]) -> None:
 def test_conditions_choose_by_attributes(quick: Service, keys: list[str], condition: dict[str, Any], years: set[int]) -> None:
     records = _ask(quick, keys[0], metadata_condition=condition).raise_for_status().json()["records"]
     assert {record["metadata"]["year"] for record in records} == years
+
+
+def test_scores_are_of_one_scale() -> None:
+    found = [passage("a", relevance=0.4, score=0.9), passage("b", score=0.8)]
+    assert scores_of(found) == [0.4, 0.0]
+    assert scores_of([passage("a", score=0.9), passage("b", score=7.5)]) == [0.9, 1.0]
 
 
 def test_what_is_wrong_is_refused(quick: Service, keys: list[str]) -> None:

@@ -12,8 +12,10 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
 
+from api.contract.answers import _PASSAGE
 from carrel_client import AsyncCarrel, Carrel, InvalidRequestError, NotFoundError
-from carrel_client.langchain import CarrelChatMessageHistory, CarrelRetriever, CarrelVectorStore
+from carrel_client.answers import Passage
+from carrel_client.langchain import CarrelChatMessageHistory, CarrelRetriever, CarrelVectorStore, _relevant
 from tests.support import Service
 
 
@@ -112,6 +114,14 @@ def test_searches_take_what_questions_take(empty: CarrelVectorStore) -> None:
         empty.similarity_search_with_relevance_scores("red lamp")  # of the model of tests
     assert empty.delete()
     assert empty.similarity_search("red lamp") == []
+
+
+def test_what_words_alone_have_found_is_answered_with_the_relevance_of_the_others() -> None:
+    measured, by_words = (Passage.parse({**_PASSAGE, "relevance": each}) for each in (0.8, None))
+    assert [score for _, score in _relevant([by_words, measured])] == [0.0, 0.8]
+    assert _relevant([]) == []
+    with pytest.raises(ValueError, match="not measured"):
+        _relevant([by_words])
 
 
 async def test_a_given_client_serves_all_calls(quick: Service, params: dict[str, Any]) -> None:

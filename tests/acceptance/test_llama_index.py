@@ -10,8 +10,10 @@ from llama_index.core.base.llms.types import CompletionResponse
 from llama_index.core.llms.mock import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 
+from api.contract.answers import _PASSAGE
 from carrel_client import Carrel
-from carrel_client.llama_index import CarrelReader, CarrelRetriever
+from carrel_client.answers import QueryResult
+from carrel_client.llama_index import CarrelReader, CarrelRetriever, _nodes
 from tests.support import Service
 
 TEXTS = {"keys": "The keys of the hall hang behind the door.", "lamps": "The lamps of the hall are lit at dusk."}
@@ -47,6 +49,16 @@ async def test_a_query_engine_answers_from_passages(quick: Service, params: dict
         assert found.metadata["carrel"]["external_id"] == "keys"
     [(_, other)] = [quick.tenant()]
     assert CarrelRetriever(client=other).retrieve("where do the keys hang?") == []
+
+
+def test_scores_of_one_answer_are_of_one_scale() -> None:
+    """By relevance where there is one; what words alone have found has none."""
+
+    def scores(*relevances: float | None) -> list[float | None]:
+        passages = [{**_PASSAGE, "score": 0.9, "relevance": each} for each in relevances]
+        return [node.score for node in _nodes(QueryResult.parse({"passages": passages, "usage": {}, "timings_ms": {}}))]
+
+    assert (scores(0.3, None), scores(None, None), scores()) == ([0.3, 0.0], [0.9, 0.9], [])
 
 
 async def test_a_reader_reads_a_collection(quick: Service, params: dict[str, Any]) -> None:

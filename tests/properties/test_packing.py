@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from api.schemas.context import CitationOut
 from rag.embedding.hashing import HashRuntime
 from rag.packing.counting import TokenizerName, counter
 from rag.packing.packing import blocks, pack
@@ -146,6 +147,13 @@ def test_neighbours_become_one_element_and_documents_stand_by_their_best_passage
     ]
 
 
+def test_a_citation_counts_the_tokens_of_what_it_shows() -> None:
+    first, overlapping = passage("One two.", 0, "a", 0), passage("two. Three four.", 4, "a", 1)
+    rendered = render(blocks([first, overlapping]))
+    shown = [CitationOut.shown(citation) for citation in rendered.citations]
+    assert [(each.text, each.tokens) for each in shown] == [("One two.", 3), (" Three four.", 3)]
+
+
 def test_what_stands_under_another_heading_is_an_element_of_its_own() -> None:
     one, other = passage("One.", 0, "a", 0, headings=("H",)), passage("Two.", 5, "a", 1, headings=("I",))
     assert [len(block) for block in blocks([one, other])] == [1, 1]
@@ -166,6 +174,15 @@ def test_of_a_passage_that_is_too_long_its_beginning_is_shown(counters: dict[str
     assert packed.text.endswith(("oak\n</passage>", "pine\n</passage>", "shelf\n</passage>"))
     assert (citation.start, packed.left_out) == (0, 0)
     assert pack([passage("oak pine")], 3, count) == pack([], 3, count).__class__("", 0, (), 1)
+
+
+@pytest.mark.parametrize("text", ["図書館は九時に開きます。" * 40, "ห้องสมุดเปิดเวลาเก้าโมง" * 40, "RFC" + "図書" * 300])
+def test_also_of_one_that_has_no_blanks_between_words(counters: dict[str, Callable[[str], int]], text: str) -> None:
+    packed = pack([passage(text)], 60, counters["o200k_base"])
+    [citation] = packed.citations
+    assert 50 <= packed.tokens <= 60
+    assert (citation.start, packed.left_out) == (0, 0)
+    assert f">\n{text[: citation.end]}\n<" in packed.text
 
 
 @pytest.mark.parametrize("text", [" " * 200_000, "^" * 200_000, "<" * 200_000, "< " * 100_000, "<p" * 100_000, "a" * 200_000])

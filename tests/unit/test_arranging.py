@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,20 @@ from hypothesis import strategies as st
 
 from config.database import Database
 from config.errors import InvalidInput
+from rag.arranging.arranger import Arranger
 from rag.arranging.diversity import diverse
-from rag.arranging.relevance import calibration_of
+from rag.arranging.relevance import Calibration, calibration_of
 from rag.arranging.thinning import DAY_MS, shingles, similar, thinned
 from rag.arranging.wishes import NONE, Boost, Recency, Wishes
 from rag.embedding.hashing import HashRuntime
 from rag.embedding.runtime import Fingerprint
 from rag.filters import parse
+from rag.ranking import Leg
+from rag.rerank.base import RerankFailed
+from rag.rerank.stage import Reranking
 from rag.retrieval.question import Answer, Passage, Question
+from rag.retrieval.telling import Found
+from rag.store.base import Hit
 from rag.store.memory import MemoryStore
 from tests.properties.test_packing import passage
 from tests.support import PATIENCE, FreeMeter
@@ -245,3 +252,89 @@ def test_a_hundred_long_candidates_are_compared_in_a_moment() -> None:
     began = time.process_time()
     thinned(found, Wishes(collapse=True), NOW)
     assert time.process_time() - began < 1.0 * PATIENCE
+
+
+@dataclass
+class Backwards:
+    """The later of what it is given, the better; or it fails."""
+
+    fails: bool = False
+    name: str = "backwards"
+    seen: list[int] = field(default_factory=list)
+
+    def count_tokens(self, _query: str, texts: Sequence[str]) -> int:
+        return len(texts)
+
+    def scores(self, _query: str, texts: Sequence[str], *, deadline_s: float) -> list[float]:
+        self.seen.append(len(texts))
+        if self.fails:
+            raise RerankFailed("late", began=deadline_s < 0)
+        return [0.01 * place / len(texts) for place in range(len(texts))]
+
+    def close(self) -> None: ...
+
+
+def arranged(world: World, found: list[Passage], reranker: Backwards | None, **wishes: object) -> list[Passage]:
+    context, top_k = world.contexts[TENANTS[0]], wishes.pop("top_k")
+    question = Question("oak", ("default",), top_k=top_k, wishes=Wishes(**wishes))  # type: ignore[arg-type]
+    reranking = None if reranker is None else Reranking(reranker, 1.0, 30)
+    arranger = Arranger(world.database, context, FreeMeter())
+    return arranger.arrange(question, found, world.vectors(TENANTS[0]), reranking, charge_id="q").passages
+
+
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
+def test_a_reranker_looks_at_as_many_as_were_set_and_what_follows_stays_behind(world: World) -> None:
+    found = [passage(f"{n}", version=f"{n:03}", id=str(uuid.UUID(int=n)), score=1 - n / 200) for n in range(120)]
+    texts = [each.text for each in found]
+    reranker = Backwards()
+    best = arranged(world, found, reranker, top_k=10)
+    assert (reranker.seen, [each.text for each in best]) == ([30], texts[29:19:-1])
+    assert len(arranged(world, found, reranker, top_k=50)) == reranker.seen[-1] == 50
+    some = arranged(world, found, reranker, top_k=10, mmr=1.0)
+    assert [each.text for each in some] == texts[29:19:-1], "scores of two kinds are not compared"
+    assert [each.text for each in arranged(world, found, Backwards(fails=True), top_k=40)] == texts[:40]
+
+
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("reranker", [None, Backwards(), Backwards(fails=True)])
+@pytest.mark.parametrize("mmr", [None, 0.7])
+def test_as_many_documents_as_were_asked_for_whatever_reorders_their_passages(
+    world: World, reranker: Backwards | None, mmr: float | None
+) -> None:
+    found = [
+        passage(f"{n}", version=f"doc {n // 3}", ordinal=n % 3, id=str(uuid.UUID(int=n)), score=1 - n / 400) for n in range(180)
+    ]
+    chosen = arranged(world, found, reranker, top_k=60, group=3, mmr=mmr)
+    assert len({each.document_id for each in chosen}) == 60
+    assert len(chosen) == 180
+
+
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
+def test_a_threshold_looks_no_further_than_cosines_that_reach_it(world: World) -> None:
+    world.retriever.calibration = Calibration(9.0, 0.7)
+    handle = world.retriever.for_tenant(world.contexts[TENANTS[0]], FreeMeter())
+
+    def more(least: float | None, *legs: Leg) -> bool:
+        return handle._more(Question("oak", ("default",), wishes=Wishes(min_relevance=least)), Found(legs=[legs]))
+
+    dense, words = Leg("dense", [Hit("a", 0.9, "d"), Hit("b", 0.7, "d")], True), Leg("lexical", [Hit("a", 3.0, "d")], True)
+    assert more(None, dense, words)
+    assert more(0.5, dense, words)
+    assert not more(0.51, dense, words), "what comes after is less near, and words alone have no relevance"
+    assert not more(0.1, replace(dense, cut_off=False), words)
+    assert not more(0.1, words)
+
+
+@pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)
+def test_few_documents_of_many_passages_are_grouped_in_one_round(world: World) -> None:
+    """What is reranked or boosted are so many passages, not documents, which a collection may not have."""
+    for name in TENANTS:
+        for number in range(12 if name == TENANTS[0] else 1):
+            world.bring(name, f"d{number}", "\n\n".join(f"Oak shelf {number} part {part}. " * 24 for part in range(8)))
+    world.run_jobs()
+    question = Question("oak shelf", ("default",), top_k=5, wishes=Wishes(group=3), explain=True)
+    world.retriever.reranking = Reranking(Backwards(), 1.0, 30)
+    answer = world.retriever.for_tenant(world.contexts[TENANTS[0]], FreeMeter()).query(question, charge_id="q")
+    assert answer.explanation is not None
+    assert (answer.explanation.rounds, len({found.document_id for found in answer.passages})) == (1, 5)
+    assert {leg.hits for leg in answer.explanation.legs} == {68}, "there were more"

@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
+from api.openai.store_schemas import ResultOut
 from config.clock import system_clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound
@@ -21,6 +22,7 @@ from rag.retrieval.past import DAY_MS, kept_since, reaches_back_to
 from rag.retrieval.question import Passage, Question
 from rag.store.memory import MemoryStore
 from tenants.context import TenantContext
+from tests.properties.test_packing import passage
 from tests.support import FreeMeter
 from tests.world import TENANTS, World
 
@@ -162,3 +164,8 @@ def test_lost_points_of_former_versions_are_made_again(world: World) -> None:
     assert ask(world, 4) == []
     world.reconciler.check(repair=True)
     assert texts(ask(world, 4)) == ["Loans of books, 1."]
+
+
+def test_links_lead_to_the_version_that_was_cited() -> None:
+    former, live = passage("x", former=True), passage("x")
+    assert [ResultOut.of(each, {}).url for each in (former, live)] == ["/v1/passages/ver-0?version=1", "/v1/passages/ver-0"]

@@ -104,6 +104,8 @@ def test_questions_are_read_with_answers_of_either_form(tmp_path: Path) -> None:
         tmp_path / "q.jsonl",
         {"id": 1, "text": "one", "relevant": ["a", "b"]},
         {"id": 2, "text": "two", "relevant": {"a": 3, "b": 0}, "category": "c"},
+        {"id": 3, "text": "three", "relevant": {"a": 0}},
+        {"id": 4, "text": "four", "relevant": []},
     )
     first, second = read_questions(file)
     assert (first.id, first.relevant, second.relevant, second.category) == ("1", {"a": 1, "b": 1}, {"a": 3}, "c")
@@ -116,6 +118,8 @@ def test_questions_are_read_with_answers_of_either_form(tmp_path: Path) -> None:
         ({"id": 1, "text": " ", "relevant": ["a"]}, "line 1: a question has 1 to"),
         ({"id": 1, "text": "one", "relevant": 7}, "line 1"),
         ({"id": 1, "text": "one", "relevant": {"a": "much"}}, "line 1"),
+        ({"id": 1, "text": "one", "relevant": {"a": 2000}}, "line 1: a relevance is at most 100"),
+        ({"id": 1, "text": "one", "relevant": {"a": float("inf")}}, "line 1: a relevance is at most 100"),
         (["id"], "line 1"),
     ],
 )
@@ -134,6 +138,9 @@ def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         read_questions(lines(tmp_path / "q.jsonl", rows[0], rows[0]))
     with pytest.raises(InvalidInput, match="no question"):
         read_questions(lines(tmp_path / "q.jsonl"))
+    (tmp_path / "qrels.tsv").write_text("1\ta\t2000\n")
+    with pytest.raises(InvalidInput, match=r"qrels.tsv, line 1: a relevance"):
+        read_dataset(tmp_path)
     (tmp_path / "qrels.tsv").write_text("1 a 1\n")
     with pytest.raises(InvalidInput, match=r"qrels.tsv, line 1"):
         read_dataset(tmp_path)

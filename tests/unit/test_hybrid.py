@@ -19,9 +19,10 @@ from rag.corpus import Chunk, Collection, Document, TermCounts
 from rag.embedding.service import Embedded
 from rag.lexical.counting import MERGED, TermStatistics, read_counts_of
 from rag.lexical.statistics import CollectionStatistics, total
-from rag.ranking import SUPPORTED
+from rag.ranking import SUPPORTED, Fusion, Leg, fuse
+from rag.retrieval.legs import alike
 from rag.retrieval.question import Answer, Mode, Question
-from rag.store.base import Vector
+from rag.store.base import Hit, Vector
 from rag.store.memory import MemoryStore, MemoryVectors
 from rag.store.shards import EdgeStore
 from tests.support import BuildsCopies, FreeMeter
@@ -109,6 +110,26 @@ def test_support_asks_for_own_vectors_of_the_best_and_can_be_turned_off(world: W
     assert {passage.fused for passage in without.explanation.passages} == {None}
     assert without.passages[0].score == pytest.approx(1.0)
     assert with_support.passages[0].score < 1
+
+
+def test_a_phrasing_without_known_words_is_ranked_by_the_same_scores_as_the_others(world: World) -> None:
+    for name in world.contexts:
+        bring(world, name, one="An oak shelf.", two="A river.")
+    for phrasings, weights in (
+        (("quux", "oak shelf"), {"dense": 0.7, "lexical": 0.3}),
+        (("oak shelf", "quux"), {"dense": 0.7, "lexical": 0.3}),
+        (("quux", "corge"), {"dense": 1.0}),
+    ):
+        question = Question(phrasings[0], ("default",), others=phrasings[1:], explain=True)
+        answer = world.retriever.for_tenant(world.contexts["ash"], FreeMeter()).query(question, charge_id="q")
+        assert answer.explanation is not None
+        assert answer.explanation.weights == pytest.approx(weights)
+    words = Leg("lexical", [Hit("a", 4.0, "d")], False)
+    known, unknown = [Leg("dense", [Hit("a", 0.5, "d")], False), words], [Leg("dense", [Hit("b", 0.4, "d")], False)]
+    [first, second] = (fuse(each, Fusion()) for each in alike([known, unknown]))
+    assert (first[0].score, second[0].score) == (pytest.approx(1.0), pytest.approx(0.7))
+    assert alike([unknown, unknown]) == [unknown, unknown]
+    assert alike([[], [words]]) == [[Leg("lexical", (), False)], [words]]
 
 
 def test_what_was_dropped_is_counted_without_names(world: World) -> None:

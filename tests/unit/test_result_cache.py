@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from config.database import Database
+from ingestion.removal.collections import Removal
 from rag.arranging.wishes import Recency, Wishes
 from rag.corpus import Collection
 from rag.filters import parse
@@ -132,6 +133,23 @@ def test_a_write_a_delete_and_a_setting_make_answers_stale(world: World) -> None
     world.retriever.collections.for_tenant(world.contexts[ASH]).update("default", profile="precise")
     assert not ask(world, ASH).reused
     assert ask(world, ELM).reused, "another tenant's writes are none of its business"
+
+
+def test_a_collection_that_was_removed_and_made_anew_answers_nothing_of_before(world: World) -> None:
+    for name in TENANTS:
+        allow(world, name, semantic_cache=True, semantic_threshold=0.9)
+        ask(world, name)
+        ask(world, name, NEAR.format("May"))
+    for document in {each.document_id for each in ask(world, ASH).passages}:
+        world.of(ASH).delete(document)
+    world.run_jobs()
+    collections = world.retriever.collections
+    Removal(world.database, collections).remove(world.contexts[ASH], "default")
+    collections.for_tenant(world.contexts[ASH]).create("default", semantic_cache=True, semantic_threshold=0.9)
+    for text in ("how long are loans?", NEAR.format("June")):
+        anew = ask(world, ASH, text)
+        assert (anew.passages, anew.reused) == ((), False)
+    assert ask(world, ELM).reused
 
 
 def test_a_write_during_a_search_leaves_nothing_stale_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -46,3 +46,11 @@ def told_of(passage: Passage) -> dict[str, Any]:
     own = {"passage_id": passage.id, **{name: getattr(passage, name) for name in names}}
     own |= {"url": passage.url, "warnings": passage.warnings}
     return {"title": passage.title, "source": passage.source, **passage.attributes, "carrel": own}
+
+
+def relevances(passages: Sequence[Passage]) -> list[float] | None:
+    """Of each, on one scale: of what words alone have found no relevance is known, and it counts as 0, as `min_relevance`
+    has it. None where the model's was not measured."""
+    if all(passage.relevance is None for passage in passages):
+        return None
+    return [passage.relevance or 0.0 for passage in passages]

@@ -18,7 +18,7 @@ import carrel_client._async.world as in_loop
 import carrel_client._sync.world as in_threads
 from carrel_client._async.client import AsyncCarrel
 from carrel_client._sync.client import Carrel
-from carrel_client.adapting import Clients, told_of
+from carrel_client.adapting import Clients, relevances, told_of
 from carrel_client.answers import Passage, QueryResult
 from carrel_client.errors import NotFoundError, error_for
 from carrel_client.langchain_history import CarrelChatMessageHistory
@@ -270,9 +270,10 @@ def _ordered(ids: Sequence[str], documents: Iterable[Document]) -> list[Document
 
 
 def _relevant(passages: Sequence[Passage]) -> list[tuple[Document, float]]:
-    if any(passage.relevance is None for passage in passages):
+    known = relevances(passages)
+    if known is None and passages:
         raise ValueError("What scores of the service's embedding model mean was not measured; ask for scores instead.")
-    return [(_found(passage), passage.relevance or 0.0) for passage in passages]
+    return [(_found(passage), relevance) for passage, relevance in zip(passages, known or (), strict=True)]
 
 
 class CarrelRetriever(BaseRetriever):

@@ -11,7 +11,7 @@ from llama_index.core.schema import Document, NodeWithScore, QueryBundle, TextNo
 
 from carrel_client._async.client import AsyncCarrel
 from carrel_client._sync.client import Carrel
-from carrel_client.adapting import Clients, told_of
+from carrel_client.adapting import Clients, relevances, told_of
 from carrel_client.answers import QueryResult
 from carrel_client.models import Document as Stored
 
@@ -52,12 +52,10 @@ class CarrelRetriever(BaseRetriever):
 
 def _nodes(result: QueryResult) -> list[NodeWithScore]:
     shown = {"excluded_llm_metadata_keys": OWN, "excluded_embed_metadata_keys": OWN}
+    scores = relevances(result.passages) or [passage.score for passage in result.passages]
     return [
-        NodeWithScore(
-            node=TextNode(id_=passage.id, text=passage.text, metadata=told_of(passage), **shown),
-            score=passage.score if passage.relevance is None else passage.relevance,
-        )
-        for passage in result.passages
+        NodeWithScore(node=TextNode(id_=passage.id, text=passage.text, metadata=told_of(passage), **shown), score=score)
+        for passage, score in zip(result.passages, scores, strict=True)
     ]
 
 

@@ -48,12 +48,12 @@ def _forget_vectors(attic: Attic, session_id: str, *seqs: int) -> None:
 
 @pytest.mark.parametrize("bound", [{"max_turns": WINDOW}, {"max_tokens": 300}], ids=["turns", "tokens"])
 def test_a_fork_is_as_the_session_was_at_that_turn(attic: Attic, bound: dict[str, int]) -> None:
-    handle, lasts = attic.talk.sessions.for_tenant(A), (5, PIECE + 4, 2 * PIECE + 1, TURNS)
+    handle, lasts = attic.talk.sessions.for_tenant(A), (5, PIECE + 4, TURNS)
     ours, theirs = attic.begun(window=None), attic.begun(B)
     then = [attic.begun(turns=last, window=None) for last in lasts]
     for session_id in (ours, *then):
         handle.update(session_id, {"max_turns": None, **bound})
-        attic.talk.say(A, "The last word.", session=session_id)  # the bound holds from now on
+        attic.talk.say(A, "The last word.", session=session_id)  # from now on the bound holds
     attic.talk.embed_all()
     attic.talk.sessions.for_tenant(B).fork(theirs)
     others = [_counts(chat) for chat in attic.rows(ChatSession) if chat.tenant_id == "b"]

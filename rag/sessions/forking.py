@@ -110,11 +110,12 @@ def _copy_vectors(session: Session, source: ChatSession, row: ChatSession, copie
     first, last = row.embedded_turns + 1, copies[-1]["seq"]
     if not copies[0]["seq"] <= first <= last:
         return
-    there = {each.seq: each for each in session.scalars(_VECTORS, {"of": source.id, "first": first, "last": last})}
+    there = {each.seq: each for each in session.execute(_VECTORS, {"of": source.id, "first": first, "last": last})}
     found = []
     for copy in copies[first - copies[0]["seq"] :]:
         if vector := there.get(copy["seq"]):
-            found.append(vector.model_dump() | {"turn_id": copy["id"], "session_id": row.id})
+            own = {"turn_id": copy["id"], "tenant_id": row.tenant_id, "session_id": row.id}
+            found.append(own | vector._asdict())
         elif copy["content"]:
             break
         row.embedded_turns = copy["seq"]
@@ -133,7 +134,7 @@ _ARCHIVES = (
     .order_by(col(TurnArchive.last_seq))
     .limit(ARCHIVES)
 )
-_VECTORS = select(TurnVector).where(
+_VECTORS = select(col(TurnVector.seq), col(TurnVector.space), col(TurnVector.vector)).where(
     col(TurnVector.session_id) == sa.bindparam("of"),
     col(TurnVector.seq).between(sa.bindparam("first", type_=sa.Integer()), sa.bindparam("last", type_=sa.Integer())),
 )

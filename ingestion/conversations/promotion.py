@@ -52,6 +52,8 @@ class Promotion:
         with parts.database.read(context) as session:
             chat = find(session, context, session_id, parts.clock())
             content = content_of(session, session_id)
+        with parts.database.read(context) as session:  # of one that is over by now, some may have been removed
+            find(session, context, session_id, parts.clock())
         if not content:
             raise InvalidInput("Nothing was said in the session yet.", field="turns")
         self._ensure(context, collection)

@@ -11,6 +11,7 @@ from sqlmodel import col, select
 
 from rag.context.pins import pinned
 from rag.sessions.archives import readable, restored
+from rag.sessions.room import left_by
 from rag.sessions.tables import ChatSession, Turn
 
 
@@ -33,15 +34,14 @@ def moment_of(session: Session, chat: ChatSession, when: When) -> tuple[Moment, 
     if isinstance(when, Moment):
         turns = _turns(session, chat.id, when.pins)
         return replace(when, pins=tuple(turn.seq for turn in turns)), turns
-    marked = pinned(session, chat.id)
-    if when is None:
-        last = chat.turns
-    else:
+    marked, last, archived = pinned(session, chat.id), chat.turns, chat.archived_turns
+    if when is not None:
         last = session.scalar(_LAST, {"of": chat.id, "by": when}) or 0
+        archived = left_by(session, chat, last)
         marked = [each for each in marked if each.pinned_at <= when]
     turns = readable(session, [each.turn for each in marked])
     pins, damaged = tuple(turn.seq for turn in turns), len(turns) < len(marked)
-    return Moment(last, min(chat.archived_turns, last), pins, damaged), turns
+    return Moment(last, archived, pins, damaged), turns
 
 
 def _turns(session: Session, session_id: str, seqs: Sequence[int]) -> Sequence[Turn]:

@@ -18,6 +18,7 @@ from rag.recall.resident import Held, Residents
 from rag.recall.turns import SaidTurn
 from rag.sessions.archives import restored
 from rag.sessions.finding import BEHIND, alive
+from rag.sessions.room import left_by
 from rag.sessions.tables import PIECE, ChatSession, Turn
 from rag.store.base import Vector
 from rag.types import Meter, Speaker
@@ -62,11 +63,14 @@ class RecallAgain(TenantRecall):
     def _said_by(self, session: Session, found: Iterable[Known], moment: int) -> list[Indexed]:
         """Whether a turn had its vector by then is not known."""
         found = [*found]
-        last = _last_turns(session, [known.id for known in found], moment)
-        indexed = []
+        ids = [known.id for known in found]
+        last, indexed = _last_turns(session, ids, moment), []
+        chats = {chat.id: chat for chat in session.scalars(select(ChatSession).where(col(ChatSession.id).in_(ids)))}
         for known in found:
+            if known.id not in chats:  # it is being erased
+                continue
             turns = last.get(known.id, 0)
-            archived = min(known.archived_turns, turns)
+            archived = left_by(session, chats[known.id], turns)
             before = max(archived, turns - MAX_TURNS)
             indexed.append(Indexed(known.id, before, turns, max(before, min(known.embedded_turns, turns)), archived))
         return indexed

@@ -56,10 +56,14 @@ def pack(turns: Sequence[Turn]) -> TurnArchive:
 
 def unpack(archive: TurnArchive) -> dict[int, Said]:
     """By the turns' numbers. Raise ContentDamaged."""
-    if archive.checksum != _checksum(archive.first_seq, archive.last_seq, archive.packed):
+    if not is_intact(archive):
         raise _damaged(archive.first_seq, archive.last_seq)
     said = orjson.loads(zlib.decompress(archive.packed))
     return {seq: Said(*one) for seq, one in enumerate(said, archive.first_seq)}
+
+
+def is_intact(archive: TurnArchive) -> bool:
+    return archive.checksum == _checksum(archive.first_seq, archive.last_seq, archive.packed)
 
 
 def restored(session: Session, turns: Iterable[Turn]) -> list[Turn]:

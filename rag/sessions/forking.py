@@ -1,10 +1,11 @@
-"""A session that begins as another one was at some turn. Its turns are copies, those that are compacted too, so either can go
-without the other.
+"""A session that begins as another one was at some turn, with the window of then. Its turns are copies, those that are
+compacted too, so either can go without the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -12,13 +13,16 @@ from sqlmodel import col, select
 
 from config.errors import NotFound
 from config.ids import new_id
-from rag.sessions.archives import restored
+from rag.recall.tables import TurnVector
+from rag.sessions.appending import INSERT, RAW
+from rag.sessions.archives import is_intact, restored
 from rag.sessions.finding import BEHIND, find
 from rag.sessions.parts import SessionParts
+from rag.sessions.room import left_by
 from rag.sessions.tables import OPEN, ChatSession, Turn, TurnArchive
 from rag.types import Speaker
 
-PAGE = 500
+PAGE = 200  # turns in memory at a time: 40 MB of the largest
 ARCHIVES = 20  # some 250 KB, and 10 MB of the largest
 Record = Callable[[Session, ChatSession], None]
 
@@ -28,7 +32,7 @@ def fork(parts: SessionParts, scope: Speaker, session_id: str, turn_id: str | No
     with parts.database.write(scope) as session:
         source = find(session, scope, session_id, parts.clock(), lock=True)
         last = source.turns if turn_id is None else _seq(session, session_id, turn_id)
-        row = _begun(source, last, parts.clock())
+        row = _begun(source, last, _outside(session, source, last), parts.clock())
         parts.add(session, row)
         _copy_archives(session, source, row)
         _copy(session, source, row)
@@ -45,30 +49,42 @@ def _seq(session: Session, session_id: str, turn_id: str) -> int:
     return turn.seq
 
 
-def _begun(source: ChatSession, last: int, now: int) -> ChatSession:
-    """Nothing is spent for it yet, none of its turns has a vector, and its times begin now."""
-    kept = source.model_dump(exclude={"archived_tokens", "embedded_turns", "expires_at", "spent_tokens", "spent_cost"})
+def _outside(session: Session, source: ChatSession, last: int) -> int:
+    """How many turns are outside the window. It begins behind what is damaged, which is copied as it is."""
+    outside = left_by(session, source, last)
+    for page in _archives(session, source.id, outside, last):
+        outside = max([outside, *(archive.last_seq for archive in page if not is_intact(archive))])
+    return outside
+
+
+def _begun(source: ChatSession, last: int, outside: int, now: int) -> ChatSession:
+    """Nothing is spent for it yet, and its times begin now. Turns outside its window need no vectors: nothing asks them."""
+    kept = source.model_dump(exclude={"archived_tokens", "expires_at", "spent_tokens", "spent_cost"})
     row = ChatSession(
         **kept
         | {"id": new_id("ses"), "state": OPEN, "created_at": now, "last_active_at": now}
-        | {"turns": 0, "tokens": 0, "compacted_turns": 0, "archived_turns": min(source.archived_turns, last)}
+        | {"turns": 0, "tokens": 0, "compacted_turns": 0, "archived_turns": outside, "embedded_turns": outside}
         | {"forked_from": source.id, "forked_at_seq": last}
     )
     row.expires_at = row.ends_at()
     return row
 
 
+def _archives(session: Session, session_id: str, after: int, through: int) -> Iterator[Sequence[TurnArchive]]:
+    """Those that end there, in their order, some at a time."""
+    while page := session.scalars(_ARCHIVES, {"of": session_id, "after": after, "through": through}).all():
+        yield page
+        after = page[-1].last_seq
+
+
 def _copy_archives(session: Session, source: ChatSession, row: ChatSession) -> None:
-    """As they are, those that hold no turn behind the last: what is damaged stays so, and stays known as that. Other turns
-    are copied whole. Those that are compacted wait for no vectors, and no trace of the copy was left when they had any.
+    """As they are, those that hold no turn in the window: what is damaged stays so, and stays known as that. Other turns are
+    copied whole. No trace of the copy was left when they had vectors.
     """
-    last, own = row.forked_at_seq or 0, {"session_id": row.id, "packed_at": None}
-    while row.compacted_turns < last:
-        page = session.scalars(_ARCHIVES, {"of": source.id, "after": row.compacted_turns, "through": last}).all()
-        if not page:
-            return
+    own = {"session_id": row.id, "packed_at": None}
+    for page in _archives(session, source.id, 0, row.archived_turns):
         session.execute(sa.insert(TurnArchive), [archive.model_dump() | own for archive in page])
-        row.compacted_turns = row.embedded_turns = page[-1].last_seq
+        row.compacted_turns = page[-1].last_seq
 
 
 def _copy(session: Session, source: ChatSession, row: ChatSession) -> None:
@@ -77,15 +93,34 @@ def _copy(session: Session, source: ChatSession, row: ChatSession) -> None:
         page = session.scalars(_PAGE, {"of": source.id, "after": row.turns, "through": last}).all()
         restored(session, [turn for turn in page if turn.seq > row.compacted_turns])
         copies = [_copied(turn, row.id) for turn in page]
-        session.execute(sa.insert(Turn), [copy.model_dump() for copy in copies])
+        session.execute(INSERT, copies, execution_options=RAW)
+        _copy_vectors(session, source, row, copies)
         row.turns = page[-1].seq
         row.tokens += sum(turn.tokens for turn in page)
         row.archived_tokens += sum(turn.tokens for turn in page if turn.seq <= row.archived_turns)
 
 
-def _copied(turn: Turn, session_id: str) -> Turn:
+def _copied(turn: Turn, session_id: str) -> dict[str, Any]:
     """Without its key: that stood for an appending to the other session."""
-    return Turn(**turn.model_dump() | {"id": new_id("trn"), "session_id": session_id, "idempotency_key": None})
+    return turn.model_dump() | {"id": new_id("trn"), "session_id": session_id, "idempotency_key": None}
+
+
+def _copy_vectors(session: Session, source: ChatSession, row: ChatSession, copies: Sequence[dict[str, Any]]) -> None:
+    """In the window, as far as all turns that say something have theirs. Those behind are embedded as if just said."""
+    first, last = row.embedded_turns + 1, copies[-1]["seq"]
+    if not copies[0]["seq"] <= first <= last:
+        return
+    there = {each.seq: each for each in session.execute(_VECTORS, {"of": source.id, "first": first, "last": last})}
+    found = []
+    for copy in copies[first - copies[0]["seq"] :]:
+        if vector := there.get(copy["seq"]):
+            own = {"turn_id": copy["id"], "tenant_id": row.tenant_id, "session_id": row.id}
+            found.append(own | vector._asdict())
+        elif copy["content"]:
+            break
+        row.embedded_turns = copy["seq"]
+    if found:
+        session.execute(sa.insert(TurnVector), found, execution_options=RAW)
 
 
 _PAGE = BEHIND.limit(PAGE)
@@ -98,4 +133,8 @@ _ARCHIVES = (
     )
     .order_by(col(TurnArchive.last_seq))
     .limit(ARCHIVES)
+)
+_VECTORS = select(col(TurnVector.seq), col(TurnVector.space), col(TurnVector.vector)).where(
+    col(TurnVector.session_id) == sa.bindparam("of"),
+    col(TurnVector.seq).between(sa.bindparam("first", type_=sa.Integer()), sa.bindparam("last", type_=sa.Integer())),
 )

@@ -1,4 +1,5 @@
-"""Keeps a session within the length that it was given: refuses turns, or lets the oldest leave the window.
+"""Keeps a session within the length that it was given: refuses turns, or lets the oldest leave the window. Of a former moment
+it says how far they had left.
 
 The window is what is recalled and packed: the turns behind `archived_turns`. Turns before it stay as they are, to be listed
 and replayed; whoever makes them shorter begins there.
@@ -24,10 +25,27 @@ def make_room(session: Session, chat: ChatSession, newest: Turn) -> None:
         limit = getattr(chat, exceeded)
         raise Conflict(f"The session is full: its `{exceeded}` is {limit}.", field=exceeded, limit=limit)
     while _exceeded(chat):
-        for seq, tokens in session.execute(_OLDEST, {"of": chat.id, "after": chat.archived_turns}).all():
+        page = session.execute(_OLDEST, {"of": chat.id, "after": chat.archived_turns, "before": newest.seq}).all()
+        for seq, tokens in page:
             chat.archived_turns, chat.archived_tokens = seq, chat.archived_tokens + tokens
             if not _exceeded(chat):
                 break
+        if not page:  # the row's counts were not those of its turns: all but the newest have left
+            chat.archived_turns, chat.archived_tokens = newest.seq - 1, chat.tokens - newest.tokens
+
+
+def left_by(session: Session, chat: ChatSession, last: int) -> int:
+    """How many turns had left the window when turn `last` was the newest: by the bounds that the session has now, and none
+    that is in its window now.
+    """
+    before, tokens = last + 1 if chat.archived_turns else 0, 0
+    while page := session.execute(_NEWEST, {"of": chat.id, "before": before}).all():
+        for seq, more in page:
+            tokens += more
+            if seq <= chat.archived_turns and _over(chat, last - seq + 1, tokens):
+                return seq
+        before = page[-1].seq
+    return 0
 
 
 def _exceeded(chat: ChatSession) -> str | None:
@@ -41,9 +59,7 @@ def _over(chat: ChatSession, turns: int, tokens: int) -> str | None:
     return "max_tokens" if chat.max_tokens is not None and tokens > chat.max_tokens else None
 
 
-_OLDEST = (
-    select(col(Turn.seq), col(Turn.tokens))
-    .where(col(Turn.session_id) == sa.bindparam("of"), col(Turn.seq) > sa.bindparam("after"))
-    .order_by(col(Turn.seq))
-    .limit(PAGE)
-)
+_OF, _BEFORE = col(Turn.session_id) == sa.bindparam("of"), col(Turn.seq) < sa.bindparam("before")
+_COUNTED = select(col(Turn.seq), col(Turn.tokens)).where(_OF, _BEFORE).limit(PAGE)
+_OLDEST = _COUNTED.where(col(Turn.seq) > sa.bindparam("after")).order_by(col(Turn.seq))
+_NEWEST = _COUNTED.order_by(col(Turn.seq).desc())

@@ -19,6 +19,7 @@ from tests.support import FakeScope
 from tests.tables import make_tables
 
 A, B = FakeScope("a"), FakeScope("b")
+WINDOW = 20
 TEXT = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=30)
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 DATA = st.dictionaries(TEXT, PLAIN | st.lists(PLAIN, max_size=3) | st.dictionaries(TEXT, PLAIN, max_size=2), max_size=3)
@@ -69,7 +70,7 @@ def _told(
     compactor = SessionCompactor(sessions, pause=lambda _seconds: None)
     told: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name, handle in handles.items():
-        made = handle.create(NewSession("ann", max_turns=20, when_full="archive"))
+        made = handle.create(NewSession("ann", max_turns=WINDOW, when_full="archive"))
         told[name, made.id] = []
     for step, number, which in [*steps, ("append", 2 * PIECE, 0), ("compact", 1, 0)]:
         (name, session_id), handle = [*told][which % len(told)], handles[[*told][which % len(told)][0]]
@@ -89,4 +90,9 @@ def _told(
             assert [shown(turn) for turn in handle.turns(session_id, limit=5000)] == so_far
     for (name, session_id), expected in told.items():
         assert [shown(turn) for turn in handles[name].turns(session_id, limit=5000)] == expected
+        chat, outside = handles[name].get(session_id), max(0, len(expected) - WINDOW)
+        assert (chat.turns, chat.archived_turns) == (len(expected), outside)
+        assert chat.tokens == sum(one["tokens"] for one in expected)
+        assert chat.archived_tokens == sum(one["tokens"] for one in expected[:outside])
+        assert chat.compacted_turns <= outside
     database.close()

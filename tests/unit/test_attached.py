@@ -10,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.clock import system_clock
 from config.database import Database
 from config.errors import Conflict, Forbidden, InvalidInput, NotFound
-from ingestion.conversations import exporting
+from ingestion.conversations import exporting, promotion
 from ingestion.conversations.attached import AttachedDocuments, TenantAttached
 from ingestion.conversations.exporting import Exports
 from ingestion.conversations.promotion import Promotion
+from ingestion.conversations.transcripts import content_of
 from ingestion.conversations.turn_vectors import TurnEmbedding
+from ingestion.erasing.requests import end_sessions
 from ingestion.intake.passages import Passages
 from ingestion.intake.submission import Submission
 from ingestion.jobs.jobs import Jobs
@@ -191,13 +194,13 @@ def test_a_promoted_document_keeps_its_vectors_and_costs_nothing(database: Datab
     session, other = conversation(world), conversation(world, ELM)
     text = "\n\n".join(f"Keeper {number} notes wind and weather of day {number}. " * 30 for number in range(80))
     document, _ = attach(world, session, text)
-    promotion = Promotion(AttachedDocuments(world.documents, world.embedding.space))
+    promoting = Promotion(AttachedDocuments(world.documents, world.embedding.space))
     embedded, entries = runtime.texts, world.all(ASH, LedgerEntry)
     assert embedded > 64, "more than one batch"
     before = {row.text: row.id for row in world.all(ASH, Chunk)}
-    [promoted] = promotion.promote(ash, session, collection="kept")
+    [promoted] = promoting.promote(ash, session, collection="kept")
     for again in (None, [document]):  # nothing is done twice
-        [same] = promotion.promote(ash, session, collection="kept", documents=again)
+        [same] = promoting.promote(ash, session, collection="kept", documents=again)
         assert same.submitted.shown.document.id == promoted.submitted.shown.document.id
     world.run_jobs()
     assert promoted.submitted.job is not None
@@ -212,11 +215,11 @@ def test_a_promoted_document_keeps_its_vectors_and_costs_nothing(database: Datab
     assert (promoted.document_id, promoted.submitted.shown.collection) == (document, "kept")
     assert promoted.submitted.shown.document.external_id == "note"
     with pytest.raises(NotFound):
-        promotion.promote(world.contexts[ELM], session, collection="kept")
+        promoting.promote(world.contexts[ELM], session, collection="kept")
     for wrong in (["doc_none"], [promoted.submitted.shown.document.id]):
         with pytest.raises(NotFound):
-            promotion.promote(ash, session, collection="kept", documents=wrong)
-    assert promotion.promote(world.contexts[ELM], other, collection="kept") == []
+            promoting.promote(ash, session, collection="kept", documents=wrong)
+    assert promoting.promote(world.contexts[ELM], other, collection="kept") == []
     world.close()
 
 
@@ -229,15 +232,15 @@ def test_turns_are_promoted_as_a_document_that_is_cut_at_them_with_the_vectors_o
     said = [f"Buoy {number} drifts near the harbour wall." for number in range(80)] + ["", "  The last word.\n"]
     turns = [NewTurn("user", text, speaker="Ada" if text else None) for text in said]
     Sessions(world.database, system_clock).for_tenant(ash).append(session, turns)
-    promotion = Promotion(AttachedDocuments(world.documents, world.embedding.space))
+    promoting = Promotion(AttachedDocuments(world.documents, world.embedding.space))
     with pytest.raises(InvalidInput):
-        promotion.transcript(world.contexts[ELM], conversation(world, ELM), collection="kept")
+        promoting.transcript(world.contexts[ELM], conversation(world, ELM), collection="kept")
     work = TurnEmbedding(world.database, system_clock, world.embedding, world.ledger, world.registry.context_of_job)
     while work.run_once():
         pass
     embedded, entries = runtime.texts, world.all(ASH, LedgerEntry)
     assert embedded == 81
-    submitted = promotion.transcript(ash, session, collection="kept")
+    submitted = promoting.transcript(ash, session, collection="kept")
     world.run_jobs()
     assert submitted.job is not None
     [job] = [job for job in world.all(ASH, Job) if job.id == submitted.job.id]
@@ -253,13 +256,32 @@ def test_turns_are_promoted_as_a_document_that_is_cut_at_them_with_the_vectors_o
     assert (seventeenth.first_page, seventeenth.headings[0]) == (18, "Ada")
     assert max(passage.first_page or 0 for passage in found) == 82, "a turn without words has its number all the same"
     Sessions(world.database, system_clock).for_tenant(ash).append(session, [NewTurn("user", "Long. " * 2_000)])
-    again = promotion.transcript(ash, session, collection="kept")
+    again = promoting.transcript(ash, session, collection="kept")
     world.run_jobs()
     assert again.shown.document.id == submitted.shown.document.id
     with world.database.read(ash) as sql:
         pages = sql.scalars(select(col(VersionChunk.first_page)).where(col(VersionChunk.version_id) == again.shown.version.id))
         assert [*pages].count(83) > 1, "too long for one chunk"
     world.close()
+
+
+def test_of_a_session_that_ends_while_it_is_read_nothing_is_promoted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ash, mine, theirs = world.contexts[ASH], conversation(world), conversation(world, ELM)
+    for name, session_id in ((ASH, mine), (ELM, theirs)):
+        Sessions(world.database, system_clock).for_tenant(world.contexts[name]).append(session_id, [NewTurn("user", "a word")])
+
+    def read(session: Session, session_id: str) -> bytes:
+        content = content_of(session, session_id)
+        with world.database.system_write() as other:
+            end_sessions(other, ash.tenant_id, col(ChatSession.id) == mine, system_clock())
+        return content
+
+    monkeypatch.setattr(promotion, "content_of", read)
+    promoting = Promotion(AttachedDocuments(world.documents, world.embedding.space))
+    with pytest.raises(NotFound):
+        promoting.transcript(ash, mine, collection="kept")
+    assert world.all(ASH, Job) == []
+    assert promoting.transcript(world.contexts[ELM], theirs, collection="kept").job is not None
 
 
 def test_an_export_has_all_of_a_session_in_lines_and_ends_with_how_much_there_was(

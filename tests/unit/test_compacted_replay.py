@@ -24,6 +24,7 @@ from rag.sessions.tables import PIECE, Turn, TurnArchive
 from rag.store.memory import MemoryStore
 from rag.traces.erasing import DAY_MS, Sweeper
 from rag.traces.old_vectors import INDEXED_MS, OldVectors
+from rag.traces.replayed import Otherwise
 from rag.traces.tables import Trace
 from tenants.context import TenantContext
 from tests.support import FreeMeter
@@ -162,10 +163,24 @@ def test_where_no_trace_is_they_go_soon_and_each_tenants_own_decide(fresh: Stand
     assert (vectors(fresh, ours)[0], vectors(fresh, theirs)[0]) == (PIECE + 1, 1)
     fork = fresh.sessions.for_tenant(elm).fork(theirs).id
     assert fresh.replay(elm, trace).is_empty
-    assert vectors(fresh, fork) == []
+    assert vectors(fresh, fork) == [seq for seq in vectors(fresh, theirs) if seq > PIECE]
     with fresh.world.database.system_read() as session:
         found = select(TurnArchive).where(col(TurnArchive.session_id) == fork)
         assert [archive.packed_at for archive in session.scalars(found)] == [None]
+
+
+def test_as_of_a_time_the_window_is_that_of_then(fresh: Stand) -> None:
+    context = fresh.context(ASH)
+    session_id, moment = spoken(fresh, context, PIECE, window=20), fresh.clock.now
+    asked = {**HYBRID, "strategy": "recall", "newest_turns": 3}
+    then = [fresh.recall(context, RecallQuestion(LAMP), session_id), fresh.converse(context, session_id, **asked)]
+    fresh.say(context, talk(random.Random(4), 2 * PIECE), session_id)
+    fresh.embed_turns()
+    assert compact(fresh) == 2 * PIECE
+    for trace in then:
+        replayed = fresh.replay(context, trace, Otherwise(as_of=moment))
+        assert replayed.is_empty
+        assert [item for item, _ in replayed.conversation.items if item.part in ("recalled", "recent")]
 
 
 def test_an_index_that_began_before_the_window_counts_what_is_packed(fresh: Stand) -> None:

@@ -197,11 +197,12 @@ def test_a_fork_has_what_the_other_had(attic: Attic) -> None:
     handle = attic.talk.sessions.for_tenant(A)
     shown = handle.turns(session_id, limit=500)
     assert attic.compact() == 2 * PIECE
-    for last in (1, PIECE - 1, PIECE, PIECE + 1, TURNS - WINDOW, TURNS):
+    for last in (1, PIECE, PIECE + WINDOW - 1, PIECE + WINDOW, TURNS - WINDOW, TURNS):
         fork = handle.fork(session_id, turn_id=shown[last - 1].id)
         found = handle.turns(fork.id, limit=500)
         assert [_told(turn) for turn in found] == [_told(turn) for turn in shown[:last]]
-        assert attic.chat(fork.id).compacted_turns == min(2 * PIECE, last - last % PIECE)
+        outside = max(0, last - WINDOW)
+        assert attic.chat(fork.id).compacted_turns == min(2 * PIECE, outside - outside % PIECE)
         assert (fork.turns, fork.tokens) == (last, sum(turn.tokens for turn in shown[:last]))
         stored = {turn.seq: turn.data for turn in attic.rows(Turn) if turn.session_id == fork.id}
         assert {seq for seq, data in stored.items() if data is None} == {*range(1, fork.compacted_turns + 1)}

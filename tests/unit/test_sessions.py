@@ -226,7 +226,7 @@ def test_a_fork_begins_with_the_turns_so_far_and_goes_its_own_way(sessions: Sess
     fork = handle.fork(made.id, turn_id=ids[3])
     assert (fork.forked_from, fork.forked_at_seq, fork.turns, fork.subject) == (made.id, 4, 4, "ann")
     assert (fork.title, fork.tags, fork.data, fork.expires_at) == ("T", ["t"], {"m": 1}, clock.now + 60_000)
-    assert (fork.archived_turns, fork.archived_tokens, fork.tokens, fork.spent_tokens) == (2, 2, 4, 0)
+    assert (fork.archived_turns, fork.archived_tokens, fork.tokens, fork.spent_tokens) == (0, 0, 4, 0)
     _say(handle, fork.id, "x")
     _say(handle, made.id, "h")
     assert [content for _, content in _said(handle, fork.id)] == [*"abcdx"]
@@ -270,6 +270,19 @@ def test_a_full_session_refuses_or_lets_the_oldest_turns_leave(sessions: Session
             _say(handle, loose.id, "m", "one turn that does not fit alone")
     shown = handle.get(loose.id)
     assert (shown.turns, shown.archived_turns, shown.archived_tokens) == (12, 8, 8)
+
+
+def test_room_is_made_where_the_counts_are_not_those_of_the_turns(sessions: Sessions, database: Database) -> None:
+    handle = sessions.for_tenant(A)
+    made = handle.create(NewSession("ann", max_tokens=4, when_full="archive"))
+    _say(handle, made.id, *"abc")
+    with database.write(A) as session:
+        session.get_one(ChatSession, made.id).tokens += 100
+    _say(handle, made.id, *"de")
+    shown = handle.get(made.id)
+    assert (shown.turns, shown.archived_turns, shown.tokens - shown.archived_tokens) == (5, 4, 1)
+    _say(handle, made.id, *"fghi")
+    assert handle.get(made.id).archived_turns == 5
 
 
 def test_a_session_spends_no_more_than_its_budget(sessions: Sessions, database: Database) -> None:

@@ -20,7 +20,18 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
 from ingestion.counting import follow
-from ingestion.jobs.rows import MAX_AFTER, OPEN, JobQueue, add_job, emit_document, emit_job, last_epoch, let_go, release_waiting
+from ingestion.jobs.rows import (
+    MAX_AFTER,
+    OPEN,
+    JobQueue,
+    add_job,
+    elements_of,
+    emit_document,
+    emit_job,
+    last_epoch,
+    let_go,
+    release_waiting,
+)
 from ingestion.jobs.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.sessions.tables import ChatSession
@@ -233,8 +244,7 @@ _LOCKED: dict[str, Any] = {"with_for_update": True, "populate_existing": True}
 
 def _beyond(session: Session, labels: Sequence[str]) -> sa.ColumnElement[bool]:
     """Whether the live or the newest version of the job's document has a label other than these."""
-    elements = sa.func.json_each if session.get_bind().dialect.name == "sqlite" else sa.func.json_array_elements_text
-    label = elements(col(DocumentVersion.labels)).table_valued("value", joins_implicitly=True)
+    label = elements_of(session, col(DocumentVersion.labels))
     return (
         select(sa.literal(1))
         .select_from(Document, DocumentVersion, label)

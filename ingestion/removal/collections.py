@@ -34,9 +34,7 @@ class Removal:
             if session.scalar(left.limit(1)) or session.scalar(jobs.where(col(Job.finished_at).is_(None)).limit(1)):
                 raise Conflict("There are documents in the collection, or work on them: delete them and wait.", field="name")
             if session.scalar(_to_fail_for(session, found.id)):
-                detail = (
-                    "A job of another collection is to fail because one of this failed or was cancelled; wait for it."
-                )
+                detail = "A job of another collection is to fail because one of this failed or was cancelled; wait for it."
                 raise Conflict(detail, field="name")
             for job_id in (JobDependency.job_id, JobDependency.needs_id):
                 session.execute(sa.delete(JobDependency).where(col(job_id).in_(jobs)), execution_options=_NO_SYNC)

@@ -165,8 +165,10 @@ class TenantJobs:
         """The document first, as everybody locks them, then the job and its version, each as it is now."""
         job = self._seen(session, job_id)
         document = session.get(Document, job.document_id, **_LOCKED)
-        job = session.get_one(Job, job_id, **_LOCKED)
-        return job, document, session.get(DocumentVersion, job.version_id or "", **_LOCKED)
+        held = session.get(Job, job_id, **_LOCKED)
+        if held is None:  # it went with its collection, while its document was waited for
+            raise NotFound("There is no such job.")
+        return held, document, session.get(DocumentVersion, job.version_id or "", **_LOCKED)
 
     def _seen(self, session: Session, job_id: str) -> Job:
         job = session.scalars(visible(session, self._context).where(col(Job.id) == job_id)).first()

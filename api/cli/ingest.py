@@ -76,7 +76,7 @@ def ingest(
         with _known(settings, tenant, collection) as known:
             told = print_json if as_json else None
             uploads = Uploads(client, collection=collection, parallel=parallel, quiet=as_json, known=known, told=told)
-            folders = Folders(client, uploads, known, paths, rules, delete=delete)
+            folders = Folders(client, uploads, known, paths, rules, collection, delete=delete)
             _run(folders, urls, afresh=afresh, watch=watch)
     _sum_up(uploads.summary, as_json=as_json)
 
@@ -106,6 +106,7 @@ class Folders:
     known: Known
     paths: Sequence[Path]
     rules: Rules
+    collection: str
     delete: bool
 
     def bring(self, urls: Sequence[str], *, afresh: bool) -> dict[Path, tuple[int, int]]:
@@ -136,12 +137,13 @@ class Folders:
         return now
 
     def _listed(self) -> dict[str, int]:
-        """Documents that the service has; none if the key may not ask, and then every file is sent."""
+        """Documents that the service has there; none if the key may not ask, and then every file is sent."""
         if self.known.is_empty():
             return {}
         try:
-            return {one.id: one.version for one in self.client.documents.list() if one.state == "live"}
-        except PermissionDeniedError:
+            documents = self.client.documents.list(collection=self.collection)
+            return {one.id: one.version for one in documents if one.state == "live"}
+        except (NotFoundError, PermissionDeniedError):
             return {}
 
     def _clean(self, unread: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from sqlmodel.sql.expression import Select
 
 from config.clock import Clock
 from config.database import Database
-from config.errors import InvalidInput, NotFound
+from config.errors import Forbidden, InvalidInput, NotFound
 from config.profiles import PRIORITIES
 from ingestion.blobs import BlobStore
 from ingestion.counting import follow
@@ -121,7 +121,7 @@ class TenantCatalogue:
     def delete(self, document_id: str, *, expected: Precondition = ANYTHING, after: After = AT_ONCE) -> Job:
         """Gone from every answer when this returns, unless the job waits for others; vectors, texts and rows follow with it.
 
-        Raise NotFound (also for a job), VersionConflict.
+        Raise NotFound (also for a job), Forbidden, VersionConflict.
         """
         with self._parts.database.write(self._context) as session:
             require_seen(session, self._context, after.ids)
@@ -129,6 +129,8 @@ class TenantCatalogue:
             document = session.get(Document, shown.document.id, with_for_update=True, populate_existing=True)
             if document is None or document.deleted_at is not None:  # by another who was waited for
                 raise NotFound("There is no such document.")
+            if not self._visible(session, document):
+                raise Forbidden("The document's newest version has labels that the key does not hold.", field="document_id")
             expected.require(document)
             # Before what is to be embedded: what was promised gone is gone soon, however long the queue is.
             first, clock = PRIORITIES["high"], self._parts.clock
@@ -138,7 +140,9 @@ class TenantCatalogue:
             return job
 
     def _visible(self, session: Session, document: Document) -> bool:
-        """Whether its live and its newest version are: replacing it would hide the one and compete with the other."""
+        """Whether its live and its newest version are: what replaces or deletes it does so to both."""
+        if self._context.labels is None:
+            return True
         versions = select(DocumentVersion).where(
             col(DocumentVersion.document_id) == document.id,
             col(DocumentVersion.number).in_((document.live_number, document.last_number)),

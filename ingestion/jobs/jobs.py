@@ -20,7 +20,18 @@ from config.clock import Clock
 from config.database import Database
 from config.errors import InvalidInput, NotFound, QuotaExceeded, Unavailable
 from ingestion.counting import follow
-from ingestion.jobs.rows import MAX_AFTER, OPEN, JobQueue, add_job, emit_document, emit_job, last_epoch, let_go, release_waiting
+from ingestion.jobs.rows import (
+    MAX_AFTER,
+    OPEN,
+    JobQueue,
+    add_job,
+    elements_of,
+    emit_document,
+    emit_job,
+    last_epoch,
+    let_go,
+    release_waiting,
+)
 from ingestion.jobs.tables import Job
 from rag.corpus import Collection, Document, DocumentVersion
 from rag.sessions.tables import ChatSession
@@ -154,8 +165,10 @@ class TenantJobs:
         """The document first, as everybody locks them, then the job and its version, each as it is now."""
         job = self._seen(session, job_id)
         document = session.get(Document, job.document_id, **_LOCKED)
-        job = session.get_one(Job, job_id, **_LOCKED)
-        return job, document, session.get(DocumentVersion, job.version_id or "", **_LOCKED)
+        held = session.get(Job, job_id, **_LOCKED)
+        if held is None:  # it went with its collection, while its document was waited for
+            raise NotFound("There is no such job.")
+        return held, document, session.get(DocumentVersion, job.version_id or "", **_LOCKED)
 
     def _seen(self, session: Session, job_id: str) -> Job:
         job = session.scalars(visible(session, self._context).where(col(Job.id) == job_id)).first()
@@ -233,8 +246,7 @@ _LOCKED: dict[str, Any] = {"with_for_update": True, "populate_existing": True}
 
 def _beyond(session: Session, labels: Sequence[str]) -> sa.ColumnElement[bool]:
     """Whether the live or the newest version of the job's document has a label other than these."""
-    elements = sa.func.json_each if session.get_bind().dialect.name == "sqlite" else sa.func.json_array_elements_text
-    label = elements(col(DocumentVersion.labels)).table_valued("value", joins_implicitly=True)
+    label = elements_of(session, col(DocumentVersion.labels))
     return (
         select(sa.literal(1))
         .select_from(Document, DocumentVersion, label)

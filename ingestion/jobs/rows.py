@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -176,6 +176,12 @@ def unmet(session: Session, job: Job) -> str | None:
         return None
     lost = select(col(Job.id)).where(col(Job.id).in_(job.after), col(Job.state) != "succeeded")
     return session.scalars(lost.order_by(col(Job.id)).limit(1)).first()
+
+
+def elements_of(session: Session, texts: Any) -> sa.TableValuedAlias:
+    """A row for each text in a column that is a list of them; its only column is `value`."""
+    elements = sa.func.json_each if session.get_bind().dialect.name == "sqlite" else sa.func.json_array_elements_text
+    return elements(texts).table_valued("value", joins_implicitly=True)
 
 
 def emit_job(session: Session, clock: Clock, verb: str, job: Job, **more: object) -> None:

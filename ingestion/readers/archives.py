@@ -59,9 +59,11 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def xml_of(content: bytes) -> etree._Element:
-    """Without entities, document types and network, and with libxml2's bounds on depth and size."""
+    """Without entities, document types, comments and network, and with libxml2's bounds on depth and size."""
     _refuse_dtd(content)
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+    )
     try:
         return etree.fromstring(content, parser)
     except etree.XMLSyntaxError as error:

@@ -58,7 +58,7 @@ class _Converter(MarkdownConverter):
         if parent is None or parent.name != "ol":
             return str(super().convert_li(el, text, parent_tags))  # type: ignore[misc]  # not in its stubs
         first = str(parent.get("start"))
-        number = (int(first) if first.isnumeric() else 1) + self._items[id(parent)]
+        number = (int(first) if first.isdecimal() and len(first) < 10 else 1) + self._items[id(parent)]
         self._items[id(parent)] += 1
         lines = text.strip().split("\n")
         mark = f"{number}. "

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from lxml.etree import _Element as Element
 
-from ingestion.readers.archives import open_office, read_member, xml_of
+from ingestion.readers.archives import open_archive, read_member, xml_of
 from ingestion.readers.base import CannotRead, Draft, Parsed, unmarked
 from ingestion.readers.tables import markdown_table
 
@@ -26,7 +26,7 @@ _WHITE = re.compile(r"[ \t\r\n]+")
 
 
 def read_odt(content: bytes, max_chars: int) -> Parsed:
-    archive = open_office(content)
+    archive = open_archive(content)
     names = archive.namelist()
     if "META-INF/manifest.xml" in names and b"encryption-data" in read_member(archive, "META-INF/manifest.xml"):
         raise CannotRead("The document is encrypted; remove its password and send it again.")

@@ -19,7 +19,7 @@ _CONTENT = frozenset({"h1", "h2", "h3", "h4", "h5", "h6", "p", "li", "table", "p
 _MAIN = frozenset({"h1", "main", "article"})
 _UNSEEN = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
-    r"|(?:font-size|opacity)\s*:\s*0*\.?0+(?:px|pt|r?em|%)?\s*(?:;|!|$))",
+    r"|(?:font-size|opacity)\s*:\s*(?:0+(?:\.0*)?|\.0+)(?:px|pt|r?em|%)?\s*(?:;|!|$))",
     re.IGNORECASE,
 )
 _CONSENT = re.compile(

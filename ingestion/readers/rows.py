@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from ingestion.readers.base import CannotRead
 
 MAX_COLUMNS = 2_000
-_NUMBER = re.compile(r"[+-]?[\d.,:/ \-]*\d[\d.,:/ \-]*[%€$£]?")
+_NUMBER = re.compile(r"[+-]?[.,:/ \-]*\d[\d.,:/ \-]*[%€$£]?")
 
 
 def lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """The headers stand first, alone. Empty cells and rows are left out. Raise CannotRead for more columns than a table has."""
+    """The headers stand first, alone. Empty cells and rows are left out. Raise CannotRead for more columns than a table has;
+    programs write empty cells up to the last column that they know."""
     filled = (row for row in (_clean(row) for row in rows) if any(row))
     first = next(filled, None)
     if first is None:
@@ -24,9 +25,10 @@ def lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _clean(row: Sequence[str]) -> list[str]:
-    if len(row) > MAX_COLUMNS:
-        raise CannotRead(f"The table has {len(row)} columns, at most {MAX_COLUMNS} are read.")
-    return [" ".join(text.split()) for text in row]
+    last = next((place for place in range(len(row), MAX_COLUMNS, -1) if row[place - 1].strip()), 0)
+    if last:
+        raise CannotRead(f"The table has {last} columns, at most {MAX_COLUMNS} are read.")
+    return [" ".join(text.split()) for text in row[:MAX_COLUMNS]]
 
 
 def _are_headers(row: Sequence[str]) -> bool:

@@ -110,6 +110,8 @@ class _Cells:
             self._values.append(text)
             return
         if column > MAX_COLUMNS:
+            if not text:
+                return
             raise CannotRead(f"The table has {column} columns, at most {MAX_COLUMNS} are read.")
         self._values += [""] * missing
         self._values[column - 1 : column] = [text]

@@ -9,7 +9,7 @@ from ingestion.readers.base import CannotRead, Draft, Parsed
 from ingestion.readers.text import decode
 
 _CUE = re.compile(r"[ \t]*(?:(\d{1,3}):)?(\d{1,2}):(\d{2})[.,]\d{1,3}[ \t]*-->")
-_SPEAKER = re.compile(r"<v(?:\.[^\s>]*)?[ \t]+([^>]{1,200})>")
+_SPEAKER = re.compile(r"<v(?:\.[^\s>]{0,200})?[ \t]{1,20}([^>]{1,200})>")
 _TAG = re.compile(r"</?[A-Za-z0-9:][^<>]{0,200}>|\{\\[^{}]{0,200}\}")
 
 

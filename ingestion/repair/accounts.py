@@ -54,8 +54,8 @@ def _disagreeing() -> SelectOfScalar[str]:
 
 def _set_live(parts: Parts, context: TenantContext, document_id: str) -> bool:
     with parts.database.write(context) as session:
-        document = session.get_one(Document, document_id, with_for_update=True)
-        if session.scalars(_disagreeing().where(col(Document.id) == document_id)).first() is None:
+        document = session.get(Document, document_id, with_for_update=True)
+        if document is None or session.scalars(_disagreeing().where(col(Document.id) == document_id)).first() is None:
             return False
         versions = session.scalars(
             select(DocumentVersion)

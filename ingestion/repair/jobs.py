@@ -141,8 +141,8 @@ def _give_job(parts: Parts, context: TenantContext, still: SelectOfScalar[str]) 
             return False
         version = session.get(DocumentVersion, found)
         document_id = found if version is None else version.document_id
-        document = session.get_one(Document, document_id, with_for_update=True)
-        if session.scalars(still).first() is None:  # somebody did the same, and the row was waited for
+        document = session.get(Document, document_id, with_for_update=True)
+        if document is None or session.scalars(still).first() is None:  # somebody did the same, and the row was waited for
             return False
         kind, epoch = ("delete", 0) if version is None else ("ingest", last_epoch(session, version))
         add_job(session, parts.clock, parts.queue, kind, document, version, epoch=epoch)
@@ -167,8 +167,10 @@ def _remains(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Fin
             if not being_collected(parts, context, document_id):
                 if repair:
                     with parts.database.read(context) as session:
-                        collection_id = session.get_one(Document, document_id).collection_id
-                    parts.collector.collect(context, collection_id, document_id, None)
+                        document = session.get(Document, document_id)
+                    if document is None:  # deleted since it was listed, and its job took everything
+                        continue
+                    parts.collector.collect(context, document.collection_id, document_id, None)
                 yield Finding("remains", context.tenant_id, repair, subject=document_id)
 
 

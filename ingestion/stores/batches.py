@@ -97,8 +97,7 @@ class TenantBatches:
         """End what has not ended. A batch that has ended stays as it is."""
         require_whole(self._context)
         with self._parts.database.write(self._context) as session:
-            store, row = self._found(session, store_id, batch_id)
-            session.refresh(row, with_for_update=True)
+            store, row = self._found(session, store_id, batch_id, lock=True)
             if self._shown(session, store, row).counts.get("in_progress"):
                 row.cancelled_at = self._parts.clock()
                 session.add(row)
@@ -126,10 +125,11 @@ class TenantBatches:
             with suppress(NotFound, InvalidInput):
                 jobs.cancel(job_id)
 
-    def _found(self, session: Session, store_id: str, batch_id: str) -> tuple[VectorStore, FileBatch]:
+    def _found(self, session: Session, store_id: str, batch_id: str, *, lock: bool = False) -> tuple[VectorStore, FileBatch]:
         store = store_row(session, self._context, store_id, self._parts.clock(), active=False)
         mine = (col(FileBatch.id) == batch_id, col(FileBatch.collection_id) == store.collection_id)
-        row = session.scalars(select(FileBatch).where(*mine)).first()
+        statement = select(FileBatch).where(*mine)
+        row = session.scalars(statement.with_for_update() if lock else statement).first()
         if row is None:
             raise NotFound("There is no such file batch.", field="batch_id")
         return store, row

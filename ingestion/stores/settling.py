@@ -154,15 +154,25 @@ class Settling:
 
     def _end(self, context: TenantContext, store: VectorStore, *, gone: bool) -> None:
         """It has no documents any more, but perhaps rows of them, which their jobs take away."""
-        if gone:
-            with suppress(Conflict, NotFound):
+        with suppress(Conflict, NotFound):
+            if gone:
                 self._parts.removal.remove(context, store.id)
-            return
+            else:
+                self._clear(context, store)
+
+    def _clear(self, context: TenantContext, store: VectorStore) -> None:
+        """Raise Conflict if it has a document after all: whoever brings one marks its file in the same transaction, and so has
+        done it before the files go, or cannot any more."""
         with self._parts.database.write(context) as session:
+            row = session.get(VectorStore, store.id, with_for_update=True)
             for table in (StoreFile, FileBatch):
                 mine = col(table.collection_id) == store.collection_id
                 session.execute(sa.delete(table).where(mine), execution_options=_NO_SYNC)
-            row = session.get(VectorStore, store.id, with_for_update=True)
+            left = select(col(Document.id)).where(
+                col(Document.collection_id) == store.collection_id, col(Document.deleted_at).is_(None)
+            )
+            if session.scalar(left.limit(1)) is not None:
+                raise Conflict("A file was brought meanwhile.")
             if row is not None:
                 row.cleared_at = self._parts.clock()
                 session.add(row)

@@ -37,6 +37,12 @@ from rag.types import Scope
 
 PAGE = 1_000
 SHARED = "shared"  # the shard key of all collections that have none of their own
+#: Fields of points that the server narrows searches by.
+_INDEXES: dict[str, models.KeywordIndexParams | models.PayloadSchemaType] = {
+    "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
+    **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
+    **{f"number_{slot}": models.PayloadSchemaType.FLOAT for slot in range(NUMBER_SLOTS)},
+}
 
 
 class QdrantStore:
@@ -57,25 +63,23 @@ class QdrantStore:
         return QdrantVectors(self._client, scope.tenant_id, space, shard_keys=self.shard_keys)
 
     def _create(self, space: Space) -> None:
-        if self._client.collection_exists(space.id):
-            return
-        self._client.create_collection(
-            space.id,
-            vectors_config={DENSE: models.VectorParams(size=space.dimensions, distance=models.Distance.DOT)},
-            sparse_vectors_config={SPARSE: models.SparseVectorParams()},
-            hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
-            sharding_method=models.ShardingMethod.CUSTOM if self.shard_keys else None,
-        )
-        if self.shard_keys:
+        """Whatever of it is not there: somebody may have died between two of these calls."""
+        if not self._client.collection_exists(space.id):
+            self._client.create_collection(
+                space.id,
+                vectors_config={DENSE: models.VectorParams(size=space.dimensions, distance=models.Distance.DOT)},
+                sparse_vectors_config={SPARSE: models.SparseVectorParams()},
+                hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
+                sharding_method=models.ShardingMethod.CUSTOM if self.shard_keys else None,
+            )
+        if self.shard_keys and SHARED not in _keys(self._client, space):
             self._client.create_shard_key(space.id, SHARED)
         if not self._indexes:
             return
-        tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
-        self._client.create_payload_index(space.id, "tenant", tenant)
-        for name in KEYWORD_FIELDS:
-            self._client.create_payload_index(space.id, name, models.PayloadSchemaType.KEYWORD)
-        for slot in range(NUMBER_SLOTS):
-            self._client.create_payload_index(space.id, f"number_{slot}", models.PayloadSchemaType.FLOAT)
+        there = self._client.get_collection(space.id).payload_schema
+        for name, kind in _INDEXES.items():
+            if name not in there:
+                self._client.create_payload_index(space.id, name, kind)
 
     def tenants(self, space: Space, after: str | None, limit: int) -> list[str]:
         base.check_page(limit)

@@ -17,13 +17,32 @@ import pytest
 
 from config.errors import EngineUnavailable
 from rag.store.base import Dedicated, InvalidPoint, Point, Search, Space
-from rag.store.conditions import AnyOf
+from rag.store.conditions import KEYWORD_FIELDS, NUMBER_SLOTS, AnyOf
 from rag.store.qdrant import QdrantStore
 from tests.support import FakeScope
 
 SPACE = Space("sp_wire", 2)
 X = np.array([1, 0], np.float32)
 POINT = Point("6c7a4f2e-8a53-5d0b-9a5e-4d2f3f1c9b10", "col", "doc", X, labels=("board",))
+
+
+HNSW = {"m": 0, "ef_construct": 100, "full_scan_threshold": 10_000}
+OPTIMIZER = {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1_000, "default_segment_number": 0, "flush_interval_sec": 5}
+CONFIG = {"params": {}, "hnsw_config": HNSW, "optimizer_config": OPTIMIZER}
+
+
+def described(*indexed: str) -> dict[str, Any]:
+    """A collection with indexes of these fields."""
+    schema = {name: {"data_type": "keyword", "points": 0} for name in indexed}
+    return {"status": "green", "optimizer_status": "ok", "segments_count": 1, "config": CONFIG, "payload_schema": schema}
+
+
+#: A space that was made whole; by the end of "METHOD path".
+MADE = {
+    "GET /exists": {"exists": True},
+    "GET /collections/sp_wire": described("tenant", *KEYWORD_FIELDS, *(f"number_{slot}" for slot in range(NUMBER_SLOTS))),
+    "GET /shards": {"shard_keys": [{"key": "shared"}]},
+}
 
 
 class Stub(ThreadingHTTPServer):
@@ -42,8 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.requests.append((self.command, self.path, json.loads(body) if body else None))
         called = f"{self.command} {self.path.partition('?')[0]}"
-        known = [value for end, value in self.server.results.items() if _ends(called, end)]
-        result = {"exists": True} if called.endswith("/exists") else known[0] if known else self.server.result
+        known = [value for end, value in (MADE | self.server.results).items() if _ends(called, end)]
+        result = known[0] if known else self.server.result
         answer = json.dumps({"result": result, "status": "ok", "time": 0}).encode()
         self.send_response(self.server.status)
         self.send_header("content-type", "application/json")
@@ -199,7 +218,7 @@ def _shards(state: str, *transfers: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_promotion_makes_a_key_replicates_and_only_then_deletes(keyed: QdrantStore, stub: Stub) -> None:
     handle = keyed.for_tenant(FakeScope("ten_a"), SPACE)
-    stub.results = {"/shards": {"shard_keys": [{"key": "shared"}]}, "GET /cluster": _shards("Partial")}
+    stub.results = {"GET /shards": {"shard_keys": [{"key": "shared"}]}, "GET /cluster": _shards("Partial")}
     assert not handle.place("col", "dedicated")
     made, replicated = [body for method, path, body in stub.requests if (method, path[-8:]) == ("POST", "/cluster")]
     assert made == {"create_sharding_key": {"shard_key": "ten_a/col", "initial_state": "Partial"}}
@@ -207,7 +226,7 @@ def test_a_promotion_makes_a_key_replicates_and_only_then_deletes(keyed: QdrantS
     assert (move["from_shard_key"], move["to_shard_key"]) == ("shared", "ten_a/col")
     assert [condition["key"] for condition in move["filter"]["must"]] == ["tenant", "collection"]
 
-    stub.results["/shards"] = {"shard_keys": [{"key": "shared"}, {"key": "ten_a/col"}]}
+    stub.results["GET /shards"] = {"shard_keys": [{"key": "shared"}, {"key": "ten_a/col"}]}
     moving = {"shard_id": 1, "from": 1, "to": 1, "sync": True}
     stub.results["GET /cluster"] = _shards("Partial", moving)
     stub.requests.clear()
@@ -225,7 +244,7 @@ def test_a_promotion_makes_a_key_replicates_and_only_then_deletes(keyed: QdrantS
 
 def test_a_promotion_that_was_cut_off_is_begun_again_and_deletes_nothing(keyed: QdrantStore, stub: Stub) -> None:
     handle = keyed.for_tenant(FakeScope("ten_a"), SPACE)
-    stub.results = {"/shards": {"shard_keys": [{"key": "ten_a/col"}]}, "GET /cluster": _shards("Partial")}
+    stub.results = {"GET /shards": {"shard_keys": [{"key": "ten_a/col"}]}, "GET /cluster": _shards("Partial")}
     stub.requests.clear()
     assert not handle.place("col", "dedicated")
     assert [*stub.requests[-1][2]] == ["replicate_points"]
@@ -238,14 +257,14 @@ def test_what_a_qdrant_server_cannot_do_is_refused(store: QdrantStore, keyed: Qd
     with pytest.raises(InvalidPoint, match="without shard keys"):
         plain.place("col", "dedicated")
     assert store.dedicated(SPACE) == store.crowded(SPACE, 1) == []
-    stub.results = {"/shards": {"shard_keys": [{"key": "ten_a/col"}]}}
+    stub.results = {"GET /shards": {"shard_keys": [{"key": "shared"}, {"key": "ten_a/col"}]}}
     with pytest.raises(InvalidPoint, match="back"):
         keyed.for_tenant(FakeScope("ten_a"), SPACE).place("col", "shared")
 
 
 def test_dedicated_collections_are_the_shard_keys_and_crowded_ones_the_shared_key_s(keyed: QdrantStore, stub: Stub) -> None:
     stub.results = {
-        "/shards": {"shard_keys": [{"key": "shared"}, {"key": "ten_a/col"}]},
+        "GET /shards": {"shard_keys": [{"key": "shared"}, {"key": "ten_a/col"}]},
         "/count": {"count": 7},
         "/facet": {"hits": [{"value": "big", "count": 90}, {"value": "small", "count": 9}]},
     }
@@ -253,3 +272,19 @@ def test_dedicated_collections_are_the_shard_keys_and_crowded_ones_the_shared_ke
     assert stub.requests[-1][2]["shard_key"] == "ten_a/col"
     assert keyed.crowded(SPACE, 50) == ["big"]
     assert stub.requests[-1][2]["shard_key"] == "shared"
+
+
+def test_what_a_death_left_out_of_a_space_is_made_by_whoever_comes_next(keyed: QdrantStore, stub: Stub) -> None:
+    def changes() -> list[Any]:
+        return [body.get("shard_key", body.get("field_name")) for method, _, body in stub.requests if method == "PUT"]
+
+    keyed.for_tenant(FakeScope("ten_b"), Space("sp_wire", 2))
+    assert changes() == []
+    half = QdrantStore(keyed._client, shard_keys=True)
+    stub.results = {"GET /shards": {"shard_keys": []}, "GET /collections/sp_wire": described("tenant", *KEYWORD_FIELDS)}
+    stub.results["PUT /index"] = {"operation_id": 1, "status": "completed"}
+    half.for_tenant(FakeScope("ten_a"), SPACE)
+    assert changes() == ["shared", *(f"number_{slot}" for slot in range(NUMBER_SLOTS))]
+    stub.requests.clear()
+    half.for_tenant(FakeScope("ten_b"), SPACE)
+    assert stub.requests == []

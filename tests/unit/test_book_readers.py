@@ -29,6 +29,19 @@ def test_an_encrypted_open_document_is_refused() -> None:
         _read(repacked(open_document(), manifest), ODT)
 
 
+def test_an_open_document_of_an_old_program_is_read() -> None:
+    """OpenOffice 2 declared a type in the list of parts, which nobody parses here."""
+    manifest = b'<!DOCTYPE manifest:manifest PUBLIC "-//OpenOffice.org//DTD Manifest 1.0//EN" "Manifest.dtd"><m/>'
+    assert _read(repacked(open_document(), {"META-INF/manifest.xml": manifest}), ODT).title == "House rules"
+    declared = {"content.xml": b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'}
+    with pytest.raises(CannotRead, match="document type"):
+        _read(repacked(open_document(), declared), ODT)
+
+
+def test_comments_of_an_open_document_are_no_text() -> None:
+    assert _read(open_document("<text:p>seen<!-- not seen --><?not seen?> too</text:p>"), ODT).text == "seen too"
+
+
 def test_an_open_document_without_text_is_refused() -> None:
     with pytest.raises(CannotRead, match="no text"):
         _read(open_document("<text:p> </text:p>"), ODT)

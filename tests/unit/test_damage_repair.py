@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config.database import Database
+from ingestion.repair import accounts, jobs
 from ingestion.repair.report import Report
+from rag.corpus import Document
 from rag.store.memory import MemoryStore
 from tests.world import DAMAGES, Damage, World
 
@@ -49,3 +52,27 @@ def test_damage_is_found_and_mended_and_the_other_tenant_is_untouched(world: Wor
     assert world.rows(other) == others
     assert world.vectors(other).page(None, 100) == points
     world.check_invariants()
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "step"), [("remains", jobs, "being_collected"), ("live_version", accounts, "_set_live")]
+)
+def test_what_is_deleted_while_it_is_mended_ends_no_repair(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str, module: Any, step: str
+) -> None:
+    damage = next(damage for damage in DAMAGES if damage.kinds == {kind})
+    others, taken = world.rows("elm"), getattr(module, step)
+    damage.do(world, "ash")
+
+    def meanwhile(*arguments: Any) -> Any:
+        document_id = arguments[2]
+        world.of("ash").delete(document_id)
+        world.run_jobs()
+        assert document_id not in {document.id for document in world.all("ash", Document)}
+        return taken(*arguments)
+
+    with monkeypatch.context() as late:
+        late.setattr(module, step, meanwhile)
+        world.reconciler.check(repair=True)
+    assert world.reconciler.check(repair=True).whole
+    assert world.rows("elm") == others

@@ -13,13 +13,14 @@ import pytest
 
 from config.clock import system_clock
 from config.database import Database
-from config.errors import InvalidInput, NotFound
+from config.errors import Conflict, InvalidInput, NotFound
 from ingestion.intake.submission import Submission
 from ingestion.jobs.jobs import Jobs, TenantJobs
 from ingestion.jobs.rows import After
 from ingestion.jobs.tables import ANY_END, Job, JobDependency
 from ingestion.queue.durable import DurableQueue
 from ingestion.queue.workflow import process
+from ingestion.removal.collections import Removal
 from rag.corpus import Document, DocumentVersion
 from rag.store.memory import MemoryStore
 from tests.world import TENANTS, World
@@ -64,9 +65,9 @@ def _run_one(world: World, job: Job) -> None:
     world.queue.waiting.extendleft(others)
 
 
-def _broken(world: World, key: str, *after: Job) -> Job:
+def _broken(world: World, key: str, *after: Job, **fields: Any) -> Job:
     """A job that fails when it is run: nothing can be read of its document."""
-    job = _bring(world, key, *after)
+    job = _bring(world, key, *after, **fields)
     _break(world, job)
     return job
 
@@ -129,6 +130,28 @@ def test_after_one_that_did_not_succeed_a_job_fails_unless_any_end_will_do(world
         assert (again.after, again.held) == ([], False)
         world.run_jobs()
         assert _state(world, again) == [("succeeded", False)]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_collection_stays_while_a_job_elsewhere_is_to_fail_for_one_of_its(world: World, waits: bool) -> None:
+    """Whether that waits for others too, or for a worker alone."""
+    for name in TENANTS:
+        world.documents.collections.for_tenant(world.contexts[name]).create("brief")
+    removal = Removal(world.database, world.documents.collections)
+    good, lost = _bring(world, "good", collection="brief"), _broken(world, "lost", collection="brief")
+    others = [_bring(world, "other")] if waits else []
+    after_good, after_lost = _bring(world, "content", good, *others), _bring(world, "sad", lost, *others)
+    _bring(world, "whatever", lost, *others, policy=ANY_END)
+    for job in (good, lost):
+        _run_one(world, job)
+        _run_one(world, world.of(MINE).delete(job.document_id))
+    with pytest.raises(Conflict, match="another collection"):
+        removal.remove(world.contexts[MINE], "brief")
+    removal.remove(world.contexts[OTHERS], "brief")
+    world.run_jobs()
+    found = [_jobs(world).get(job.id) for job in (after_good, after_lost)]
+    assert [(job.state, job.error_code) for job in found] == [("succeeded", None), ("failed", "dependency_failed")]
+    removal.remove(world.contexts[MINE], "brief")
 
 
 def test_a_foreign_job_is_a_missing_one_and_so_is_one_that_the_key_must_not_see(world: World) -> None:

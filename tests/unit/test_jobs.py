@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from sqlmodel import col, select
 
 from config.database import Database
@@ -121,6 +123,24 @@ def test_a_foreign_job_is_missing(room: Room, call: str) -> None:
     assert room.of(B).row(job) is None
     assert room.version(job).state == "queued"
     assert room.queue.waiting == type(room.queue.waiting)()
+
+
+@pytest.mark.parametrize("call", ["cancel", "retry"])
+def test_a_job_that_goes_with_its_collection_while_its_document_is_waited_for_is_missing(
+    room: Room, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, others, seen = room.job(state="failed"), room.job(B, "failed"), TenantJobs._seen
+
+    def meanwhile(self: TenantJobs, session: Session, job_id: str) -> Job:
+        found = seen(self, session, job_id)
+        session.execute(sa.delete(Job).where(col(Job.id) == job_id))
+        return found
+
+    monkeypatch.setattr(TenantJobs, "_seen", meanwhile)
+    with pytest.raises(NotFound):
+        getattr(room.of(A), call)(mine)
+    monkeypatch.undo()
+    assert room.of(B).get(others).state == "failed"
 
 
 @pytest.mark.parametrize("call", CALLS)

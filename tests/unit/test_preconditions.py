@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +34,10 @@ def world(database: Database, tmp_path: Path) -> Iterator[World]:
     world.close()
 
 
-def _put(world: World, text: str, expected: Precondition, name: str = MINE, external_id: str = "one") -> Shown:
-    submission = Submission(text.encode(), external_id=external_id, media_type="text/plain")
+def _put(
+    world: World, text: str, expected: Precondition, name: str = MINE, external_id: str = "one", labels: Sequence[str] = ()
+) -> Shown:
+    submission = Submission(text.encode(), external_id=external_id, media_type="text/plain", labels=labels)
     return world.of(name).submit(submission, expected=expected).shown
 
 
@@ -118,6 +120,20 @@ def test_of_a_hidden_document_no_version_is_told(world: World) -> None:
     for expected in (Precondition.parse('"a"', None), Precondition.parse(None, "*")):
         with pytest.raises(Forbidden):
             outsider.submit(Submission(b"mine", external_id="red", media_type="text/plain"), expected=expected)
+
+
+def test_who_must_not_see_the_newest_version_deletes_neither(world: World) -> None:
+    [document] = world.all(MINE, Document)
+    outsider = world.documents.for_tenant(replace(world.contexts[MINE], labels=frozenset()))
+    _put(world, "newer", ANYTHING, labels=["red"])
+    for expected in (ANYTHING, Precondition.parse('"a"', None)):
+        with pytest.raises(Forbidden):
+            outsider.delete(document.id, expected=expected)
+    assert outsider.get(document.id).version.number == 1
+    with pytest.raises(NotFound):
+        world.of(OTHERS).delete(document.id)
+    world.of(MINE).delete(document.id)
+    assert world.all(MINE, Document)[0].deleted_at is not None
 
 
 def test_a_delete_takes_a_tag(world: World) -> None:

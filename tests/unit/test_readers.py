@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingestion.media import HTML, MARKDOWN, PDF, TEXT
+from ingestion.media import CSV, HTML, MARKDOWN, PDF, TEXT, VTT
 from ingestion.readers.base import CannotRead, Parsed
 from ingestion.readers.registry import read
 from tests.support import cpu_seconds
@@ -103,6 +103,18 @@ def test_a_page_is_read_in_linear_time(part: str) -> None:
         assert _read(page).text.count("x") == count
         seconds.append(cpu_seconds(lambda page=page: _read(page)))  # type: ignore[misc]
     assert seconds[1] < 9 * seconds[0] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (f"{'1' * 20_000}x,b\n1,2\n", CSV),
+        (f"00:01.000 --> 00:02.000\n{'<v.' * 20_000}\n", VTT),
+        (f'<p style="opacity:{"0" * 20_000}x">x', HTML),
+    ],
+)
+def test_what_begins_like_a_mark_is_looked_at_once(content: str, kind: str) -> None:
+    assert cpu_seconds(lambda: read(content.encode(), kind, max_chars=100_000)) < 0.3
 
 
 def test_nested_marks_are_looked_through_once() -> None:

@@ -14,8 +14,10 @@ from config.database import Database
 from config.errors import NotFound, Unavailable
 from ingestion.intake.bulk import TenantBulk
 from ingestion.stores import files, members, upkeep
+from ingestion.stores.parts import DAY_MS
 from ingestion.stores.settling import Settling
-from ingestion.stores.tables import WAITING, StoredFile, StoreFile
+from ingestion.stores.tables import WAITING, StoredFile, StoreFile, VectorStore
+from rag.corpus import Document
 from rag.store.memory import MemoryStore
 from tenants.context import TenantContext
 from tests.unit.test_stores import Shelf
@@ -124,3 +126,40 @@ def test_tenants_who_are_stuck_keep_no_other_waiting(shelf: Shelf, monkeypatch: 
     monkeypatch.setattr(upkeep, "TENANTS", 1)
     shelf.keep_house()
     assert (shelf.found(stuck, stores[stuck]), shelf.found(waits, stores[waits])) == (0, 1)
+
+
+@pytest.mark.parametrize("which", ["brought before", "brought after"])
+def test_a_file_that_is_brought_while_an_expired_store_is_cleared_leaves_no_document(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    with monkeypatch.context() as quiet:
+        quiet.setattr(Settling, "bring", lambda *_arguments, **_named: None)
+        stores = {name: shelf.store_of(name, shelf.file(name), expires_days=1 if name == ASH else 9) for name in TENANTS}
+    shelf.clock.now += 2 * DAY_MS
+    settling, context = Settling(shelf.store_parts), shelf.contexts[ASH]
+    clear, keep, cleared = Settling._clear, TenantBulk._keep_all, list[str]()
+
+    def clear_late(self: Settling, *arguments: Any) -> None:
+        if not cleared:
+            cleared.append("once")
+            settling.bring(context)
+        clear(self, *arguments)
+
+    def bring_late(self: TenantBulk, *arguments: Any) -> Any:
+        if not cleared and self._context.tenant_id == context.tenant_id:
+            cleared.append("once")
+            settling._empty_stores(context)
+        return keep(self, *arguments)
+
+    if which == "brought before":
+        monkeypatch.setattr(Settling, "_clear", clear_late)
+        settling._empty_stores(context)
+    else:
+        monkeypatch.setattr(TenantBulk, "_keep_all", bring_late)
+        settling.bring(context)
+    assert cleared
+    shelf.keep_house()
+    [row] = shelf.all(ASH, VectorStore)
+    assert row.cleared_at is not None
+    assert ([one for one in shelf.all(ASH, Document) if one.deleted_at is None], shelf.all(ASH, StoreFile)) == ([], [])
+    assert (shelf.vectors(ASH).ids(), shelf.found(ELM, stores[ELM])) == ([], 1)

@@ -105,6 +105,16 @@ def test_sheets_that_are_none_are_refused(rows: str, reason: str) -> None:
         _sheet(rows)
 
 
+def test_empty_cells_behind_the_last_column_are_none() -> None:
+    """Programs write a formatted row, or one of a wide sheet, up to the last column that they know."""
+    assert _sheet('<row><c><v>1</v></c><c r="XFD1" s="0"/></row>') == "1"
+    assert _sheet(f"<row><c><v>1</v></c>{'<c/>' * 16_383}</row>") == "1"
+    wide = "," * 16_383
+    assert _csv(f"name,weeks{wide}\nAnn,4{wide}\n") == "name | weeks\nAnn | 4"
+    with pytest.raises(CannotRead, match="16386 columns"):
+        _csv(f"name,weeks{wide},last\n")
+
+
 def test_no_part_may_declare_a_document_type_whatever_it_is_called() -> None:
     texts = b'<!DOCTYPE sst [<!ENTITY a "b">]><sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"/>'
     with pytest.raises(CannotRead, match="document type"):

@@ -114,7 +114,7 @@ def test_a_page_is_read_in_linear_time(part: str) -> None:
     ],
 )
 def test_what_begins_like_a_mark_is_looked_at_once(content: str, kind: str) -> None:
-    assert cpu_seconds(lambda: read(content.encode(), kind, max_chars=100_000)) < 0.3
+    assert cpu_seconds(lambda: read(content.encode(), kind, max_chars=100_000)) < 2
 
 
 def test_nested_marks_are_looked_through_once() -> None:

@@ -159,6 +159,7 @@ def build_api(settings: Settings) -> ApiServices:
     blobs, draining, audit = BlobStore(settings.data_dir / "blobs"), threading.Event(), AuditLog(core.database, core.clock)
     documents, bulk = build_documents(core, collections, blobs, queue)
     retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
+    gates.identifier.on_change.append(retriever.results.forget)  # of a tenant that is deleted nothing stays here
     conversations = build_conversations(core, documents, embedding, rewriting)
     traces = build_tracing(core, collections, retriever, conversations, draining)
     return ApiServices(

@@ -54,11 +54,16 @@ class CountingMeter:
     def release(self, hold_id: str) -> None:
         pass
 
-    def debit(self, charge_id: str, tokens: int) -> None:
+    def debit(self, charge_id: str, tokens: int) -> bool:
         self._add(charge_id, tokens)
+        return True
 
-    def refund(self, charge_id: str) -> None:
+    def keep(self, charge_id: str) -> bool:
+        return True
+
+    def refund(self, charge_id: str) -> bool:
         self.tokens -= self._amounts.pop(charge_id, 0)
+        return True
 
     def strained(self) -> bool:
         return False

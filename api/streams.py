@@ -29,11 +29,11 @@ POLL_S = 0.25
 LEAST_S = 0.05  # between two checks of a reader
 HEARTBEAT_S = 15.0  # below the minute after which proxies cut off what is silent
 LONGEST_S = 30 * 60.0
-MAX_STREAMS, MAX_STREAMS_OF_ONE = 64, 8
+MAX_STREAMS, MAX_STREAMS_OF_TENANT, MAX_STREAMS_OF_ONE = 64, 32, 8
 RETRY_AFTER_S = 5
 RECONNECT_MS = 1000  # what browsers are told to wait before they connect again
 
-Key = tuple[str, str]
+Key = tuple[str, str]  # tenant and job
 Read = Callable[[], Job | None]
 #: Raises CarrelError once the reader may no longer; else says for how many seconds it may, before it is asked again.
 Check = Callable[[], float]
@@ -46,6 +46,7 @@ class JobStreams:
         self.clock, self.draining = clock, draining
         self._pollers: dict[Key, _Poller] = {}
         self._open: Counter[str] = Counter()
+        self._of_tenant: Counter[str] = Counter()
 
     def follow(self, key: Key, read: Read, *, principal: str, check: Check) -> Stream:
         """Raise RateLimited or Unavailable; else `close` it."""
@@ -53,6 +54,7 @@ class JobStreams:
             raise Unavailable("The service is stopping.", retry_after_s=RETRY_AFTER_S)
         for count, most, whose in (
             (self._open[principal], MAX_STREAMS_OF_ONE, "of one key"),
+            (self._of_tenant[key[0]], MAX_STREAMS_OF_TENANT, "of one tenant"),
             (self._open.total(), MAX_STREAMS, "of all"),
         ):
             if count >= most:
@@ -61,12 +63,15 @@ class JobStreams:
         if key not in self._pollers:
             self._pollers[key] = _Poller(read, self.draining)
         self._open[principal] += 1
+        self._of_tenant[key[0]] += 1
         self._pollers[key].readers += 1
         return Stream(self._pollers[key], self.clock, check, lambda: self._leave(key, principal))
 
     def _leave(self, key: Key, principal: str) -> None:
-        self._open[principal] -= 1
-        self._open += Counter()  # forgets whoever has none
+        for counter, whose in ((self._open, principal), (self._of_tenant, key[0])):
+            counter[whose] -= 1
+            if not counter[whose]:  # forget whoever has none
+                del counter[whose]
         poller = self._pollers[key]
         poller.readers -= 1
         if poller.readers == 0:

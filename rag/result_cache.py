@@ -62,6 +62,11 @@ class ResultCache:
         with self._lock:
             self._shelves.put(tenant_id, key, kept)
 
+    def forget(self, tenant_id: str | None) -> None:
+        """Of a tenant of which something changed: it may be deleted. None: of every tenant."""
+        with self._lock:
+            self._shelves.drop(tenant_id)
+
     def held(self) -> dict[str, int]:
         """Bytes of each tenant's answers."""
         with self._lock:

@@ -147,6 +147,12 @@ class Shelves:
             self._count(tenant_id, shelf, before)
         return shelf
 
+    def drop(self, tenant_id: str | None) -> None:
+        """A tenant's; None: everybody's."""
+        for one in [*self._shelves] if tenant_id is None else [tenant_id]:
+            if (shelf := self._shelves.pop(one, None)) is not None:
+                self.bytes -= shelf.bytes
+
     def put(self, tenant_id: str, key: bytes, kept: Kept) -> None:
         size = kept.bytes
         if size * LARGEST_PART > self.max_bytes:

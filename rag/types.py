@@ -78,10 +78,15 @@ class Meter(Protocol):
 
     def release(self, hold_id: str) -> None: ...
 
-    def debit(self, charge_id: str, tokens: int) -> None:
-        """Charge an amount that is known beforehand."""
+    def debit(self, charge_id: str, tokens: int) -> bool:
+        """Charge an amount that is known beforehand. False if another call under the id was charged: this one is free, and has
+        nothing to refund."""
 
-    def refund(self, charge_id: str) -> None: ...
+    def keep(self, charge_id: str) -> bool:
+        """What another call's debit paid for was used: it is not refunded any more. False if it was refunded before."""
+
+    def refund(self, charge_id: str) -> bool:
+        """Give back the caller's own debit; False, and it stays, if it is kept."""
 
     def strained(self) -> bool:
         """Whether so much of the budget is gone that a question leaves out what it can do without."""

@@ -25,6 +25,7 @@ DAY_MS = 24 * 3600 * 1000
 ONCE = ("budget.warned", "budget.exhausted", "usage.unusual")
 ONCE_KEPT_DAYS = 32
 PURGE_ROWS, PURGE_PAGES = 1_000, 1_000  # in one transaction, and in one call
+SCANNED = 5_000  # events that one page of a list by type looks at
 
 
 def emit(session: Session, clock: Clock, tenant_id: str, event: str, subject: str, **data: object) -> None:
@@ -76,20 +77,27 @@ class TenantEvents:
         self._database, self._scope = database, scope
 
     def list(self, *, type: str | None = None, after: str | None = None, limit: int) -> tuple[list[Event], str | None]:
-        """Up to `limit` events in the order of their commits, and where to go on.
+        """Up to `limit` events in the order of their commits, and where to go on: of a type that is rare a page may have fewer,
+        or none, although others follow.
 
         `type` is a whole type or its beginning ("document."), `after` an event's id: numbers would count other tenants' events.
         """
         if type is not None and not PREFIX.fullmatch(type):
             raise InvalidInput("A type is a word, a dot and a word, or the beginning of that, as `document.`.", field="type")
-        statement = select(Event).order_by(col(Event.seq)).limit(limit + 1)
-        if type is not None:
-            statement = statement.where(col(Event.type).startswith(type, autoescape=True))
+        end = None
         with self._database.read(self._scope) as session:
-            if after is not None:
-                statement = statement.where(col(Event.seq) > self._number(session, after))
+            behind = col(Event.seq) > (0 if after is None else self._number(session, after))
+            statement = select(Event).where(behind).order_by(col(Event.seq)).limit(limit + 1)
+            if type is not None:
+                statement = statement.where(col(Event.type).startswith(type, autoescape=True))
+                scanned = select(col(Event.seq), col(Event.id)).where(behind).order_by(col(Event.seq))
+                end = session.execute(scanned.offset(SCANNED - 1).limit(1)).first()
+            if end is not None:
+                statement = statement.where(col(Event.seq) <= end.seq)
             rows = [*session.scalars(statement)]
-        return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+        if len(rows) > limit:
+            return rows[:limit], rows[limit - 1].id
+        return rows, None if end is None else end.id
 
     def _number(self, session: Session, event_id: str) -> int:
         number = session.scalar(select(col(Event.seq)).where(col(Event.id) == event_id))

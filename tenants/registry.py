@@ -113,9 +113,6 @@ class TenantRegistry:
                     emit(session, self._clock, tenant_id, "budget.changed", tenant_id, **changed)
         return tenant
 
-    def set_monthly_tokens(self, tenant_id: str, tokens: int | None) -> Tenant:
-        return self.update(tenant_id, {"monthly_tokens": tokens})
-
     def suspend(self, tenant_id: str, *, reads: bool) -> Tenant:
         """Refused within a second, by all processes; with `reads` it may still ask and read. Jobs that it has go on."""
         return self._set_standing(tenant_id, "suspended", reads)

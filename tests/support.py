@@ -86,11 +86,16 @@ class FreeMeter:
     def release(self, hold_id: str) -> None:
         pass
 
-    def debit(self, charge_id: str, tokens: int) -> None:
+    def debit(self, charge_id: str, tokens: int) -> bool:
         self.paid[charge_id] = tokens
+        return True
 
-    def refund(self, charge_id: str) -> None:
+    def keep(self, charge_id: str) -> bool:
+        return charge_id in self.paid
+
+    def refund(self, charge_id: str) -> bool:
         del self.paid[charge_id]
+        return True
 
     def strained(self) -> bool:
         return False

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import AsJson, TenantOption, operator, print_json, table, tenant_client
+from api.cli.common import AsJson, TenantOption, number, operator, print_json, table, tenant_client
 from api.evaluating import remove_collection
 from carrel_client import Collection
 from config.settings import Settings
@@ -17,12 +17,16 @@ COLUMNS = ["name", "id", "profile", "near duplicates", "semantic cache", "docume
 NearDuplicates = Annotated[
     str | None, typer.Option("--near-duplicates", help="keep, link or skip documents that nearly repeat another.")
 ]
-NearThreshold = Annotated[float | None, typer.Option("--near-threshold", help="How similar those are: 0.8 to 1, else 0.9.")]
+NearThreshold = Annotated[
+    float | None, typer.Option("--near-threshold", callback=number, help="How similar those are: 0.8 to 1, else 0.9.")
+]
 SemanticCache = Annotated[
     bool | None,
     typer.Option("--semantic-cache/--no-semantic-cache", help="Answer a question as another one was that is near to it."),
 ]
-SemanticThreshold = Annotated[float | None, typer.Option("--semantic-threshold", help="How near: 0.9 to 1, else 0.95.")]
+SemanticThreshold = Annotated[
+    float | None, typer.Option("--semantic-threshold", callback=number, help="How near: 0.9 to 1, else 0.95.")
+]
 KeepVersions = Annotated[
     int | None, typer.Option("--keep-versions-days", help="How long replaced versions can be asked for: 0 to 3650, else 0.")
 ]

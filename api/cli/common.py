@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,13 @@ TenantOption = Annotated[
     str | None,
     typer.Option("--tenant", "-t", help="Tenant, by name or id. Not needed with CARREL_API_KEY, which has one."),
 ]
+
+
+def number(given: float | None) -> float | None:
+    """For `callback` of an option that takes fractions: `nan` lies within any bounds, and `inf` within none that are open."""
+    if given is not None and not math.isfinite(given):
+        raise typer.BadParameter(f"{given} is not a finite number.")
+    return given
 
 
 class _Terminal(Console):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli.common import AsJson, operator, out, print_json, table
+from api.cli.common import AsJson, number, operator, out, print_json, table
 from carrel_client import Key, NewKey
 from config.settings import Settings
 
@@ -86,7 +86,9 @@ def show(key_id: KeyId, as_json: AsJson = False) -> None:
 @keys.command("rotate")
 def rotate(
     key_id: KeyId,
-    overlap_hours: Annotated[float, typer.Option(min=0, max=720, help="How long the old key stays valid.")] = 24,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=720, callback=number, help="How long the old key stays valid.")
+    ] = 24,
     as_json: AsJson = False,
 ) -> None:
     """Make a key with the same terms in place of this one, which stays valid for a while. Prints the new secret.

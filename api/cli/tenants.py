@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.common import AsJson, notes, operator, out, print_json, table
+from api.cli.common import AsJson, notes, number, operator, out, print_json, table
 from carrel_client import Carrel, Limit, Tenant, TenantDeletion
 from carrel_client.tenants import KEPT
 from config.errors import InvalidInput
@@ -220,7 +220,9 @@ def override_limit(
     tenant: TenantName,
     limit: Annotated[str, typer.Argument(help="One of `carrel tenant limits`.")],
     value: Annotated[str, typer.Argument(help="A number, true, false, names between commas, `unlimited`, or `plan`.")],
-    days: Annotated[float | None, typer.Option(min=0.0001, max=36500, help="Days that it holds; without, for ever.")] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0.0001, max=36500, callback=number, help="Days that it holds; without, for ever.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why, for whoever looks later.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -246,7 +248,7 @@ def _value(limit: str, text: str) -> Any:
     if limit == "profiles":
         return [name.strip() for name in text.split(",") if name.strip()]
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=lambda word: word)  # JSON has no NaN
     except ValueError:
         return text  # the service says what is wrong
 

@@ -1,4 +1,4 @@
-"""Names each request, and sends those away that begin while the process stops."""
+"""Names each request, answers for what fails around the routes, and sends requests away that begin while the process stops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.middleware.paths import PUBLIC
-from api.problems import problem_response
+from api.problems import problem_response, unexpected
 from config.errors import Unavailable
 from config.logs import request_id
 
@@ -57,6 +57,10 @@ class RequestId:
             if not started:
                 refused = Unavailable("The database does not answer.", retry_after_s=2)
                 await problem_response(refused)(scope, receive, send_wrapper)
+        except Exception as error:
+            if started:  # the server cuts the answer off, and logs why
+                raise
+            await unexpected(error)(scope, receive, send_wrapper)
         finally:
             request_id.reset(token)
 

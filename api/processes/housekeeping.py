@@ -1,6 +1,7 @@
 """What a worker looks after beside its jobs: reserved budget of the lost, dead processes and their jobs, old records.
 
-Each chore fails alone: it is logged and tried again, and the others go on.
+Each chore fails alone: it is logged and tried again, and the others go on. What goes through old records has a thread of its
+own: a first large purge takes minutes, for which no dead worker's jobs are to wait.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Housekeeping:
 
 
 def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: RepairLoop) -> Housekeeping:
-    core = services.core
+    """What somebody waits for; none of it takes longer than a few seconds."""
     chores = [
         Chore("holds", lambda: _sweep_holds(services), 0.0),
         Chore("dead processes", lambda: _bury(services, repairs), 0.0),
@@ -67,17 +68,25 @@ def housekeeping(services: WorkerServices, heartbeat: Heartbeat, repairs: Repair
         Chore("deleted tenants", services.removal.run_once, 0.0),
         Chore("what is over of sessions", services.erasing.run_once, 0.0),
         Chore("audit chain", services.sealer.run_once, 0.0),
-        Chore("old audit entries", services.sealer.purge, PURGE_EVERY_S),
         Chore("placements", services.placer.run_once, PLACE_EVERY_S),
         Chore("expired memories", services.memories.run_once, FORGET_EVERY_S),
         Chore("old turns", services.compactor.run_once, COMPACT_EVERY_S),
         Chore("files and stores", services.stores.run_once, STORES_EVERY_S),
+        Chore("vectors of old turns", services.old_vectors.run_once, LET_GO_EVERY_S),
+    ]
+    return Housekeeping(chores, heartbeat.leads)
+
+
+def clearing(services: WorkerServices, heartbeat: Heartbeat) -> Housekeeping:
+    """What goes through all that is old, in short transactions, for as long as it takes."""
+    core = services.core
+    chores = [
+        Chore("old audit entries", services.sealer.purge, PURGE_EVERY_S),
         Chore("finished jobs", services.worker.purge_finished, PURGE_EVERY_S),
         Chore("former versions", services.reconciler.expire, PURGE_EVERY_S),
         Chore("events", lambda: services.events.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("webhook deliveries", lambda: services.webhooks.outbox.purge(core.settings.events_keep_days), PURGE_EVERY_S),
         Chore("old traces", services.traces.run_once, PURGE_EVERY_S),
-        Chore("vectors of old turns", services.old_vectors.run_once, LET_GO_EVERY_S),
         Chore("idempotency keys", core.idempotency.purge, PURGE_EVERY_S),
         Chore("unusual usage", AnomalyWatch(core.database, core.clock).run_once, PURGE_EVERY_S),
     ]

@@ -6,11 +6,12 @@ import hashlib
 import logging
 import os
 import socket
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 from api.processes.heartbeat import Heartbeat
-from api.processes.housekeeping import housekeeping
+from api.processes.housekeeping import clearing, housekeeping
 from api.processes.lifecycle import Lifecycle, keep_what_is_loaded
 from api.processes.locks import hold_slot
 from api.processes.repairs import RepairLoop
@@ -40,8 +41,10 @@ def run_worker(settings: Settings, life: Lifecycle) -> None:
             turns = TurnLoop(services.turns, heartbeat.leads)
             turns.start()
             keep_what_is_loaded()
+            clears, every = clearing(services, heartbeat), (settings.sweep_seconds, life.stopping)
+            threading.Thread(target=clears.run, args=every, name="clearing", daemon=True).start()
             life.ready()
-            housekeeping(services, heartbeat, repairs).run(settings.sweep_seconds, life.stopping)
+            housekeeping(services, heartbeat, repairs).run(*every)
             life.draining()
             services.worker.close()  # first: it takes no more jobs, while a repair under way ends
             turns.close()

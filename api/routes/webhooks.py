@@ -131,8 +131,8 @@ async def list_deliveries(
     state: Annotated[DeliveryState | None, Query(description=STATE)] = None,
     limit: Limit = 20,
 ) -> Page[DeliveryOut]:
-    rows = await in_thread(lambda: handle.deliveries(webhook_id, state=state, after=cursor.position, limit=limit))
-    return Page(data=[*map(DeliveryOut.of, rows)], next=cursor.next(rows[-1].id if len(rows) == limit else None))
+    rows, following = await in_thread(lambda: handle.deliveries(webhook_id, state=state, after=cursor.position, limit=limit))
+    return Page(data=[*map(DeliveryOut.of, rows)], next=cursor.next(following))
 
 
 @routes.post(

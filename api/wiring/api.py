@@ -158,7 +158,7 @@ def build_api(settings: Settings) -> ApiServices:
     queue, instances = DurableQueue(core.database, build_admission(settings)), Instances(core.database, core.clock)
     blobs, draining, audit = BlobStore(settings.data_dir / "blobs"), threading.Event(), AuditLog(core.database, core.clock)
     documents, bulk = build_documents(core, collections, blobs, queue)
-    retriever = _retriever(core, collections, store, embedding, reranking, rewriting)
+    retriever = _retriever(core, gates, collections, store, embedding, reranking, rewriting)
     conversations = build_conversations(core, documents, embedding, rewriting)
     traces = build_tracing(core, collections, retriever, conversations, draining)
     return ApiServices(
@@ -201,6 +201,7 @@ def build_api(settings: Settings) -> ApiServices:
 
 def _retriever(
     core: Core,
+    gates: Gates,
     collections: Collections,
     store: VectorStore,
     embedding: EmbeddingService,
@@ -208,6 +209,7 @@ def _retriever(
     rewriting: Rewriting | None,
 ) -> Retriever:
     results = ResultCache(core.settings.result_cache_mb * MIB)
+    gates.identifier.on_change.append(results.forget)  # of a tenant that is deleted nothing stays here
     parts = core.database, collections, store, embedding
     return Retriever(*parts, clock=core.clock, reranking=reranking, rewriting=rewriting, results=results)
 

@@ -26,7 +26,8 @@ NOTE_USED_S = 60.0
 def build_gates(core: Core, keys: KeyRing, tokens: TokenSigner) -> Gates:
     settings = core.settings
     identifier = Identifier(core.database, keys, tokens, core.clock, _users(core))
-    identifier.on_change, core.limits.fresh_ms = core.limits.forget, LIMITS_FRESH_MS
+    identifier.on_change.append(core.limits.forget)
+    core.limits.fresh_ms = LIMITS_FRESH_MS
     places = {
         OperationClass.ADMIN: settings.concurrent_admin,
         OperationClass.QUERY: settings.concurrent_queries,

@@ -54,10 +54,15 @@ class FreeMeter:
 
     def release(self, hold_id: str) -> None: ...
 
-    def debit(self, charge_id: str, tokens: int) -> None:
+    def debit(self, charge_id: str, tokens: int) -> bool:
         self.tokens += tokens
+        return True
 
-    def refund(self, charge_id: str) -> None: ...
+    def keep(self, charge_id: str) -> bool:
+        return True
+
+    def refund(self, charge_id: str) -> bool:
+        return True
 
     def strained(self) -> bool:
         return False

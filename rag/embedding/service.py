@@ -104,19 +104,23 @@ class EmbeddingService:
         return self.embed_now(scope, meter, prompted, charge_id=charge_id, urgent=True)
 
     def embed_now(self, scope: Scope, meter: Meter, texts: Sequence[str], *, charge_id: str, urgent: bool = False) -> Embedded:
-        """Texts as they are given, whose tokens are known beforehand: one conditional debit for all, refunded if the model
-        fails."""
+        """Texts as they are given, whose tokens are known beforehand: one conditional debit for all, which whoever made it
+        refunds if the model fails. A call that was free, because another under its id paid, sees to it that this stays paid.
+        """
 
         def buy(known: _Texts, missing: Sequence[str], _alone: bool) -> _Bought:
             if not missing:
                 return _Bought()
             tokens = [known.tokens[text] for text in missing]
-            meter.debit(charge_id, sum(tokens))
+            pays = meter.debit(charge_id, sum(tokens))
             try:
                 embedding = self.embedder.embed(missing, tokens, tenant=scope.tenant_id, urgent=urgent)
             except Exception:
-                meter.refund(charge_id)
+                if pays:
+                    meter.refund(charge_id)
                 raise
+            while not (pays or meter.keep(charge_id)):  # again only if a third was charged in between, and refunded
+                pays = meter.debit(charge_id, sum(tokens))
             return _Bought(sum(tokens), _by_text(missing, embedding.vectors), embedding)
 
         embedded = self._embed(scope, texts, self.model.count_tokens(texts), buy)

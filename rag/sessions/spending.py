@@ -61,8 +61,8 @@ class SessionMeter:
         self._meter.release(hold_id)
         self._end(hold_id, 0)
 
-    def debit(self, charge_id: str, tokens: int) -> None:
-        self.debit_with(charge_id, tokens, lambda _session: None)
+    def debit(self, charge_id: str, tokens: int) -> bool:
+        return self.debit_with(charge_id, tokens, lambda _session: None)
 
     def debit_with(self, charge_id: str, tokens: int, also: Callable[[Session], None]) -> bool:
         def take(session: Session) -> None:
@@ -74,9 +74,13 @@ class SessionMeter:
             self._taken[charge_id] = tokens
         return charged
 
-    def refund(self, charge_id: str) -> None:
-        self._meter.refund(charge_id)
-        self._end(charge_id, 0)
+    def keep(self, charge_id: str) -> bool:
+        return self._meter.keep(charge_id)
+
+    def refund(self, charge_id: str) -> bool:
+        refunded = self._meter.refund(charge_id)
+        self._end(charge_id, 0 if refunded else self._taken.get(charge_id, 0))
+        return refunded
 
     def strained(self) -> bool:
         return self._meter.strained()

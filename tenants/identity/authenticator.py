@@ -83,8 +83,8 @@ class Identifier:
         self._forgotten, self._lock = 0, threading.Lock()
         self._used: dict[str, int] = {}
         self._changes = Changes(database, clock, self._forget)
-        #: Told the id of each key and tenant that changed; None: anything may have.
-        self.on_change: Callable[[str | None], None] = lambda _: None
+        #: Each told the id of each key and tenant that changed; None: anything may have.
+        self.on_change: list[Callable[[str | None], None]] = []
 
     def identify(self, credential: str, address: str | None = None) -> Identity:
         """Raise Unauthenticated alike for what is missing, wrong, revoked, expired or not to be used from the address."""
@@ -184,7 +184,8 @@ class Identifier:
                 if changed is None or _tenant_id(identity) in changed:
                     del self._named[name]
         for one in (None,) if changed is None else changed:
-            self.on_change(one)
+            for tell in self.on_change:
+                tell(one)
 
     def _look_up(self, key_id: str, secret: str | None) -> _Kept | None:
         """`secret`: None if a token shows that the key's holder agrees."""

@@ -94,12 +94,6 @@ class KeyRing:
         with self._database.lookup() as session:
             return _by_id(session, key_id)
 
-    def find(self, secret: str) -> ApiKey | None:
-        """The key of this secret, unless it is revoked or expired."""
-        row = self.row(key_id_of(secret))
-        genuine = is_genuine(None if row is None else row.secret_sha256, secret)
-        return row if row is not None and genuine and is_alive(row, self._clock()) else None
-
     def get(self, key_id: str) -> ApiKey:
         with self._database.system_read() as session:
             return _require(session.get(ApiKey, key_id), None)

@@ -1,7 +1,8 @@
 """The ledger: tokens are reserved before they are spent, so a budget is never over by one.
 
     hold ──start──► started ──settle──► settled          A debit is settled at once: its amount is known beforehand.
-     │                 └─ lease ran out ─► unsettled     Charged: the call had begun, and its worker is gone.
+     │                 └─ lease ran out ─► unsettled     Charged: the call had begun, and its worker is gone. A debit is it
+     │                                                   too once another under its id has used it: it is not refunded.
      └─ release, or lease ran out ─► released            Returned: nothing was called.
 
 Every transition is one short transaction of conditional statements; the windows' amounts change with the entry. An entry
@@ -185,10 +186,9 @@ class TenantMeter:
             session.add(entry)
 
     def settle(self, hold_id: str, tokens: int) -> int:
-        with self._ledger.database.write(self._scope) as session:
-            entry = self._entry(session, hold_id)
-            if entry is None or entry.state == RELEASED:
-                raise RuntimeError(f"hold {hold_id} is settled, but nothing is held")
+        with self._taking() as taking:
+            session = taking.session
+            entry = self._reserved(taking, hold_id, tokens - self._parts(session, hold_id))
             if entry.state in OPEN:
                 close(session, entry, SETTLED, min(tokens, entry.tokens))
             elif entry.state == UNSETTLED:  # swept while the call took longer than its lease: already charged
@@ -199,14 +199,14 @@ class TenantMeter:
     def settle_part(self, hold_id: str, part_id: str, tokens: int) -> int:
         if "/" in part_id:
             raise ValueError(f"the part {part_id!r} could be taken for one of another hold")
-        with self._ledger.database.write(self._scope) as session:
+        with self._taking() as taking:
+            session = taking.session
             entry, part = self._entry(session, hold_id), self._entry(session, f"{hold_id}/{part_id}")
             if part is not None:  # by a call that is repeated
                 if entry is not None and entry.state in OPEN:
                     close(session, entry, RELEASED, 0)
                 return part.tokens
-            if entry is None or entry.state == RELEASED:
-                raise RuntimeError(f"a part of hold {hold_id} is settled, but nothing is held")
+            entry = self._reserved(taking, hold_id, tokens)
             if entry.state in PAID:
                 return 0  # charged in full: by an earlier run, or because the call took longer than its lease
             named = {"id": f"{hold_id}/{part_id}", "part_of": hold_id, "created_at": self._ledger.clock()}
@@ -215,6 +215,16 @@ class TenantMeter:
             entry.state, entry.tokens, entry.lease_until = RELEASED, 0, None
             session.add(entry)
             return part.tokens
+
+    def _reserved(self, taking: _Taking, hold_id: str, tokens: int) -> LedgerEntry:
+        """The entry of a call that was made. If another call under its id failed and gave it back, it is reserved anew."""
+        entry = self._entry(taking.session, hold_id)
+        if entry is None:
+            raise RuntimeError(f"hold {hold_id} is settled, but nothing is held")
+        if entry.state == RELEASED:
+            entry.state, entry.tokens = STARTED, max(tokens, 0)
+            taking.take(entry.day, Change(held=entry.tokens, held_cost=entry.tokens * entry.price))
+        return entry
 
     def release(self, hold_id: str) -> None:
         with self._ledger.database.write(self._scope) as session:
@@ -233,9 +243,9 @@ class TenantMeter:
         """Tokens of a hold that were charged before the rest was given back."""
         return session.scalar(PARTS, {"hold": hold_id}) or 0
 
-    def debit(self, charge_id: str, tokens: int) -> None:
+    def debit(self, charge_id: str, tokens: int) -> bool:
         """Charged once for each id: of two at the same moment the second waits for the first's entry, and is free."""
-        self.debit_with(charge_id, tokens, lambda _session: None)
+        return self.debit_with(charge_id, tokens, lambda _session: None)
 
     @once_more
     def debit_with(self, charge_id: str, tokens: int, also: Callable[[Session], None]) -> bool:
@@ -250,14 +260,23 @@ class TenantMeter:
             count_usage(taking.session, self._scope.tenant_id, row["day"], self._account, charged)
         return True
 
-    def refund(self, charge_id: str) -> None:
+    def keep(self, charge_id: str) -> bool:
         with self._ledger.database.write(self._scope) as session:
             entry = self._entry(session, charge_id)
-            if entry is not None and entry.state == SETTLED:
-                back = Change(used=-entry.tokens, cost=-entry.cost)
-                windows.move(session, entry.tenant_id, kind_of(entry.operation), entry.day, back)
-                self._count(session, entry, Amounts(charged=-entry.tokens, cost=-entry.cost))
-                session.delete(entry)
+            if entry is not None:
+                entry.state = UNSETTLED
+        return entry is not None
+
+    def refund(self, charge_id: str) -> bool:
+        with self._ledger.database.write(self._scope) as session:
+            entry = self._entry(session, charge_id)
+            if entry is None or entry.state != SETTLED:
+                return False
+            back = Change(used=-entry.tokens, cost=-entry.cost)
+            windows.move(session, entry.tenant_id, kind_of(entry.operation), entry.day, back)
+            self._count(session, entry, Amounts(charged=-entry.tokens, cost=-entry.cost))
+            session.delete(entry)
+        return True
 
     def saved(self, cached: int, deduplicated: int, hits: int = 0) -> None:
         with self._ledger.database.write(self._scope) as session:

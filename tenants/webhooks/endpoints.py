@@ -29,6 +29,7 @@ from tenants.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 HOUR_MS = 3600 * 1000
 DELETED_ROWS = 1_000  # deliveries in one transaction
+SCANNED = 5_000  # deliveries that one page of a list by state looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +190,23 @@ class TenantWebhooks:
 
     def deliveries(
         self, webhook_id: str, *, state: str | None = None, after: str | None = None, limit: int
-    ) -> Sequence[WebhookDelivery]:
-        """Newest first. Raise NotFound."""
-        own = select(WebhookDelivery).where(col(WebhookDelivery.endpoint_id) == webhook_id)
-        statement = own if state is None else own.where(col(WebhookDelivery.state) == state)
-        if after is not None:
-            statement = statement.where(col(WebhookDelivery.id) < after)
+    ) -> tuple[Sequence[WebhookDelivery], str | None]:
+        """Newest first, and where to go on: of a state that is rare a page may have fewer, or none, although others follow.
+        Raise NotFound.
+        """
+        newest, end = col(WebhookDelivery.id).desc(), None
+        own = [col(WebhookDelivery.endpoint_id) == webhook_id, *([] if after is None else [col(WebhookDelivery.id) < after])]
+        statement = select(WebhookDelivery).where(*own).order_by(newest).limit(limit + 1)
         with self._database.read(self._context) as session:
             _found(session, webhook_id)
-            return [*session.scalars(statement.order_by(col(WebhookDelivery.id).desc()).limit(limit))]
+            if state is not None:
+                scanned = select(col(WebhookDelivery.id)).where(*own).order_by(newest)
+                end = session.scalars(scanned.offset(SCANNED - 1).limit(1)).first()
+                statement = statement.where(col(WebhookDelivery.state) == state)
+            if end is not None:
+                statement = statement.where(col(WebhookDelivery.id) >= end)
+            rows = [*session.scalars(statement)]
+        return (rows[:limit], rows[limit - 1].id) if len(rows) > limit else (rows, end)
 
     def replay_one(self, webhook_id: str, delivery_id: str) -> WebhookDelivery:
         """Raise NotFound or Conflict. One that waits to be sent is answered as it is."""

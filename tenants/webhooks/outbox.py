@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -22,11 +23,24 @@ from config.ids import new_id
 from tenants.context import TenantContext
 from tenants.events import DAY_MS, emit
 from tenants.tables import Event
-from tenants.webhooks.rules import FAILING, GONE, TEST, Outcome, gives_up, next_try, pause_ms, wants
+from tenants.webhooks.rules import (
+    FAILING,
+    GONE,
+    MAX_ASKED_S,
+    MOST_AHEAD_MS,
+    TEST,
+    Outcome,
+    gives_up,
+    is_ahead,
+    next_try,
+    pause_ms,
+    wants,
+)
 from tenants.webhooks.tables import WebhookDelivery, WebhookEndpoint
 
 PAGE = 200  # events that become deliveries in one transaction
 MAX_PENDING = 1_000  # deliveries of an endpoint; what follows stays in the outbox until there is room
+MOST_PAUSE_MS = 1000 * MAX_ASKED_S
 IDLE_MS = 5_000  # how long an endpoint with neither room nor anything due is left alone
 PURGE_ROWS, PURGE_PAGES = 1_000, 1_000  # in one transaction, and in one call
 
@@ -64,11 +78,11 @@ class WebhookOutbox:
         now = self.clock()
         free = (
             col(WebhookEndpoint.disabled_reason).is_(None),
-            col(WebhookEndpoint.lease_until) <= now,
-            col(WebhookEndpoint.resume_at) <= now,
+            _has_come(col(WebhookEndpoint.lease_until), now, self._lease_ms),
+            _has_come(col(WebhookEndpoint.resume_at), now, MOST_PAUSE_MS),
         )
-        due = _PENDING.where(col(WebhookDelivery.due_at) <= now)
-        waits = sa.or_(col(WebhookEndpoint.replay_until).is_not(None), _NEW_EVENTS, due)
+        due = (_PENDING.where(within) for within in _due(now))
+        waits = sa.or_(col(WebhookEndpoint.replay_until).is_not(None), _NEW_EVENTS, *due)
         statement = select(col(WebhookEndpoint.tenant_id), col(WebhookEndpoint.id)).where(*free, waits)
         with self._database.system_read() as session:
             rows = session.execute(statement.order_by(col(WebhookEndpoint.served_at), col(WebhookEndpoint.id)).limit(limit))
@@ -79,7 +93,7 @@ class WebhookOutbox:
         now = self.clock()
         with self._database.write(context) as session:
             endpoint = session.scalars(_endpoint(endpoint_id)).one_or_none()
-            if endpoint is None or endpoint.lease_until > now or endpoint.disabled_reason is not None:
+            if endpoint is None or endpoint.disabled_reason is not None or is_ahead(endpoint.lease_until, now, self._lease_ms):
                 return None
             endpoint.epoch, endpoint.served_at = endpoint.epoch + 1, now
             endpoint.lease_until = now + self._lease_ms
@@ -92,7 +106,8 @@ class WebhookOutbox:
             if endpoint := _owned(session, lease):
                 endpoint.lease_until = 0
                 if idle:
-                    endpoint.resume_at = max(endpoint.resume_at, now + IDLE_MS)
+                    paused = endpoint.resume_at if is_ahead(endpoint.resume_at, now, MOST_PAUSE_MS) else 0
+                    endpoint.resume_at = max(paused, now + IDLE_MS)
 
     def place(self, lease: SendLease) -> bool:
         """Make a page of events into deliveries, and note in the same transaction how far that is; whether there were any."""
@@ -127,7 +142,7 @@ class WebhookOutbox:
                 same.event_id, same.seq, same.at, same.data = event.id, event.seq or 0, event.at, event.data
                 same.coalesced += 1
             else:
-                delivery = _delivery(endpoint, event, now if again else max(now, event.at + window_ms), now)
+                delivery = _delivery(endpoint, event, now if again else max(now, min(event.at, now) + window_ms), now)
                 session.add(delivery)
                 if window_ms and not again:
                     gathered[event.type, event.subject] = delivery
@@ -140,10 +155,11 @@ class WebhookOutbox:
             endpoint = session.scalars(wanted).one_or_none()
             if endpoint is None or endpoint.epoch != lease.epoch or endpoint.disabled_reason is not None:
                 return None
-            if endpoint.resume_at > now:
+            if is_ahead(endpoint.resume_at, now, MOST_PAUSE_MS):
                 return None
-            due = _of(endpoint.id, "pending").where(col(WebhookDelivery.due_at) <= now)
-            delivery = session.scalars(due.order_by(col(WebhookDelivery.due_at), col(WebhookDelivery.seq)).limit(1)).first()
+            order = col(WebhookDelivery.due_at), col(WebhookDelivery.seq)
+            due = (_of(endpoint.id, "pending").where(within).order_by(*order).limit(1) for within in _due(now))
+            delivery = next((found for one in due if (found := session.scalars(one).first()) is not None), None)
         return None if delivery is None else Due(endpoint.url, delivery)
 
     def record(self, lease: SendLease, sent: WebhookDelivery, outcome: Outcome) -> None:
@@ -220,6 +236,16 @@ _PENDING = sa.exists().where(
 )
 
 
+def _has_come(moment: Any, now: int, most_ms: int) -> sa.ColumnElement[bool]:
+    """As `is_ahead` says it."""
+    return sa.or_(moment <= now, moment > now + most_ms)
+
+
+def _due(now: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """The same of deliveries, as two ranges of their index."""
+    return col(WebhookDelivery.due_at) <= now, col(WebhookDelivery.due_at) > now + MOST_AHEAD_MS
+
+
 def _endpoint(endpoint_id: str) -> SelectOfScalar[WebhookEndpoint]:
     """Held until the transaction ends."""
     return select(WebhookEndpoint).where(col(WebhookEndpoint.id) == endpoint_id).with_for_update()
@@ -254,7 +280,7 @@ def _gathered(
     session: Session, endpoint: WebhookEndpoint, events: Sequence[Event], now: int
 ) -> dict[tuple[str, str], WebhookDelivery]:
     """Deliveries that later events may join: not tried yet, and not due yet."""
-    open_ = (col(WebhookDelivery.attempts) == 0, col(WebhookDelivery.due_at) > now)
+    open_ = (col(WebhookDelivery.attempts) == 0, col(WebhookDelivery.due_at).between(now + 1, now + MOST_AHEAD_MS))
     about = col(WebhookDelivery.subject).in_({event.subject for event in events})
     rows = session.scalars(_of(endpoint.id, "pending").where(*open_, about))
     return {(row.type, row.subject): row for row in rows}

@@ -24,6 +24,7 @@ SCHEDULE_S = (0, 5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 JITTER = 0.1  # so much later at most: what failed together does not come back together
 PAUSE_S, MAX_PAUSE_S = 1, 60  # an endpoint that fails is left alone for 1, 2, 4 … 60 s, whatever else waits for it
 MAX_ASKED_S = 3_600  # of a pause that a receiver asks for by `Retry-After`
+MOST_AHEAD_MS = round(1000 * SCHEDULE_S[-1] * (1 + JITTER))  #: that anything is due; what seems later was set by another clock
 GIVE_UP_MS = 5 * 24 * 3600 * 1000  # an endpoint where nothing succeeds for so long is disabled: its events would pile up
 
 BY_REQUEST, GONE, FAILING = "by_request", "gone", "failing"  #: why an endpoint is disabled
@@ -65,6 +66,12 @@ def pause_ms(failures: int, asked_s: float | None) -> int:
     """How long an endpoint is left alone after so many failures in a row."""
     own = min(PAUSE_S << min(failures - 1, 16), MAX_PAUSE_S)
     return round(1000 * max(own, min(asked_s or 0, MAX_ASKED_S)))
+
+
+def is_ahead(moment: int, now: int, most_ms: int) -> bool:
+    """Whether a moment that was stored is still to come. One further ahead than any can be set was set before the clock was set
+    back: nothing waits that out."""
+    return now < moment <= now + most_ms
 
 
 def gives_up(failures: int, failing_ms: int) -> bool:

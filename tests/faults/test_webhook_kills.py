@@ -128,7 +128,7 @@ def _delivered(webhooks: Webhooks, tenant: TenantContext, new: NewWebhook) -> bo
     with webhooks.database.read(tenant) as session:
         newest = session.scalar(select(func.max(Event.seq)).select_from(Event)) or 0
     done = handle.get(new.row.id).last_seq >= newest
-    return done and not handle.deliveries(new.row.id, state="pending", limit=1)
+    return done and not handle.deliveries(new.row.id, state="pending", limit=1)[0]
 
 
 @pytest.mark.parametrize("sql_url", ["sqlite"], indirect=True)

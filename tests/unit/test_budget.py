@@ -44,7 +44,7 @@ def meter(ledger: Ledger) -> TenantMeter:
 
 
 def _limit(ledger: Ledger, tokens: int | None, tenant: str = "a") -> None:
-    TenantRegistry(ledger.database, ledger.clock).set_monthly_tokens(tenant, tokens)
+    TenantRegistry(ledger.database, ledger.clock).update(tenant, {"monthly_tokens": tokens})
 
 
 def _window(ledger: Ledger, scope: FakeScope = A) -> tuple[int, int]:
@@ -167,15 +167,40 @@ def test_a_released_hold_costs_nothing_and_can_be_held_again(ledger: Ledger, met
 
 def test_what_was_never_held_cannot_be_started_or_settled(ledger: Ledger, meter: TenantMeter) -> None:
     meter.release("unknown")
+    meter.hold("released", 1)
+    meter.release("released")
     for entry in ("unknown", "released"):
-        if entry == "released":
-            meter.hold(entry, 1)
-            meter.release(entry)
         with pytest.raises(Unavailable):
             meter.start(entry)
+    for settle in (lambda: meter.settle("unknown", 1), lambda: meter.settle_part("unknown", "p", 1)):
         with pytest.raises(RuntimeError):
-            meter.settle(entry, 1)
+            settle()
     assert _window(ledger) == (0, 0)
+
+
+def test_of_two_calls_under_one_hold_the_one_that_was_made_is_charged(ledger: Ledger, meter: TenantMeter) -> None:
+    """The other failed meanwhile and gave the hold back. What somebody else took of the budget since is not taken twice."""
+    _limit(ledger, 10)
+    other = ledger.for_tenant(A, "ingest")
+    for name, end in (("whole", lambda: meter.settle("whole", 3)), ("parts", lambda: meter.settle_part("parts", "p", 2))):
+        assert meter.hold(name, 4, started=True)
+        assert other.hold(name, 4, started=True)
+        other.release(name)
+        assert end() == meter.charged(name) == (3 if name == "whole" else 2)
+    assert meter.hold("late", 4, started=True)
+    other.release("late")
+    other.debit("others", 5)
+    with pytest.raises(BudgetExhausted):
+        meter.settle("late", 1)
+    assert _window(ledger) == (10, 0)
+
+
+def test_a_debit_that_another_call_relies_on_is_not_refunded(ledger: Ledger, meter: TenantMeter) -> None:
+    other = ledger.for_tenant(A, "ingest")
+    assert meter.debit("d", 10)
+    assert (other.debit("d", 10), ledger.for_tenant(B, "ingest").keep("d"), other.keep("d")) == (False, False, True)
+    assert not meter.refund("d")
+    assert (_window(ledger), other.keep("unknown"), other.keep("d")) == ((10, 0), False, True)
 
 
 def test_a_debit_under_the_same_id_is_taken_once(ledger: Ledger, meter: TenantMeter) -> None:
@@ -371,14 +396,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(scope=scopes, entry=named, tokens=amounts)
     def settle(self, scope: FakeScope, entry: str, tokens: int) -> None:
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, BudgetExhausted):
             self._meter(scope).settle(entry, tokens)
 
     @rule(scope=scopes, entry=named, part=st.sampled_from(["p", "q"]), tokens=amounts)
     def settle_part(self, scope: FakeScope, entry: str, part: str, tokens: int) -> None:
         meter = self._meter(scope)
         before, known = meter.charged(entry), _state(self.ledger, f"{entry}/{part}", scope)
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, BudgetExhausted):
             paid = meter.settle_part(entry, part, tokens)
             assert meter.charged(entry) == before + (paid if known is None else 0)
             assert _state(self.ledger, entry, scope) not in (HELD, STARTED)
@@ -399,6 +424,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(scope=scopes, entry=st.sampled_from(["d1", "d2"]))
     def refund(self, scope: FakeScope, entry: str) -> None:
         self._meter(scope).refund(f"ingest {entry}")
+
+    @rule(scope=scopes, entry=st.sampled_from(["d1", "d2"]))
+    def keep(self, scope: FakeScope, entry: str) -> None:
+        self._meter(scope).keep(f"ingest {entry}")
 
     @rule(passes=st.sampled_from([1, LEASE_MS + 1, 43_200_000, 86_400_000, 31 * 86_400_000]))
     def sweep_later(self, passes: int) -> None:

@@ -220,7 +220,7 @@ def test_what_the_operator_sets_is_checked_and_told(ledger: Ledger, change: Chan
 
 def test_a_month_set_here_and_with_the_tenant_is_one_value(ledger: Ledger, change: Change, limits: LimitsInForce) -> None:
     change("a", "embedding", "month", {"tokens": 7})
-    TenantRegistry(ledger.database, ledger.clock).set_monthly_tokens("a", 9)
+    TenantRegistry(ledger.database, ledger.clock).update("a", {"monthly_tokens": 9})
     limits.forget("a")
     assert ledger.for_tenant(A, "query").remaining() == 9
 

@@ -132,7 +132,7 @@ def test_jobs_and_their_retries_have_the_profiles_priority(world: World, profile
 def test_other_chunks_of_a_known_text_need_a_budget(world: World) -> None:
     _bring(world)
     world.run_jobs()
-    world.registry.set_monthly_tokens(world.contexts[MINE].tenant_id, 1)
+    world.registry.update(world.contexts[MINE].tenant_id, {"monthly_tokens": 1})
     assert _bring(world).job is None
     _choose(world, "precise")
     with pytest.raises(BudgetExhausted):

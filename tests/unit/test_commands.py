@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from api.cli import belongings, evaluation, tenants
+from api.cli.main import app
 from carrel_client import NotFoundError, PermissionDeniedError, Plan, TransportError
 from rag.evaluation.questions import Dataset
 
@@ -29,6 +31,25 @@ def test_a_limit_of_nothing_is_not_shown_as_none(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tenants, "operator", lambda _settings: nullcontext(client))
     tenants.list_plans()
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["closed", "0", "unlimited"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["key", "rotate", "key_x", "--overlap-hours"],
+        ["tenant", "override", "acme", "documents", "5", "--days"],
+        ["collection", "create", "x", "--near-threshold"],
+        ["collection", "create", "x", "--semantic-threshold"],
+    ],
+)
+def test_what_is_no_number_is_refused_before_anybody_is_asked(command: list[str]) -> None:
+    for given in ("nan", "-nan", "inf"):
+        outcome = CliRunner().invoke(app, [*command, given])
+        assert (outcome.exit_code, "Invalid value" in outcome.output) == (2, True), outcome.output
+
+
+def test_a_limit_that_json_does_not_know_is_told_by_the_service() -> None:
+    assert [tenants._value("documents", text) for text in ("NaN", "-Infinity", "5", "1.5")] == ["NaN", "-Infinity", 5, 1.5]
 
 
 def test_why_a_collection_was_not_made_is_told_and_those_that_were_are_removed(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,11 +36,13 @@ class WatchedRuntime(HashRuntime):
 
     calls: list[list[str]] = field(default_factory=list)
     failing: bool = False
+    meanwhile: Callable[[], object] = field(default=lambda: None)
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def embed(self, texts: Sequence[str]) -> Matrix:
+        self.meanwhile()
         if self.failing:
             raise OSError("the model failed")
         self.calls.append(list(texts))
@@ -127,6 +129,44 @@ def test_a_query_is_refunded_when_the_model_fails(embedding: EmbeddingService, r
     assert embedding.embed_query(A, money.meter(A), "three", charge_id="q").charged == COST["three"]
 
 
+def _fails(embedding: EmbeddingService, runtime: WatchedRuntime, money: Money) -> None:
+    runtime.failing = True
+    with pytest.raises(OSError, match="the model failed"):
+        embedding.embed_query(A, money.meter(A), "three", charge_id="q")
+
+
+def test_what_was_answered_once_is_not_refunded_by_a_repetition_that_fails(
+    embedding: EmbeddingService, runtime: WatchedRuntime, money: Money
+) -> None:
+    embedding.embed_query(A, money.meter(A), "three", charge_id="q")
+    embedding.embed_query(B, money.meter(B), "three", charge_id="q")
+    embedding.forget_all(A)
+    _fails(embedding, runtime, money)
+    assert money.paid(A) == money.paid(B) == (COST["three"], 0)
+
+
+def test_of_two_processes_with_one_charge_whoever_has_its_vectors_pays(
+    embedding: EmbeddingService, runtime: WatchedRuntime, money: Money, tmp_path: Path
+) -> None:
+    runtimes = [WatchedRuntime(), WatchedRuntime()]
+    others = [
+        EmbeddingService(Batcher(each, batch_tokens=64), DiskVectorCache(tmp_path / f"{number}", max_bytes=1 << 20))
+        for number, each in enumerate(runtimes)
+    ]
+    # The one that pays fails after the free one has its vectors: the charge stays.
+    runtime.meanwhile = lambda: others[0].embed_query(A, money.meter(A), "three", charge_id="q")
+    _fails(embedding, runtime, money)
+    assert (money.paid(A), money.of(A).days[0].charged) == ((COST["three"], 0), COST["three"])
+    # It fails before that, and is refunded: the free one pays.
+    assert money.meter(A).debit("r", COST["three"])
+    runtimes[1].meanwhile = lambda: money.meter(A).refund("r")
+    others[1].embed_query(A, money.meter(A), "three", charge_id="r")
+    assert (money.paid(A), money.of(A).days[0].charged) == ((2 * COST["three"], 0), 2 * COST["three"])
+    assert money.paid(B) == (0, 0)
+    for each in others:
+        each.close()
+
+
 def test_a_hold_is_released_when_the_model_fails(embedding: EmbeddingService, runtime: WatchedRuntime, money: Money) -> None:
     runtime.failing = True
     with pytest.raises(OSError, match="the model failed"):
@@ -165,7 +205,7 @@ def test_a_step_that_died_in_the_model_takes_up_its_own_hold(embedding: Embeddin
 def test_without_budget_the_model_is_not_called(
     embedding: EmbeddingService, runtime: WatchedRuntime, money: Money, limit: int
 ) -> None:
-    TenantRegistry(money.database, money.clock).set_monthly_tokens("a", limit)
+    TenantRegistry(money.database, money.clock).update("a", {"monthly_tokens": limit})
     with pytest.raises(BudgetExhausted):
         embedding.embed_query(A, money.meter(A), "three", charge_id="q")
     with pytest.raises(BudgetExhausted):

@@ -90,6 +90,24 @@ def test_types_are_told_apart_by_their_beginning(database: Database, clock: SetC
     assert _types(handle, type="_") == [], "an underscore is a character, not a pattern"
 
 
+def test_a_page_of_a_rare_type_looks_at_so_many_events(
+    database: Database, clock: SetClock, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _say(database, clock, A, "key.made", *["document.live"] * 7, "key.made", "document.live", "key.revoked", "document.live")
+    _say(database, clock, B, "key.made")
+    for scanned in (1, 3, 4, 12, 13, 100):
+        monkeypatch.setattr(events, "SCANNED", scanned)
+        assert _types(log.for_tenant(A), type="key.") == ["key.made", "key.made", "key.revoked"]
+        assert _types(log.for_tenant(A), type="budget.") == []
+    monkeypatch.setattr(events, "SCANNED", 4)
+    page, following = log.for_tenant(A).list(type="key.", limit=10)
+    assert len(page) == 1
+    page, following = log.for_tenant(A).list(type="key.", after=following, limit=10)
+    assert page == []
+    assert following is not None
+    assert len(log.for_tenant(A).list(limit=100)[0]) == 12, "without a type a page is full"
+
+
 def test_an_event_exists_with_its_change_or_not_at_all(database: Database, clock: SetClock, log: EventLog) -> None:
     with suppress(RuntimeError), database.write(A) as session:
         emit(session, clock, "a", "document.live", "d")
@@ -143,7 +161,7 @@ def test_what_is_said_once_is_said_once_to_each_tenant(database: Database, clock
 
 def test_the_first_refusal_of_a_month_is_an_event(database: Database, clock: SetClock, log: EventLog) -> None:
     registry, ledger = TenantRegistry(database, clock), Ledger(database, clock, lease_s=60)
-    registry.set_monthly_tokens("a", 10)
+    registry.update("a", {"monthly_tokens": 10})
     meter = ledger.for_tenant(A, "ingest")
     meter.debit("fits", 10)
     assert _types(log.for_tenant(A), type="budget.exhausted") == []
@@ -162,8 +180,8 @@ def test_the_first_refusal_of_a_month_is_an_event(database: Database, clock: Set
 def test_tenants_and_their_budgets_tell_what_changed(database: Database, clock: SetClock, log: EventLog) -> None:
     registry = TenantRegistry(database, clock)
     tenant = registry.create("new", monthly_tokens=5)
-    registry.set_monthly_tokens(tenant.id, None)
-    registry.set_monthly_tokens(tenant.id, None)  # changes nothing
+    registry.update(tenant.id, {"monthly_tokens": None})
+    registry.update(tenant.id, {"monthly_tokens": None})  # changes nothing
     with pytest.raises(Conflict):
         registry.create("new", monthly_tokens=None)
     told, _ = log.for_tenant(FakeScope(tenant.id)).list(limit=10)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
-from api.processes.housekeeping import Chore, Housekeeping, take_over
+from api.processes.housekeeping import Chore, Housekeeping, clearing, housekeeping, take_over
 from api.processes.locks import hold_slot
 from api.processes.upkeep import Task, Upkeep
 from api.wiring.worker import WorkerServices
@@ -51,6 +52,24 @@ def test_a_task_of_an_api_process_that_fails_holds_up_no_other(caplog: pytest.Lo
     assert done.count("fails") >= 2
     assert done[-2:] == ["fails", "works"], "all once more at the end"
     assert {vars(record)["task"] for record in caplog.records} == {"fails"}
+
+
+def test_a_purge_that_takes_long_keeps_nobody_waiting() -> None:
+    services, ended = MagicMock(), threading.Event()
+    for purge in (services.sealer.purge, services.events.purge, services.worker.purge_finished, services.reconciler.expire):
+        purge.side_effect = lambda *_args: ended.wait(20)
+    services.core.database.system_read.side_effect = RuntimeError("unusual usage is looked for in real rows")
+    clears = threading.Thread(target=clearing(services, MagicMock()).tick)
+    clears.start()
+    try:
+        housekeeping(services, MagicMock(), MagicMock()).tick()
+        assert services.worker.owners.called, "the jobs of the dead were looked for"
+        assert clears.is_alive()
+    finally:
+        ended.set()
+        clears.join()
+    assert services.traces.run_once.called
+    assert services.core.idempotency.purge.called
 
 
 def test_only_who_leads_does_them(caplog: pytest.LogCaptureFixture) -> None:

@@ -131,7 +131,7 @@ def test_a_tenants_standing_is_known_within_a_second(world: World, values: Any, 
     for credential in (key, others, operators):
         assert here.identifier.identify(credential).standing == ACTIVE
     told: list[str | None] = []
-    here.identifier.on_change = told.append
+    here.identifier.on_change.append(told.append)
     world.change("a", **values)
     world.later(TRUST_S)
     for credential in (key, operators):
@@ -189,7 +189,7 @@ def test_more_changes_than_are_told_apart_forget_everything(world: World, monkey
     world.change("b")
     world.later(TRUST_S)
     told: list[str | None] = []
-    here.identifier.on_change = told.append
+    here.identifier.on_change.append(told.append)
     here.identifier._changes.look()
     assert here.identifier._kept == {}
     assert told == [None], "whoever keeps something else of tenants forgets it too"

@@ -40,7 +40,7 @@ HOUR, DAY = 3_600_000, 86_400_000
 
 
 class Poor(FreeMeter):
-    def debit(self, charge_id: str, tokens: int) -> None:
+    def debit(self, charge_id: str, tokens: int) -> bool:
         raise BudgetExhausted("nothing left")
 
 

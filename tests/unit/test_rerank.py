@@ -294,7 +294,7 @@ def test_a_budget_that_does_not_cover_it_answers_without(
     name = TENANTS[0]
     used = money(world, name)[0]
     [cost] = world.embedding.count_tokens(["oak pine shelf"])
-    world.registry.set_monthly_tokens(world.contexts[name].tenant_id, 2 * (used + cost))
+    world.registry.update(world.contexts[name].tenant_id, {"monthly_tokens": 2 * (used + cost)})
     monkeypatch.setattr(remote, "count_tokens", lambda *_: used + cost + 1)
     answer = ask(world, name, Reranking(remote, 10.0, 30))
     assert (answer.degraded, answer.rerank_tokens, provider.received) == (("rerank",), 0, [])
@@ -304,7 +304,7 @@ def test_a_budget_that_does_not_cover_it_answers_without(
 def test_near_the_end_of_the_budget_it_is_left_out(world: World, provider: Provider, remote: RemoteReranker) -> None:
     name, tight = TENANTS[0], Reranking(remote, 10.0, 30)
     used = money(world, name)[0]
-    world.registry.set_monthly_tokens(world.contexts[name].tenant_id, used * 10 // 9)
+    world.registry.update(world.contexts[name].tenant_id, {"monthly_tokens": used * 10 // 9})
     answers = [ask(world, name, tight, charge_id="charged"), ask(world, name, tight, charge_id="known")]
     assert [(answer.degraded, answer.rerank_tokens) for answer in answers] == [(("budget",), 0)] * 2
     assert [passage.id for passage in answers[0].passages] == [passage.id for passage in answers[1].passages]

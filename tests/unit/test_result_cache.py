@@ -219,6 +219,20 @@ def test_the_shelves_are_bounded_and_the_largest_gives_way() -> None:
     assert dict(shelves)["ash"].get(b"huge") is None, "one answer does not push out all others"
 
 
+def test_of_a_tenant_that_changed_nothing_is_kept() -> None:
+    cache, states = ResultCache(200_000), {"col": (1,)}
+    for name in ("ash", "elm", "oak"):
+        cache.put(name, b"key", kept(1))
+    cache.forget("ash")
+    cache.forget("key_of_somebody")
+    assert cache.get("ash", b"key", states) is None
+    assert cache.get("elm", b"key", states) is not None
+    cache.put("ash", b"key", kept(1))
+    assert cache._shelves.bytes == sum(cache.held().values())
+    cache.forget(None)
+    assert (cache.held(), cache._shelves.bytes) == ({}, 0)
+
+
 def test_what_is_counted_is_what_memory_takes() -> None:
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]

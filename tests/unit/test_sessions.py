@@ -316,7 +316,7 @@ def test_a_session_spends_no_more_than_its_budget(sessions: Sessions, database: 
 
 def test_what_the_tenant_cannot_pay_is_not_taken_of_the_session(sessions: Sessions, database: Database) -> None:
     class Empty(BookedFreeMeter):
-        def debit(self, charge_id: str, tokens: int) -> None:
+        def debit(self, charge_id: str, tokens: int) -> bool:
             raise BudgetExhausted("the tenant has none left")
 
     made = sessions.for_tenant(A).create(NewSession("ann"))

@@ -230,10 +230,10 @@ def test_a_budget_that_ends_meanwhile_stops_the_rest_and_not_what_was_done(
     embedder.gate.set()
     embedder.partly = True
     texts = ["one", "two words"]
-    TenantRegistry(database, system_clock).set_monthly_tokens("a", sum(COUNT(texts)))
+    TenantRegistry(database, system_clock).update("a", {"monthly_tokens": sum(COUNT(texts))})
     with pytest.raises(PartlyEmbedded):
         service.embed_batch(A, _meter(database, A), texts, hold_id="h")
-    TenantRegistry(database, system_clock).set_monthly_tokens("a", COUNT(texts)[0])
+    TenantRegistry(database, system_clock).update("a", {"monthly_tokens": COUNT(texts)[0]})
     with pytest.raises(BudgetExhausted):
         service.embed_batch(A, _meter(database, A), texts, hold_id="h")
     assert UsageReader(database, system_clock).of(A).used == COUNT(texts)[0]

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from api import streams
 from api.routes.jobs import watch_job
-from api.streams import MAX_STREAMS, MAX_STREAMS_OF_ONE, EventStream, JobStreams, Stream
+from api.streams import MAX_STREAMS, MAX_STREAMS_OF_ONE, MAX_STREAMS_OF_TENANT, EventStream, JobStreams, Stream
 from config.errors import NotFound, RateLimited, Unauthenticated, Unavailable
 from ingestion.jobs.tables import Job
 from tenants.context import Principal, PrincipalKind, TenantContext
@@ -58,8 +58,10 @@ class Bench:
         self.streams = JobStreams(SetClock(), self.draining)
         self.row = Row()
 
-    def open(self, *, job: str = "job_1", principal: str = "key", check: Callable[[], float] = lambda: 5.0) -> Stream:
-        return self.streams.follow(("a", job), self.row, principal=principal, check=check)
+    def open(
+        self, *, job: str = "job_1", tenant: str = "a", principal: str = "key", check: Callable[[], float] = lambda: 5.0
+    ) -> Stream:
+        return self.streams.follow((tenant, job), self.row, principal=principal, check=check)
 
     @contextmanager
     def following(self, **options: Any) -> Iterator[AsyncIterator[str]]:
@@ -70,7 +72,7 @@ class Bench:
             stream.close()
 
     def nothing_is_left(self) -> bool:
-        return not self.streams._pollers and not self.streams._open
+        return not self.streams._pollers and not self.streams._open and not self.streams._of_tenant
 
 
 def _run(scenario: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
@@ -174,11 +176,19 @@ def test_one_reader_leaving_does_not_end_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "principals"), [(MAX_STREAMS_OF_ONE, ["key"] * MAX_STREAMS_OF_ONE), (MAX_STREAMS, map(str, range(MAX_STREAMS)))]
+    ("most", "holders"),
+    [
+        (MAX_STREAMS_OF_ONE, [("a", "key")] * MAX_STREAMS_OF_ONE),
+        (MAX_STREAMS_OF_TENANT, [("a", str(number)) for number in range(MAX_STREAMS_OF_TENANT)]),
+        (MAX_STREAMS, [(f"tenant {number % 8}", str(number)) for number in range(MAX_STREAMS)]),
+    ],
+    ids=["of a key", "of a tenant", "of all"],
 )
-def test_streams_beyond_the_limit_are_refused_until_one_ends(most: int, principals: Any) -> None:
+def test_streams_beyond_the_limit_are_refused_until_one_ends(most: int, holders: list[tuple[str, str]]) -> None:
     async def scenario(bench: Bench) -> None:
-        held = [bench.open(principal=principal) for principal in principals]
+        held = [bench.open(tenant=tenant, principal=principal) for tenant, principal in holders]
+        if most != MAX_STREAMS:
+            bench.open(tenant="b", principal="other").close()
         with pytest.raises(RateLimited) as refused:
             bench.open()
         assert refused.value.limit == most == len(held)

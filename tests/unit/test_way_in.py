@@ -14,6 +14,7 @@ from sqlalchemy import event
 
 from api.middleware import stack
 from api.middleware.authenticate import TrustedProxies
+from api.middleware.request_id import RequestId
 from api.routing import require
 from api.wiring.core import Core
 from api.wiring.gates import build_gates
@@ -150,6 +151,37 @@ def test_answers_tell_what_is_left_and_refusals_when_to_come_back(database: Data
     assert [answer.headers["ratelimit"].split(";")[:2] for answer in answers[:2]] == [['"tenant"', "r=4"], ['"tenant"', "r=3"]]
     assert answers[5].headers["retry-after"] == "1"
     assert [answer.status for answer in service.ask(others)] == [200]
+
+
+def test_what_fails_around_the_routes_is_a_problem_with_an_id_and_on_record(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(_rates: Any) -> None:
+        raise ZeroDivisionError("secret of the inside")
+
+    monkeypatch.setattr(service.gates.rates.rates, "take", breaks)
+    mine, other = service.ask(key(service), key(service, "b"))
+    for answer in (mine, other):
+        assert (answer.status, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert mine.headers["x-request-id"] != other.headers["x-request-id"]
+    assert [(entry.tenant_id, entry.status) for entry in service.audit.entries] == [("a", 500), ("b", 500)]
+    assert [entry.request_id for entry in service.audit.entries] == [one.headers["x-request-id"] for one in (mine, other)]
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, True]
+
+
+def test_an_answer_that_fails_after_it_began_is_cut_off() -> None:
+    sent: list[Any] = []
+
+    async def half(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(RequestId(half)({"type": "http", "headers": []}, cast(Any, None), keep))
+    assert [message["type"] for message in sent] == ["http.response.start"]
 
 
 def test_tokens_count_against_their_key(database: Database, clock: SetClock) -> None:

@@ -73,7 +73,7 @@ def test_nine_failures_and_a_success(desk: Desk) -> None:
             desk.later(pause - 1)
             assert len(hook.messages) == number, "not before it is due"
             desk.later(pause * JITTER + 2)
-        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)
+        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)[0]
         assert (delivery.state, delivery.attempts, delivery.last_status, delivery.last_error) == ("delivered", 10, 200, None)
         assert len(hook.messages) == 10
         assert len({message.id for message in hook.messages}) == 1
@@ -97,7 +97,7 @@ def test_a_dead_letter_is_listed_and_comes_when_it_is_replayed(desk: Desk) -> No
         made = desk.hook("a", hook.url)
         desk.say("a", "document.live")
         _exhaust(desk)
-        [letter] = desk.of("a").deliveries(made.row.id, state="failed", limit=10)
+        [letter] = desk.of("a").deliveries(made.row.id, state="failed", limit=10)[0]
         assert (letter.attempts, letter.last_status, letter.last_error) == (10, 503, "The receiver answered 503.")
         desk.later(30 * 3600)
         assert len(hook.messages) == 10, "nobody tries it again"
@@ -151,7 +151,7 @@ def test_redirects_are_failures_and_are_not_followed(desk: Desk) -> None:
             made = desk.hook("a", hook.url)
             desk.say("a", "document.live")
             desk.sender.run_once()
-        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)
+        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)[0]
         assert (delivery.state, delivery.last_status, target.messages) == ("pending", 307, [])
 
 
@@ -168,7 +168,7 @@ def test_silence_is_a_failure_within_the_time_that_a_receiver_has(database: Data
         desk.hook("a", quick.url)
         desk.say("a", "document.live")
         desk.sender.run_once()
-        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)
+        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)[0]
         assert delivery.state == "pending"
         assert "took too long" in (delivery.last_error or "")
         assert len(quick.messages) == 1
@@ -230,7 +230,7 @@ def test_names_that_turn_inside_are_connected_to_by_nobody(database: Database, c
         made = desk.hook("a", f"http://example.org:{inside.port}/")
         desk.say("a", "document.live")
         _exhaust(desk)
-        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)
+        [delivery] = desk.of("a").deliveries(made.row.id, limit=10)[0]
         assert (delivery.state, delivery.last_status) == ("failed", None)
         assert delivery.last_error == "The URL does not lead to a public address."
         assert (len(tried), inside.messages) == (10, [])
@@ -255,7 +255,7 @@ def test_events_of_one_kind_and_subject_are_gathered_if_asked_for(desk: Desk) ->
             ("doc_1", {"version": 3}),
             ("doc_2", {"version": 30}),
         ]
-        assert {row.coalesced for row in desk.of("a").deliveries(made.row.id, limit=10)} == {2}
+        assert {row.coalesced for row in desk.of("a").deliveries(made.row.id, limit=10)[0]} == {2}
         desk.say("a", "document.live", version=4)
         desk.later(30)
         assert hook.messages[-1].event["data"] == {"version": 4}
@@ -354,6 +354,63 @@ def test_what_does_not_fit_waits_in_the_outbox(desk: Desk, monkeypatch: pytest.M
 
 
 @ON_SQLITE
+def test_a_list_of_a_rare_state_goes_on_behind_what_it_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, other = desk.hook("a", NOWHERE), desk.hook("b", NOWHERE)
+    for name in "ab":
+        desk.say(name, *["document.live"] * 9)
+    for ready in desk.outbox.ready(9):
+        lease = desk.outbox.claim(context_of(ready.tenant_id), ready.endpoint_id)
+        assert lease is not None
+        desk.outbox.place(lease)
+    everything, following = desk.of("a").deliveries(made.row.id, limit=9)
+    assert (len(everything), following) == (9, None)
+    failed = [row.id for row in everything if row.seq % 4 == 0]
+    with desk.database.system_write() as session:
+        session.execute(sa.update(WebhookDelivery).where(col(WebhookDelivery.id).in_(failed)).values(state="failed"))
+
+    def listed(state: str | None, limit: int) -> list[str]:
+        found, after, pages = list[str](), None, 0
+        while pages == 0 or after is not None:
+            rows, after = desk.of("a").deliveries(made.row.id, state=state, after=after, limit=limit)
+            found, pages = [*found, *(row.id for row in rows)], pages + 1
+            assert pages < 20
+        return found
+
+    for scanned in (1, 2, 4, 9, 100):
+        monkeypatch.setattr(webhooks, "SCANNED", scanned)
+        for limit in (1, 3, 9):
+            assert listed("failed", limit) == failed
+            assert listed("delivered", limit) == []
+            assert listed(None, limit) == [row.id for row in everything]
+    with pytest.raises(NotFound):
+        desk.of("a").deliveries(other.row.id, state="failed", limit=1)
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up(desk: Desk) -> None:
+    with receiver(in_turn(500)) as hook, receiver() as theirs:
+        desk.hook("a", hook.url, coalesce_seconds=60)
+        desk.hook("b", theirs.url)
+        desk.say("a", "document.live")
+        desk.later(61)
+        assert len(hook.messages) == 1
+        hook.answers = in_turn(200)
+        desk.clock.now -= 30 * DAY_MS  # the pause, and the next try, are a month ahead now
+        desk.sender.run_once()
+        assert len(hook.messages) == 2
+        [mine] = [one for one in desk.outbox.ready(9) if one.tenant_id == "a"] or [None]
+        assert mine is None, "it is left alone like any other where nothing is to be done"
+        desk.say("b", "document.live")
+        [ready] = desk.outbox.ready(9)
+        assert desk.outbox.claim(context_of("b"), ready.endpoint_id)
+        assert desk.outbox.claim(context_of("b"), ready.endpoint_id) is None
+        desk.clock.now -= DAY_MS  # whoever had it then died
+        desk.sender.run_once()
+        assert len(theirs.messages) == 1
+        desk.say("a", "document.live")  # its time is before that of what was sent
+        desk.later(61)
+        assert len(hook.messages) == 3
+
+
 def test_a_test_is_sent_once_whatever_is_asked_for(desk: Desk) -> None:
     with receiver(in_turn(500, 200)) as hook:
         made = desk.hook("a", hook.url, "budget.*")
@@ -403,7 +460,7 @@ def test_a_secret_that_cannot_be_opened_is_a_failure_that_is_given_up_one_day(de
             desk.say(tenant, "document.live")
         desk.later(0)
         assert (desk.states("a", sealed), desk.states("b", other)) == (["pending"], ["delivered"])
-        [delivery] = desk.of("a").deliveries(sealed.row.id, limit=10)
+        [delivery] = desk.of("a").deliveries(sealed.row.id, limit=10)[0]
         assert (delivery.attempts, delivery.last_error) == (1, "The service cannot open the webhook's secret.")
         for _ in range(10):
             desk.say("a", "document.live")

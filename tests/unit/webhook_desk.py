@@ -67,7 +67,7 @@ class Desk:
 
     def states(self, tenant: str, hook: NewWebhook) -> list[str]:
         """Of its deliveries, oldest event first."""
-        return [row.state for row in sorted(self.of(tenant).deliveries(hook.row.id, limit=100), key=lambda row: row.seq)]
+        return [row.state for row in sorted(self.of(tenant).deliveries(hook.row.id, limit=100)[0], key=lambda row: row.seq)]
 
     def close(self) -> None:
         for sender in self.senders:

@@ -144,7 +144,7 @@ TABLE = [
     Hostile("deep.rtf", lambda: b"{\\rtf1 " + b"{" * 100_000 + b"inmost" + b"}" * 100_001, "live", "inmost"),
     Hostile("deep.md", lambda: b"> " * 20_000 + b"inmost", "live", "inmost"),
     # breadth
-    Hostile("wide.csv", lambda: b"," * 1_000_000, "failed", "columns"),
+    Hostile("wide.csv", lambda: b"," * 1_000_000 + b"x", "failed", "columns"),
     Hostile("cell.csv", lambda: b'"' + b"a" * (2 * _MIB), "failed", "quotation mark"),
     Hostile("items.html", lambda: b"<ol>" + b"<li>x</li>" * 20_000, "live", "20000. x"),
     Hostile("rows.html", lambda: b"<table>" + b"<tr><td>x<td>y" * 20_000, "live", "| x | y |"),

@@ -164,14 +164,16 @@ def _remains(parts: Parts, context: TenantContext, repair: bool) -> Iterator[Fin
     )
     for ids in pages(parts, context, kept):
         for document_id in ids:
-            if not being_collected(parts, context, document_id):
-                if repair:
-                    with parts.database.read(context) as session:
-                        document = session.get(Document, document_id)
-                    if document is None:  # deleted since it was listed, and its job took everything
-                        continue
-                    parts.collector.collect(context, document.collection_id, document_id, None)
-                yield Finding("remains", context.tenant_id, repair, subject=document_id)
+            if being_collected(parts, context, document_id):
+                continue
+            with parts.database.read(context) as session:  # again: a job may have collected it since it was listed
+                left = session.scalars(kept.where(col(Document.id) == document_id)).first()
+                document = None if left is None else session.get(Document, left)
+            if document is None:
+                continue
+            if repair:
+                parts.collector.collect(context, document.collection_id, document_id, None)
+            yield Finding("remains", context.tenant_id, repair, subject=document_id)
 
 
 def being_collected(parts: Parts, context: TenantContext, document_id: str) -> bool:

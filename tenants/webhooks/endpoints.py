@@ -196,7 +196,7 @@ class TenantWebhooks:
         """
         newest, end = col(WebhookDelivery.id).desc(), None
         own = [col(WebhookDelivery.endpoint_id) == webhook_id, *([] if after is None else [col(WebhookDelivery.id) < after])]
-        statement = select(WebhookDelivery).where(*own).order_by(newest).limit(limit + 1)
+        statement = select(WebhookDelivery).where(*own).order_by(newest).limit(limit)
         with self._database.read(self._context) as session:
             _found(session, webhook_id)
             if state is not None:
@@ -206,7 +206,7 @@ class TenantWebhooks:
             if end is not None:
                 statement = statement.where(col(WebhookDelivery.id) >= end)
             rows = [*session.scalars(statement)]
-        return (rows[:limit], rows[limit - 1].id) if len(rows) > limit else (rows, end)
+        return rows, rows[-1].id if len(rows) == limit else end
 
     def replay_one(self, webhook_id: str, delivery_id: str) -> WebhookDelivery:
         """Raise NotFound or Conflict. One that waits to be sent is answered as it is."""

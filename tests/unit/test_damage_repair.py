@@ -10,9 +10,11 @@ import pytest
 
 from config.database import Database
 from ingestion.repair import accounts, jobs
+from ingestion.repair.parts import Parts
 from ingestion.repair.report import Report
 from rag.corpus import Document
 from rag.store.memory import MemoryStore
+from tenants.context import TenantContext
 from tests.world import DAMAGES, Damage, World
 
 POSTGRESQL_DAILY = False  # tests/properties/test_repair.py does sequences of these damages there
@@ -76,3 +78,20 @@ def test_what_is_deleted_while_it_is_mended_ends_no_repair(
         world.reconciler.check(repair=True)
     assert world.reconciler.check(repair=True).whole
     assert world.rows("elm") == others
+
+
+def test_what_a_job_collects_while_it_is_looked_at_is_no_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage = next(damage for damage in DAMAGES if damage.kinds == {"remains"})
+    others = world.rows("elm")
+    damage.do(world, "ash")
+
+    def collected(parts: Parts, context: TenantContext, document_id: str) -> bool:
+        [document] = [each for each in world.all("ash", Document) if each.id == document_id]
+        parts.collector.collect(context, document.collection_id, document_id, None)
+        return False  # its job has ended just now
+
+    with monkeypatch.context() as late:
+        late.setattr(jobs, "being_collected", collected)
+        assert world.reconciler.check(repair=True).findings == []
+    assert world.rows("elm") == others
+    world.check_invariants()

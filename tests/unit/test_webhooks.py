@@ -362,7 +362,7 @@ def test_a_list_of_a_rare_state_goes_on_behind_what_it_looked_at(desk: Desk, mon
         lease = desk.outbox.claim(context_of(ready.tenant_id), ready.endpoint_id)
         assert lease is not None
         desk.outbox.place(lease)
-    everything, following = desk.of("a").deliveries(made.row.id, limit=9)
+    everything, following = desk.of("a").deliveries(made.row.id, limit=10)
     assert (len(everything), following) == (9, None)
     failed = [row.id for row in everything if row.seq % 4 == 0]
     with desk.database.system_write() as session:
